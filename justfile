@@ -1,0 +1,44 @@
+# Shortcuts; `just` lists them. CI runs `just verify`'s script directly, so just itself is optional.
+
+# Show this list.
+default:
+    @just --list
+
+# Everything CI checks. Changes nothing outside target/.
+verify:
+    bash .ci/run
+
+# Format all code.
+fmt:
+    cargo fmt --all
+    cargo fmt --manifest-path fuzz/Cargo.toml
+
+# All tests; a filter such as `just test sequencer` runs those that match.
+test *filter:
+    cargo test --workspace {{ filter }}
+
+# Play a recording of real engines and compare every answer with the engines' own.
+demo *args:
+    cargo run --release --bin kvindex -- demo {{ args }}
+
+# Benchmarks; on a quiet machine.
+bench *args:
+    cargo run --release -p kvindex-bench -- {{ args }}
+
+# Feed random bytes to the event decoder. Needs a nightly toolchain and `cargo install cargo-fuzz`.
+fuzz seconds="60":
+    cargo +nightly fuzz run decode -- -max_total_time={{ seconds }}
+
+# The randomised tests, again and again with new seeds, until one fails or the minutes are over.
+soak minutes="30":
+    #!/usr/bin/env bash
+    set -euo pipefail
+    end=$((SECONDS + {{ minutes }} * 60))
+    round=0
+    while [ "$SECONDS" -lt "$end" ]; do
+        round=$((round + 1))
+        echo "==== round $round, $((end - SECONDS))s left"
+        PROPTEST_CASES=4096 cargo test --release -p kvindex-core
+        cargo test --release -p kvindex-server --lib simulation
+        cargo test --release -p kvindex-server --test it faults
+    done

@@ -1,0 +1,121 @@
+//! Where the node is and how long to wait for it.
+
+use std::time::Duration;
+
+use tonic::transport::{Channel, Endpoint};
+
+use crate::error;
+
+/// How long a routing call may take: an index that answers later costs the user more than it saves.
+pub const DEFAULT_ROUTING_TIMEOUT: Duration = Duration::from_millis(20);
+
+/// How long an admin call may take.
+pub const DEFAULT_ADMIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Answers list every worker; gRPC's own default of 4 MiB would refuse those of a large fleet.
+const MAX_ANSWER_BYTES: usize = 64 << 20;
+
+/// Longest wait for one TCP connection, after which a new one is tried.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Silence after which the connection is probed, so that a node that vanished without a word is noticed.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How long a probe may take.
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Where the node is and how long to wait for it.
+///
+/// ```
+/// use kvindex_client::ClientConfig;
+/// use std::time::Duration;
+///
+/// let config = ClientConfig::new("http://index:9590").routing_timeout(Duration::from_millis(5));
+/// assert_eq!(config.server(), "http://index:9590");
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientConfig {
+    server: String,
+    pub(crate) routing_timeout: Duration,
+    pub(crate) admin_timeout: Duration,
+    pub(crate) max_answer_bytes: usize,
+}
+
+/// Why a client cannot be made. That nobody answers is no such reason: the connection is made by the first
+/// call, and again whenever it is lost.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConnectError {
+    /// The address is not one.
+    #[error("server address {server:?}: {reason}; it must look like http://127.0.0.1:9590")]
+    Address {
+        /// The address as given.
+        server: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// There is no tokio runtime to drive the connection.
+    #[error("Client::connect must be called inside a tokio runtime")]
+    NoRuntime,
+}
+
+impl ClientConfig {
+    /// The node at `server`, such as `http://127.0.0.1:9590`, with default timeouts.
+    #[must_use]
+    pub fn new(server: impl Into<String>) -> Self {
+        Self {
+            server: server.into(),
+            routing_timeout: DEFAULT_ROUTING_TIMEOUT,
+            admin_timeout: DEFAULT_ADMIN_TIMEOUT,
+            max_answer_bytes: MAX_ANSWER_BYTES,
+        }
+    }
+
+    /// How long a routing call may take before its answer is unknown.
+    #[must_use]
+    pub fn routing_timeout(mut self, timeout: Duration) -> Self {
+        self.routing_timeout = timeout;
+        self
+    }
+
+    /// How long an admin call may take.
+    #[must_use]
+    pub fn admin_timeout(mut self, timeout: Duration) -> Self {
+        self.admin_timeout = timeout;
+        self
+    }
+
+    /// Largest answer taken in, in bytes.
+    #[must_use]
+    pub fn max_answer_bytes(mut self, bytes: usize) -> Self {
+        self.max_answer_bytes = bytes;
+        self
+    }
+
+    /// The address as given.
+    #[must_use]
+    pub fn server(&self) -> &str {
+        &self.server
+    }
+
+    pub(crate) fn channel(&self) -> Result<Channel, ConnectError> {
+        let refuse =
+            |reason: &str| ConnectError::Address { server: self.server.clone(), reason: reason.to_owned() };
+        let endpoint = Endpoint::from_shared(self.server.clone())
+            .map_err(|error| refuse(&error::root_cause(&error)))?;
+        match (endpoint.uri().scheme_str(), endpoint.uri().authority()) {
+            (Some("http"), Some(_)) => {}
+            (Some("http") | None, _) => return Err(refuse("has no host or no scheme")),
+            (Some(_), _) => return Err(refuse("only http is supported")),
+        }
+        if tokio::runtime::Handle::try_current().is_err() {
+            return Err(ConnectError::NoRuntime);
+        }
+        let endpoint = endpoint
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
+        Ok(endpoint.connect_lazy())
+    }
+}
+

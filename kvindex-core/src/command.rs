@@ -1,0 +1,126 @@
+//! Commands: the only thing that can change an index. A command holds no token ids, and time enters it as
+//! data, so the same commands in the same order make equal indexes everywhere.
+
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+use crate::hash::{EngineBlockHash, LocalBlockHash};
+use crate::ids::{BatchSeq, Generation, Group, StreamId, Tier, WorkerId};
+use crate::worker::{HashScheme, WorkerSpec};
+
+/// A change to an index.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Command {
+    /// Adds a worker, or replaces what is known of it; its blocks stay.
+    Register(Box<WorkerSpec>),
+    /// Removes a worker with all its blocks. Removing an unknown one succeeds.
+    Unregister {
+        /// Which.
+        worker: WorkerId,
+    },
+    /// Event batches of one stream, applied exactly once by (generation, sequence number).
+    Events(StreamEvents),
+    /// A stream's cache is another one from now on (engine restarted): its blocks go away.
+    NewGeneration {
+        /// Which stream.
+        stream: StreamId,
+        /// The new generation; an older or equal one is ignored.
+        generation: Generation,
+        /// Milliseconds since the Unix epoch, as data for `explain`.
+        at_ms: u64,
+    },
+    /// Batches of a stream are lost for good.
+    Gap {
+        /// Which stream.
+        stream: StreamId,
+        /// Its generation.
+        generation: Generation,
+        /// First lost batch.
+        first: BatchSeq,
+        /// Last lost batch; the next one expected is the one after.
+        last: BatchSeq,
+        /// What to do about it.
+        policy: GapPolicy,
+        /// Milliseconds since the Unix epoch, as data for `explain`.
+        at_ms: u64,
+    },
+}
+
+/// What an unfillable gap does to a stream's blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GapPolicy {
+    /// Drop them: answers may then be too low, never too high.
+    #[default]
+    Purge,
+    /// Keep them and mark every answer as suspect.
+    KeepAsSuspect,
+}
+
+/// Consecutive event batches of one stream.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StreamEvents {
+    /// Which stream.
+    pub stream: StreamId,
+    /// Its generation.
+    pub generation: Generation,
+    /// Milliseconds since the Unix epoch when these were received, as data for `explain` and lag.
+    pub at_ms: u64,
+    /// The batches, ascending.
+    pub batches: Vec<Batch>,
+}
+
+/// One event batch, sealed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Batch {
+    /// Its sequence number.
+    pub seq: BatchSeq,
+    /// What it changes, in order.
+    pub changes: Vec<Change>,
+}
+
+/// One sealed event.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Change {
+    /// Blocks entered a cache.
+    Stored(StoredRun),
+    /// One copy of each block left a cache.
+    Removed {
+        /// Where.
+        tier: Tier,
+        /// Which group.
+        group: Group,
+        /// Which blocks.
+        #[serde(with = "crate::columns")]
+        hashes: Vec<EngineBlockHash>,
+    },
+    /// All of one tier was cleared, or of every tier.
+    Cleared {
+        /// Which tier; `None` for every tier.
+        tier: Option<Tier>,
+    },
+}
+
+/// A stored run: one parent reference and two columns, 16 bytes a block.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StoredRun {
+    /// LoRA adapter.
+    pub lora: Option<Arc<str>>,
+    /// Tokens a block.
+    pub block_size: u32,
+    /// What identifies a block here.
+    pub scheme: HashScheme,
+    /// Where the copies lie.
+    pub tier: Tier,
+    /// Which group.
+    pub group: Group,
+    /// The block before the first; `None` at the start of a prompt.
+    pub parent: Option<EngineBlockHash>,
+    /// Engine block hashes.
+    #[serde(with = "crate::columns")]
+    pub engine_hashes: Vec<EngineBlockHash>,
+    /// Local block hashes, as many; or none when the event did not say which tokens are whose: such blocks
+    /// are known by their engine hash only.
+    #[serde(with = "crate::columns")]
+    pub local_hashes: Vec<LocalBlockHash>,
+}

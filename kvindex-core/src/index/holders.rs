@@ -1,0 +1,176 @@
+//! Who holds which part of a run: the run is cut into segments, each with the set of owners that hold all of
+//! it. Holes are ordinary; neighbours with equal sets are one segment, so a chain that everybody holds is one
+//! set, and a thousand owners at a thousand depths are a thousand segments in order of depth.
+
+use super::owner_set::{OwnerSet, OwnerSlot};
+use std::ops::Range;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Segment {
+    /// One past the segment's last block, as an offset into the run.
+    pub(crate) end: u32,
+    pub(crate) owners: OwnerSet,
+}
+
+/// The holders of one run, covering it from offset 0 without gaps.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Holders {
+    segments: Vec<Segment>,
+}
+
+impl Holders {
+    /// Holders of a run of `len` blocks that nobody holds yet.
+    pub(crate) fn none(len: u32) -> Self {
+        Self { segments: vec![Segment { end: len, owners: OwnerSet::Empty }] }
+    }
+
+    pub(crate) fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// One past the last block covered.
+    pub(crate) fn len(&self) -> u32 {
+        self.segments.last().map_or(0, |s| s.end)
+    }
+
+    pub(crate) fn contains(&self, offset: u32, owner: OwnerSlot) -> bool {
+        self.segments.get(self.find(offset)).is_some_and(|s| s.owners.contains(owner))
+    }
+
+    /// How far from `offset` on (up to `end`) it stays the same whether `owner` holds, and whether it does.
+    pub(crate) fn uniform(&self, offset: u32, end: u32, owner: OwnerSlot) -> (u32, bool) {
+        let mut segments = self.segments[self.find(offset)..].iter();
+        let Some(first) = segments.next() else {
+            return (end, false);
+        };
+        let held = first.owners.contains(owner);
+        let same = segments.take_while(|s| s.owners.contains(owner) == held).last().unwrap_or(first);
+        let border = if same.end == self.len() && !held { end } else { same.end };
+        (border.min(end), held)
+    }
+
+    /// (Block, owner) pairs in the run.
+    pub(crate) fn held(&self) -> usize {
+        let mut start = 0;
+        let sizes = self.segments.iter().map(|s| {
+            let blocks = (s.end - std::mem::replace(&mut start, s.end)) as usize;
+            blocks * s.owners.iter().count()
+        });
+        sizes.sum()
+    }
+
+    /// Index of the segment that covers `offset`.
+    fn find(&self, offset: u32) -> usize {
+        match self.segments.as_slice() {
+            [_] => usize::from(offset >= self.len()),
+            segments => segments.partition_point(|s| s.end <= offset),
+        }
+    }
+
+    /// Makes `owner` a holder of `range`, growing the run's cover when the range goes past its end.
+    pub(crate) fn insert(&mut self, range: Range<u32>, owner: OwnerSlot) {
+        let len = self.len();
+        if range.end > len {
+            self.grow(range.end, (range.start..range.end).contains(&len).then_some(owner));
+        }
+        let end = range.end.min(len);
+        if range.start < end {
+            self.edit(range.start..end, |owners| owners.insert(owner));
+        }
+    }
+
+    fn grow(&mut self, end: u32, owner: Option<OwnerSlot>) {
+        let owners = owner.map_or(OwnerSet::Empty, OwnerSet::One);
+        match self.segments.last_mut() {
+            Some(last) if last.owners == owners => last.end = end,
+            _ => self.segments.push(Segment { end, owners }),
+        }
+    }
+
+    /// Takes `owner` out of `range`.
+    pub(crate) fn remove(&mut self, range: Range<u32>, owner: OwnerSlot) {
+        self.edit(range, |owners| owners.remove(owner));
+    }
+
+    fn edit(&mut self, range: Range<u32>, change: impl Fn(&mut OwnerSet)) {
+        let first = self.cut(range.start);
+        let last = self.cut(range.end);
+        self.segments[first..last].iter_mut().for_each(|s| change(&mut s.owners));
+        self.join(first.saturating_sub(1), (last + 1).min(self.segments.len()));
+    }
+
+    /// Makes `offset` a segment border; answers the index of the segment that starts there.
+    fn cut(&mut self, offset: u32) -> usize {
+        let at = self.find(offset);
+        let start = at.checked_sub(1).and_then(|i| self.segments.get(i)).map_or(0, |s| s.end);
+        if start == offset || at == self.segments.len() {
+            return at;
+        }
+        let owners = self.segments[at].owners.clone();
+        self.segments.insert(at, Segment { end: offset, owners });
+        at + 1
+    }
+
+    /// Joins equal neighbours among the segments `from..to`.
+    fn join(&mut self, from: usize, to: usize) {
+        let mut kept = from;
+        for i in from + 1..to {
+            if self.segments[i].owners == self.segments[kept].owners {
+                self.segments[kept].end = self.segments[i].end;
+            } else {
+                kept += 1;
+                self.segments.swap(kept, i);
+            }
+        }
+        self.segments.drain(kept + 1..to.max(kept + 1));
+    }
+
+    /// Drops the tail that nobody holds; answers the new length.
+    pub(crate) fn trim(&mut self) -> u32 {
+        while self.segments.last().is_some_and(|s| s.owners.is_empty()) {
+            self.segments.pop();
+        }
+        self.len()
+    }
+
+    pub(crate) fn heap_bytes(&self) -> usize {
+        let inline = self.segments.capacity() * size_of::<Segment>();
+        inline + self.segments.iter().map(|s| s.owners.heap_bytes()).sum::<usize>()
+    }
+
+    /// Whether segments ascend, neighbours differ and the cover is `len` long.
+    pub(crate) fn check(&self, len: usize) -> Result<(), String> {
+        let ascending = self.segments.windows(2).all(|w| w[0].end < w[1].end && w[0].owners != w[1].owners);
+        let covered = self.len() as usize == len && self.segments.first().is_none_or(|s| s.end > 0);
+        (ascending && covered).then_some(()).ok_or_else(|| format!("bad segments for {len}: {self:?}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn segments_equal_a_matrix(edits in prop::collection::vec((any::<bool>(), 0u32..40, 1u32..12, 0u32..70), 1..60)) {
+            let mut holders = Holders::none(40);
+            let mut matrix = vec![vec![false; 70]; 52];
+            for (add, start, n, owner) in edits {
+                let end = if add { start + n } else { (start + n).min(holders.len()) };
+                if start >= holders.len() { continue; }
+                for row in &mut matrix[start as usize..end as usize] { row[owner as usize] = add; }
+                if add { holders.insert(start..end, OwnerSlot(owner)) } else { holders.remove(start..end, OwnerSlot(owner)) }
+                holders.check(holders.len() as usize).unwrap();
+                for (offset, row) in matrix.iter().enumerate().take(holders.len() as usize) {
+                    for (o, held) in row.iter().enumerate() {
+                        prop_assert_eq!(holders.contains(offset as u32, OwnerSlot(o as u32)), *held);
+                    }
+                }
+            }
+            let kept = holders.trim() as usize;
+            prop_assert!(matrix[kept..].iter().flatten().all(|held| !held));
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! The index: a plain value with one mutator. It reads no clock, socket, random source or map order, and
+//! knows nothing of raft, threads or the network.
+
+mod changes;
+mod holders;
+mod journal;
+mod outcome;
+mod owner_blocks;
+mod owner_set;
+mod reader;
+mod registry;
+mod snapshot;
+mod spaces;
+mod tree;
+
+pub use outcome::{Notice, Outcome};
+pub(crate) use journal::{Cause, Departure, Incident};
+pub(crate) use owner_set::{OwnerSlot, bits};
+pub use reader::{IndexReader, IndexStats, WorkerStreams};
+pub(crate) use registry::Stream;
+pub use registry::{Coverage, StreamStamp};
+pub use snapshot::SnapshotError;
+pub(crate) use spaces::Family;
+pub(crate) use tree::{Place, Space};
+
+use crate::command::{Command, GapPolicy, StreamEvents};
+use crate::ids::{BatchSeq, Generation, StreamId, WorkerId};
+use crate::limits::IndexLimits;
+use changes::Applying;
+use journal::Journal;
+use registry::Registry;
+use spaces::Spaces;
+use tree::RunTree;
+
+/// The prefix index of a fleet.
+///
+/// ```
+/// use kvindex_core::{Command, Index, WorkerId, WorkerSpec};
+/// let mut index = Index::default();
+/// let worker = WorkerSpec::new(WorkerId::new("vllm-0")?, "llama");
+/// index.apply(&Command::Register(Box::new(worker)));
+/// assert_eq!(index.reader().stats().workers, 1);
+/// # Ok::<(), kvindex_core::NameError>(())
+/// ```
+#[derive(Debug)]
+pub struct Index {
+    limits: IndexLimits,
+    registry: Registry,
+    spaces: Spaces,
+    tree: RunTree,
+    journal: Journal,
+    entries: usize,
+}
+
+impl Default for Index {
+    fn default() -> Self {
+        Self::new(IndexLimits::default())
+    }
+}
+
+impl Index {
+    /// An empty index.
+    #[must_use]
+    pub fn new(limits: IndexLimits) -> Self {
+        Self {
+            limits,
+            registry: Registry::default(),
+            spaces: Spaces::default(),
+            tree: RunTree::default(),
+            journal: Journal::new(&limits),
+            entries: 0,
+        }
+    }
+
+    /// Applies a command. Commands cannot fail: what makes no sense is ignored and counted.
+    pub fn apply(&mut self, command: &Command) -> Outcome {
+        self.apply_noticed(command, &mut |_| {})
+    }
+
+    /// Applies a command and tells `notice` of every normalised change, in order.
+    pub fn apply_noticed(&mut self, command: &Command, notice: &mut dyn FnMut(Notice<'_>)) -> Outcome {
+        let mut outcome = Outcome::default();
+        match command {
+            Command::Register(spec) => {
+                self.registry.register((**spec).clone());
+                notice(Notice::Registered { worker: &spec.id });
+            }
+            Command::Unregister { worker } => self.unregister(worker, notice, &mut outcome),
+            Command::Events(events) => self.events(events, notice, &mut outcome),
+            Command::NewGeneration { stream, generation, at_ms } => {
+                self.enter_generation(stream, *generation, *at_ms, notice, &mut outcome);
+            }
+            Command::Gap { stream, generation, first, last, policy, at_ms } => {
+                let gap = LostBatches { first: *first, last: *last, policy: *policy, at_ms: *at_ms };
+                self.gap(stream, *generation, gap, notice, &mut outcome);
+            }
+        }
+        outcome
+    }
+
+    /// Read access, which cannot write.
+    #[must_use]
+    pub fn reader(&self) -> IndexReader<'_> {
+        IndexReader::new(self)
+    }
+
+    fn unregister(
+        &mut self,
+        worker: &WorkerId,
+        notice: &mut dyn FnMut(Notice<'_>),
+        outcome: &mut Outcome,
+    ) {
+        for stream in self.registry.streams_of(worker) {
+            self.applying(stream, BatchSeq(0), 0, notice, outcome).drop_blocks(None, Cause::Cleared);
+        }
+        if self.registry.remove_worker(worker) {
+            notice(Notice::Unregistered { worker });
+        }
+    }
+
+    fn events(
+        &mut self,
+        events: &StreamEvents,
+        notice: &mut dyn FnMut(Notice<'_>),
+        outcome: &mut Outcome,
+    ) {
+        let Some(stream) =
+            self.enter_generation(&events.stream, events.generation, events.at_ms, notice, outcome)
+        else {
+            return;
+        };
+        for batch in &events.batches {
+            let Some(state) = self.registry.stream_mut(stream) else { return };
+            if state.stamp.applied.is_some_and(|applied| batch.seq <= applied) {
+                outcome.duplicates += 1;
+                continue;
+            }
+            state.stamp.applied = Some(batch.seq);
+            state.stamp.applied_at_ms = events.at_ms;
+            outcome.batches += 1;
+            let mut applying = self.applying(stream, batch.seq, events.at_ms, notice, outcome);
+            batch.changes.iter().for_each(|change| applying.change(change));
+        }
+    }
+
+    /// The stream, in `generation`: cleared when that is a new one, `None` when it is over or the worker is
+    /// unknown.
+    fn enter_generation(
+        &mut self,
+        id: &StreamId,
+        generation: Generation,
+        at_ms: u64,
+        notice: &mut dyn FnMut(Notice<'_>),
+        outcome: &mut Outcome,
+    ) -> Option<u32> {
+        let Some(stream) = self.registry.open_stream(id) else {
+            outcome.unknown_worker += 1;
+            return None;
+        };
+        let current = self.registry.stream(stream)?.stamp;
+        if generation < current.generation {
+            outcome.stale += 1;
+            return None;
+        }
+        if generation > current.generation {
+            self.applying(stream, BatchSeq(0), at_ms, notice, outcome).drop_blocks(None, Cause::Restarted);
+            let incidents = self.limits.journal_incidents_per_stream;
+            let state = self.registry.stream_mut(stream)?;
+            state.stamp = StreamStamp { generation, ..StreamStamp::default() };
+            state.note(Incident::Generation { generation, at_ms }, incidents);
+            outcome.generations += 1;
+            notice(Notice::Generation { stream: id, generation });
+        }
+        Some(stream)
+    }
+
+    fn gap(
+        &mut self,
+        id: &StreamId,
+        generation: Generation,
+        gap: LostBatches,
+        notice: &mut dyn FnMut(Notice<'_>),
+        outcome: &mut Outcome,
+    ) {
+        let Some(stream) = self.enter_generation(id, generation, gap.at_ms, notice, outcome) else {
+            return;
+        };
+        let Some(state) = self.registry.stream_mut(stream) else { return };
+        if state.stamp.applied.is_some_and(|applied| gap.last <= applied) || gap.last < gap.first {
+            outcome.duplicates += 1;
+            return;
+        }
+        state.stamp.applied = Some(gap.last);
+        let (first, last, at_ms) = (gap.first, gap.last, gap.at_ms);
+        state.note(Incident::Gap { first, last, at_ms }, self.limits.journal_incidents_per_stream);
+        state.stamp.coverage = match (gap.policy, state.stamp.coverage) {
+            (GapPolicy::Purge, _) => Coverage::Incomplete,
+            (GapPolicy::KeepAsSuspect, _) => Coverage::Suspect,
+        };
+        notice(Notice::Gap { stream: id, first: gap.first, last: gap.last });
+        if gap.policy == GapPolicy::Purge {
+            self.applying(stream, gap.last, gap.at_ms, notice, outcome).drop_blocks(None, Cause::Purged);
+        }
+    }
+
+    fn applying<'a>(
+        &'a mut self,
+        stream: u32,
+        batch: BatchSeq,
+        at_ms: u64,
+        notice: &'a mut dyn FnMut(Notice<'_>),
+        outcome: &'a mut Outcome,
+    ) -> Applying<'a> {
+        Applying { index: self, stream, batch, at_ms, notice, outcome }
+    }
+}
+
+struct LostBatches {
+    first: BatchSeq,
+    last: BatchSeq,
+    policy: GapPolicy,
+    at_ms: u64,
+}

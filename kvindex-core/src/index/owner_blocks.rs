@@ -1,0 +1,235 @@
+//! What one owner holds, by the engine's own block hashes: how many copies, and where in the tree.
+//!
+//! Engines store and remove each physical copy on its own, so copies are counted. Two engine hashes may stand
+//! for one block (an adapter name re-pointed to another path), and the block stays until both are gone.
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+
+use super::tree::{Place, Space};
+use crate::hash::{EngineBlockHash, LocalBlockHash, SequenceHash};
+
+pub(crate) type Map<K, V> = HashMap<K, V, FixedState>;
+
+/// A block that waits for its parent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Orphan {
+    pub(crate) block: EngineBlockHash,
+    pub(crate) space: Space,
+    pub(crate) local: LocalBlockHash,
+}
+
+/// A block of an engine that hashes content alone: its content, and every place it was announced at.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Content {
+    pub(crate) local: Option<LocalBlockHash>,
+    pub(crate) positions: Vec<(Space, SequenceHash)>,
+}
+
+/// What adding or taking one copy did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Copies {
+    /// The first copy came.
+    First,
+    /// One more copy, or one fewer with some left.
+    Other,
+    /// The last copy went; the block lay here (`None`: known by its engine hash only).
+    Last(Option<Place>),
+    /// There was none to take.
+    Unknown,
+}
+
+/// One owner's blocks.
+#[derive(Debug, Default)]
+pub(crate) struct OwnerBlocks {
+    /// Every held engine hash and its place; `None` when its position is unknown.
+    held: Map<EngineBlockHash, Option<Place>>,
+    /// Copies beyond the first.
+    more_copies: Map<EngineBlockHash, u32>,
+    /// Engine hashes beyond the first at one place.
+    more_names: Map<Place, u32>,
+    /// Orphans by the parent they wait for, and the parent by orphan.
+    waiting: Map<EngineBlockHash, Vec<Orphan>>,
+    parent_of: Map<EngineBlockHash, EngineBlockHash>,
+    /// Only for engines that hash content alone.
+    contents: Map<EngineBlockHash, Content>,
+}
+
+impl OwnerBlocks {
+    pub(crate) fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    pub(crate) fn holds(&self, block: EngineBlockHash) -> bool {
+        self.held.contains_key(&block)
+    }
+
+    pub(crate) fn place(&self, block: EngineBlockHash) -> Option<Place> {
+        self.held.get(&block).copied().flatten()
+    }
+
+    pub(crate) fn orphans(&self) -> usize {
+        self.parent_of.len()
+    }
+
+    /// Adds a copy; with `counted` false a block is there or not.
+    pub(crate) fn add_copy(&mut self, block: EngineBlockHash, counted: bool) -> Copies {
+        match self.held.entry(block) {
+            hashbrown::hash_map::Entry::Vacant(entry) => {
+                entry.insert(None);
+                Copies::First
+            }
+            hashbrown::hash_map::Entry::Occupied(_) => {
+                if counted {
+                    *self.more_copies.entry(block).or_default() += 1;
+                }
+                Copies::Other
+            }
+        }
+    }
+
+    /// Sets the number of copies of a held block, for a snapshot being read back.
+    pub(crate) fn set_copies(&mut self, block: EngineBlockHash, copies: u32) {
+        if copies > 1 {
+            self.more_copies.insert(block, copies - 1);
+        }
+    }
+
+    /// Takes a copy away.
+    pub(crate) fn take_copy(&mut self, block: EngineBlockHash) -> Copies {
+        if !self.more_copies.is_empty()
+            && let Some(more) = self.more_copies.get_mut(&block)
+        {
+            *more -= 1;
+            if *more == 0 {
+                self.more_copies.remove(&block);
+            }
+            return Copies::Other;
+        }
+        let Some(place) = self.held.remove(&block) else {
+            return Copies::Unknown;
+        };
+        self.forget_orphan(block);
+        Copies::Last(place)
+    }
+
+    /// Notes where a held block lies. Answers whether the owner is new to that place.
+    pub(crate) fn settle(&mut self, block: EngineBlockHash, place: Place, already_there: bool) {
+        self.held.insert(block, Some(place));
+        if already_there {
+            *self.more_names.entry(place).or_default() += 1;
+        }
+    }
+
+    /// Gives up one name of a place; answers whether it was the last, so that the place must be released.
+    pub(crate) fn leave(&mut self, place: Place) -> bool {
+        let Some(more) = self.more_names.get_mut(&place) else {
+            return true;
+        };
+        *more -= 1;
+        if *more == 0 {
+            self.more_names.remove(&place);
+        }
+        false
+    }
+
+    /// Remembers that a held block waits for `parent`.
+    pub(crate) fn wait_for(&mut self, parent: EngineBlockHash, orphan: Orphan) {
+        self.forget_orphan(orphan.block);
+        self.parent_of.insert(orphan.block, parent);
+        self.waiting.entry(parent).or_default().push(orphan);
+    }
+
+    /// The orphans of `parent`, which are none any more.
+    pub(crate) fn take_waiting(&mut self, parent: EngineBlockHash) -> Vec<Orphan> {
+        if self.waiting.is_empty() {
+            return Vec::new();
+        }
+        let orphans = self.waiting.remove(&parent).unwrap_or_default();
+        for orphan in &orphans {
+            self.parent_of.remove(&orphan.block);
+        }
+        orphans
+    }
+
+    fn forget_orphan(&mut self, block: EngineBlockHash) {
+        if self.parent_of.is_empty() {
+            return;
+        }
+        let Some(parent) = self.parent_of.remove(&block) else { return };
+        if let Some(list) = self.waiting.get_mut(&parent) {
+            list.retain(|orphan| orphan.block != block);
+            if list.is_empty() {
+                self.waiting.remove(&parent);
+            }
+        }
+    }
+
+    pub(crate) fn content(&mut self, block: EngineBlockHash) -> &mut Content {
+        self.contents.entry(block).or_default()
+    }
+
+    pub(crate) fn content_of(&self, block: EngineBlockHash) -> Option<&Content> {
+        self.contents.get(&block)
+    }
+
+    pub(crate) fn contents_known(&self) -> usize {
+        self.contents.len()
+    }
+
+    /// Everything held, in no particular order: (engine hash, place, copies).
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (EngineBlockHash, Option<Place>, u32)> {
+        self.held.iter().map(|(block, place)| {
+            (*block, *place, 1 + self.more_copies.get(block).copied().unwrap_or(0))
+        })
+    }
+
+    pub(crate) fn iter_waiting(&self) -> impl Iterator<Item = (EngineBlockHash, &Orphan)> {
+        self.waiting.iter().flat_map(|(parent, list)| list.iter().map(|orphan| (*parent, orphan)))
+    }
+
+    pub(crate) fn iter_contents(&self) -> impl Iterator<Item = (EngineBlockHash, &Content)> {
+        self.contents.iter().map(|(block, content)| (*block, content))
+    }
+
+    pub(crate) fn heap_bytes(&self) -> usize {
+        fn table<K, V>(map: &Map<K, V>) -> usize {
+            // hashbrown keeps one control byte a bucket and fills at most 7/8 of a power of two.
+            (map.capacity() * 8 / 7) * (size_of::<(K, V)>() + 1)
+        }
+        let orphans = self.parent_of.len() * size_of::<Orphan>();
+        let positions = self.contents.values().map(|c| c.positions.capacity() * 16).sum::<usize>();
+        table(&self.held)
+            + table(&self.more_copies)
+            + table(&self.more_names)
+            + table(&self.waiting)
+            + table(&self.parent_of)
+            + table(&self.contents)
+            + orphans
+            + positions
+    }
+
+    /// Whether the side tables speak only of what is held.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let stray_copy = self.more_copies.iter().find(|(b, n)| **n == 0 || !self.held.contains_key(*b));
+        if let Some((block, n)) = stray_copy {
+            return Err(format!("{n} more copies of {block}, which is not held"));
+        }
+        let mut names: Map<Place, u32> = Map::default();
+        for place in self.held.values().flatten() {
+            *names.entry(*place).or_default() += 1;
+        }
+        for (place, n) in &names {
+            if n - 1 != self.more_names.get(place).copied().unwrap_or(0) {
+                return Err(format!("{n} names at {place:?} are counted wrong"));
+            }
+        }
+        for (block, parent) in &self.parent_of {
+            let waits = self.waiting.get(parent).is_some_and(|l| l.iter().any(|o| o.block == *block));
+            if !waits || self.held.get(block) != Some(&None) {
+                return Err(format!("orphan {block} of {parent} is kept wrong"));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,216 @@
+//! Read access to an index: everything a query may see, and nothing that changes it.
+
+use std::sync::Arc;
+
+use super::journal::Journal;
+use super::registry::{Owner, Registry};
+use super::spaces::Spaces;
+use super::tree::RunTree;
+use super::{Coverage, Index, OwnerSlot, StreamStamp};
+use crate::hash::SequenceHash;
+use crate::ids::{DpRank, Group, StreamId, Tier, WorkerId};
+use crate::worker::{Namespace, WorkerSpec};
+
+/// Sizes of an index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct IndexStats {
+    /// Registered workers.
+    pub workers: usize,
+    /// Their event streams heard of so far.
+    pub streams: usize,
+    /// (Block, owner) entries.
+    pub entries: usize,
+    /// Distinct blocks at known positions.
+    pub blocks: usize,
+    /// Runs they are packed into.
+    pub runs: usize,
+    /// Blocks that wait for an unknown parent.
+    pub orphans: usize,
+    /// Namespaces seen.
+    pub namespaces: usize,
+    /// Estimated bytes on the heap, tables included.
+    pub bytes: usize,
+}
+
+/// A worker and its streams.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WorkerStreams {
+    /// What is known of it.
+    pub worker: Arc<WorkerSpec>,
+    /// Its streams by dp rank: stamp and held blocks.
+    pub streams: Vec<(DpRank, StreamStamp, usize)>,
+}
+
+/// Shared, read-only view of an [`Index`].
+#[derive(Debug, Clone, Copy)]
+pub struct IndexReader<'a> {
+    index: &'a Index,
+}
+
+impl<'a> IndexReader<'a> {
+    pub(super) fn new(index: &'a Index) -> Self {
+        Self { index }
+    }
+
+    pub(crate) fn registry(&self) -> &'a Registry {
+        &self.index.registry
+    }
+
+    pub(crate) fn spaces(&self) -> &'a Spaces {
+        &self.index.spaces
+    }
+
+    pub(crate) fn tree(&self) -> &'a RunTree {
+        &self.index.tree
+    }
+
+    pub(crate) fn journal(&self) -> &'a Journal {
+        &self.index.journal
+    }
+
+    /// Where a stream stands; `None` when nothing was ever applied for it.
+    #[must_use]
+    pub fn stream(&self, stream: &StreamId) -> Option<StreamStamp> {
+        self.registry().find_stream(stream).map(|s| s.stamp)
+    }
+
+    /// A registered worker.
+    #[must_use]
+    pub fn worker(&self, worker: &WorkerId) -> Option<Arc<WorkerSpec>> {
+        self.registry().worker(worker).map(|w| Arc::clone(&w.spec))
+    }
+
+    /// All registered workers in order of their ids.
+    pub fn workers(&self) -> impl Iterator<Item = WorkerStreams> + 'a {
+        let registry = self.registry();
+        registry.workers().map(move |worker| {
+            let streams = worker.streams.iter().filter_map(|(rank, stream)| {
+                let stream = registry.stream(*stream)?;
+                let held = stream.slots.iter().filter_map(|s| registry.owner(*s)).map(|o| o.blocks.len());
+                Some((*rank, stream.stamp, held.sum()))
+            });
+            WorkerStreams { worker: Arc::clone(&worker.spec), streams: streams.collect() }
+        })
+    }
+
+    /// Every held block at a known position: (stream, tier, group, namespace, sequence hash, copies), in
+    /// order of streams and owners. For dumps and tests; walks the whole index.
+    pub fn entries(
+        &self,
+    ) -> impl Iterator<Item = (&'a StreamId, &'a Tier, Group, &'a Namespace, SequenceHash, u32)> {
+        let (registry, tree, spaces) = (self.registry(), self.tree(), self.spaces());
+        self.sorted_owners().into_iter().flat_map(move |(stream, owner)| {
+            let mut blocks: Vec<_> = owner.blocks.iter().collect();
+            blocks.sort_unstable();
+            blocks.into_iter().filter_map(move |(_, place, copies)| {
+                let (place, run) = (place?, tree.run(place?.run)?);
+                let namespace = spaces.get(super::Space(run.space))?;
+                let hash = tree.hash_at(place)?;
+                Some((&registry.stream(stream)?.id, &owner.tier, owner.group, namespace, hash, copies))
+            })
+        })
+    }
+
+    /// Owners in an order that does not depend on history: by stream id, tier and group.
+    pub(crate) fn sorted_owners(&self) -> Vec<(u32, &'a Owner)> {
+        let registry = self.registry();
+        let mut owners: Vec<(OwnerSlot, &Owner)> = registry.owners().collect();
+        owners.sort_by_key(|(_, owner)| (registry.stream(owner.stream).map(|s| &s.id), &owner.tier, owner.group));
+        owners.into_iter().map(|(_, owner)| (owner.stream, owner)).collect()
+    }
+
+    /// Sizes.
+    #[must_use]
+    pub fn stats(&self) -> IndexStats {
+        let owners = || self.registry().owners().map(|(_, owner)| &owner.blocks);
+        let bytes = self.tree().heap_bytes()
+            + self.journal().heap_bytes()
+            + owners().map(super::owner_blocks::OwnerBlocks::heap_bytes).sum::<usize>();
+        IndexStats {
+            workers: self.registry().workers().count(),
+            streams: self.registry().workers().map(|w| w.streams.len()).sum(),
+            entries: self.index.entries,
+            blocks: self.tree().runs().map(|(_, run)| run.blocks.len()).sum(),
+            runs: self.tree().run_count(),
+            orphans: owners().map(super::owner_blocks::OwnerBlocks::orphans).sum(),
+            namespaces: self.spaces().all().len(),
+            bytes,
+        }
+    }
+
+    /// A digest of the content: workers, streams, and every held block with its copies. Two indexes with
+    /// equal histories have equal digests, whatever order other streams' commands came in between.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        let mut all = Vec::new();
+        for worker in self.workers() {
+            all.extend_from_slice(worker.worker.id.as_str().as_bytes());
+            for (rank, stamp, held) in worker.streams {
+                let coverage = match stamp.coverage {
+                    Coverage::Complete => 0,
+                    Coverage::Incomplete => 1,
+                    Coverage::Suspect => 2,
+                };
+                let applied = stamp.applied.map_or(u64::MAX, |seq| seq.0);
+                let words = [u64::from(rank.0), stamp.generation.0, applied, coverage, held as u64];
+                all.extend(words.iter().flat_map(|w| w.to_le_bytes()));
+            }
+        }
+        for (_, owner) in self.sorted_owners() {
+            all.extend_from_slice(owner.tier.name().as_bytes());
+            let sum = owner.blocks.iter().fold(0u64, |sum, (block, place, copies)| {
+                let hash = place.and_then(|at| self.tree().hash_at(at)).map_or(0, |hash| hash.0);
+                let words = [block.0, hash, u64::from(copies)];
+                let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
+                sum.wrapping_add(xxhash_rust::xxh3::xxh3_64(&bytes))
+            });
+            all.extend_from_slice(&sum.to_le_bytes());
+        }
+        xxhash_rust::xxh3::xxh3_64(&all)
+    }
+}
+
+impl Index {
+    /// Sizes; see [`IndexReader::stats`].
+    #[must_use]
+    pub fn stats(&self) -> IndexStats {
+        self.reader().stats()
+    }
+
+    /// Content digest; see [`IndexReader::digest`].
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        self.reader().digest()
+    }
+
+    /// Checks that tree, owners and counters agree. For tests, simulation and snapshot loads: walks the
+    /// whole index.
+    ///
+    /// # Errors
+    /// A sentence on the first thing that does not agree.
+    pub fn check_invariants(&self) -> Result<(), String> {
+        self.tree.check()?;
+        let mut entries = 0;
+        let mut held = 0usize;
+        for (slot, owner) in self.registry.owners() {
+            owner.blocks.check()?;
+            entries += owner.blocks.len();
+            let mut places: Vec<_> = owner.blocks.iter().filter_map(|(_, place, _)| place).collect();
+            places.sort_unstable();
+            places.dedup();
+            held += places.len();
+            for place in places {
+                let run = self.tree.run(place.run).ok_or_else(|| format!("{place:?} is in no run"))?;
+                if !run.holders.contains(place.offset, slot) {
+                    return Err(format!("{slot:?} holds {place:?} but the run does not know"));
+                }
+            }
+            held += owner.blocks.iter_contents().filter(|(b, _)| owner.blocks.holds(*b)).map(|(_, c)| c.positions.len()).sum::<usize>();
+        }
+        if entries != self.entries {
+            return Err(format!("{entries} entries, counted {}", self.entries));
+        }
+        let in_runs: usize = self.tree.runs().map(|(_, run)| run.holders.held()).sum();
+        (held == in_runs).then_some(()).ok_or_else(|| format!("owners hold {held}, runs say {in_runs}"))
+    }
+}

@@ -1,0 +1,210 @@
+//! Workers, their event streams, and the owner slots in which streams hold blocks.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use super::journal::Incident;
+use super::owner_blocks::OwnerBlocks;
+use super::owner_set::OwnerSlot;
+use crate::ids::{BatchSeq, DpRank, Generation, Group, StreamId, Tier, WorkerId};
+use crate::worker::WorkerSpec;
+use serde::{Deserialize, Serialize};
+
+/// How far a stream's blocks can be trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Coverage {
+    /// Every batch of this generation was applied: answers are exact.
+    #[default]
+    Complete,
+    /// Earlier batches are unknown and what they stored was dropped: answers may be too low, never too high.
+    Incomplete,
+    /// Batches are missing and older blocks were kept: answers may be wrong either way.
+    Suspect,
+}
+
+/// Where a stream stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StreamStamp {
+    /// Current life of the engine's cache.
+    pub generation: Generation,
+    /// Last applied batch of this generation; `None` before the first.
+    pub applied: Option<BatchSeq>,
+    /// When that batch was received, in milliseconds since the Unix epoch; 0 before the first.
+    pub applied_at_ms: u64,
+    /// What the blocks are worth.
+    pub coverage: Coverage,
+}
+
+#[derive(Debug)]
+pub(crate) struct Stream {
+    pub(crate) id: StreamId,
+    pub(crate) serial: u32,
+    pub(crate) stamp: StreamStamp,
+    pub(crate) slots: Vec<OwnerSlot>,
+    pub(crate) incidents: VecDeque<Incident>,
+}
+
+#[derive(Debug)]
+pub(crate) struct WorkerEntry {
+    pub(crate) spec: Arc<WorkerSpec>,
+    pub(crate) streams: BTreeMap<DpRank, u32>,
+}
+
+/// One (worker, dp rank, tier, group).
+#[derive(Debug)]
+pub(crate) struct Owner {
+    pub(crate) stream: u32,
+    pub(crate) tier: Tier,
+    pub(crate) group: Group,
+    /// Tokens a block, as last announced.
+    pub(crate) block_size: u32,
+    pub(crate) blocks: OwnerBlocks,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Registry {
+    workers: BTreeMap<WorkerId, WorkerEntry>,
+    streams: Vec<Option<Stream>>,
+    free_streams: Vec<u32>,
+    owners: Vec<Option<Owner>>,
+    free_owners: Vec<u32>,
+    next_serial: u32,
+}
+
+impl Registry {
+    /// Adds a worker or replaces its description; answers whether it was new.
+    pub(crate) fn register(&mut self, spec: WorkerSpec) -> bool {
+        let spec = Arc::new(spec);
+        match self.workers.entry(spec.id.clone()) {
+            std::collections::btree_map::Entry::Occupied(mut entry) => {
+                entry.get_mut().spec = spec;
+                false
+            }
+            std::collections::btree_map::Entry::Vacant(entry) => {
+                entry.insert(WorkerEntry { spec, streams: BTreeMap::new() });
+                true
+            }
+        }
+    }
+
+    pub(crate) fn worker(&self, id: &WorkerId) -> Option<&WorkerEntry> {
+        self.workers.get(id)
+    }
+
+    pub(crate) fn workers(&self) -> impl Iterator<Item = &WorkerEntry> {
+        self.workers.values()
+    }
+
+    /// Streams of a worker, for its removal.
+    pub(crate) fn streams_of(&self, id: &WorkerId) -> Vec<u32> {
+        self.workers.get(id).map_or_else(Vec::new, |w| w.streams.values().copied().collect())
+    }
+
+    /// Forgets a worker whose streams are empty by now.
+    pub(crate) fn remove_worker(&mut self, id: &WorkerId) -> bool {
+        let Some(worker) = self.workers.remove(id) else {
+            return false;
+        };
+        for stream in worker.streams.into_values() {
+            self.streams[stream as usize] = None;
+            self.free_streams.push(stream);
+        }
+        true
+    }
+
+    pub(crate) fn stream(&self, stream: u32) -> Option<&Stream> {
+        self.streams.get(stream as usize)?.as_ref()
+    }
+
+    pub(crate) fn stream_mut(&mut self, stream: u32) -> Option<&mut Stream> {
+        self.streams.get_mut(stream as usize)?.as_mut()
+    }
+
+    pub(crate) fn find_stream(&self, id: &StreamId) -> Option<&Stream> {
+        self.stream(*self.workers.get(&id.worker)?.streams.get(&id.dp_rank)?)
+    }
+
+    /// The stream's number, made when new; `None` when its worker is not registered.
+    pub(crate) fn open_stream(&mut self, id: &StreamId) -> Option<u32> {
+        let worker = self.workers.get_mut(&id.worker)?;
+        if let Some(stream) = worker.streams.get(&id.dp_rank) {
+            return Some(*stream);
+        }
+        let serial = self.next_serial;
+        self.next_serial += 1;
+        let stamp = StreamStamp::default();
+        let new =
+            Stream { id: id.clone(), serial, stamp, slots: Vec::new(), incidents: VecDeque::new() };
+        let number = place_in(&mut self.streams, &mut self.free_streams, new);
+        worker.streams.insert(id.dp_rank, number);
+        Some(number)
+    }
+
+    pub(crate) fn owner(&self, slot: OwnerSlot) -> Option<&Owner> {
+        self.owners.get(slot.index())?.as_ref()
+    }
+
+    pub(crate) fn owner_mut(&mut self, slot: OwnerSlot) -> Option<&mut Owner> {
+        self.owners.get_mut(slot.index())?.as_mut()
+    }
+
+    /// One past the highest owner slot in use.
+    pub(crate) fn slot_count(&self) -> usize {
+        self.owners.len()
+    }
+
+    pub(crate) fn find_owner(&self, stream: u32, tier: &Tier, group: Group) -> Option<OwnerSlot> {
+        let is_it = |slot: &&OwnerSlot| {
+            self.owner(**slot).is_some_and(|owner| owner.group == group && owner.tier == *tier)
+        };
+        self.stream(stream)?.slots.iter().find(is_it).copied()
+    }
+
+    pub(crate) fn open_owner(&mut self, stream: u32, tier: &Tier, group: Group) -> OwnerSlot {
+        if let Some(slot) = self.find_owner(stream, tier, group) {
+            return slot;
+        }
+        let blocks = OwnerBlocks::default();
+        let owner = Owner { stream, tier: tier.clone(), group, block_size: 0, blocks };
+        let slot = OwnerSlot(place_in(&mut self.owners, &mut self.free_owners, owner));
+        if let Some(stream) = self.stream_mut(stream) {
+            stream.slots.push(slot);
+        }
+        slot
+    }
+
+    /// Takes an owner out of its stream, with what it held.
+    pub(crate) fn close_owner(&mut self, slot: OwnerSlot) -> Option<Owner> {
+        let owner = self.owners.get_mut(slot.index())?.take()?;
+        self.free_owners.push(slot.0);
+        if let Some(stream) = self.stream_mut(owner.stream) {
+            stream.slots.retain(|s| *s != slot);
+        }
+        Some(owner)
+    }
+
+    pub(crate) fn owners(&self) -> impl Iterator<Item = (OwnerSlot, &Owner)> {
+        (0u32..).zip(&self.owners).filter_map(|(i, owner)| Some((OwnerSlot(i), owner.as_ref()?)))
+    }
+}
+
+/// Puts an item into a free place of a slab.
+fn place_in<T>(slab: &mut Vec<Option<T>>, free: &mut Vec<u32>, item: T) -> u32 {
+    if let Some(at) = free.pop() {
+        slab[at as usize] = Some(item);
+        return at;
+    }
+    slab.push(Some(item));
+    (slab.len() - 1) as u32
+}
+
+impl Stream {
+    /// Remembers an incident, forgetting the oldest when there are more than `max`.
+    pub(crate) fn note(&mut self, incident: Incident, max: usize) {
+        if self.incidents.len() >= max {
+            self.incidents.pop_front();
+        }
+        self.incidents.push_back(incident);
+    }
+}

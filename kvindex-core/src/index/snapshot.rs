@@ -1,0 +1,271 @@
+//! Snapshots: an index as bytes.
+//!
+//! Layout: `KVXSNAP\0`, version (u16 LE), 6 zero bytes, length of the body (u64 LE), body, XXH3-64 of all
+//! before it (u64 LE). Body of version 1: msgpack of [`SnapshotV1`], structs as arrays, hash columns as
+//! little-endian byte strings. The same index makes the same bytes; the journal is not part of it.
+
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::holders::Holders;
+use super::owner_blocks::{Content, Copies, Orphan};
+use super::registry::Owner;
+use super::spaces::Family;
+use super::tree::{Place, Run, Space};
+use super::{Coverage, Index, IndexReader, StreamStamp};
+use crate::hash::{EngineBlockHash, LocalBlockHash, SequenceHash};
+use crate::ids::{BatchSeq, DpRank, Generation, Group, StreamId, Tier};
+use crate::limits::{IndexLimits, MAX_RUN_BLOCKS};
+use crate::worker::{Namespace, WorkerSpec};
+
+const MAGIC: &[u8; 8] = b"KVXSNAP\0";
+const VERSION: u16 = 1;
+const HEADER: usize = 24;
+/// Run number of a block whose position is not known.
+const NOWHERE: u32 = u32::MAX;
+
+/// Why bytes are not a usable snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SnapshotError {
+    /// Not ours at all.
+    #[error("not a kvindex snapshot")]
+    NotASnapshot,
+    /// Written by a newer version.
+    #[error("snapshot version {0} is newer than this program, which reads up to {VERSION}")]
+    Version(u16),
+    /// Cut short or changed since it was written.
+    #[error("snapshot is damaged: {0}")]
+    Damaged(String),
+}
+
+#[derive(Serialize, Deserialize)]
+struct SnapshotV1 {
+    spaces: Vec<Namespace>,
+    runs: Vec<RunRecord>,
+    workers: Vec<WorkerRecord>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct RunRecord {
+    space: u32,
+    #[serde(with = "crate::columns")]
+    blocks: Vec<SequenceHash>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WorkerRecord {
+    spec: WorkerSpec,
+    streams: Vec<StreamRecord>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StreamRecord {
+    dp_rank: DpRank,
+    generation: Generation,
+    applied: Option<BatchSeq>,
+    applied_at_ms: u64,
+    coverage: Coverage,
+    owners: Vec<OwnerRecord>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct OwnerRecord {
+    tier: Tier,
+    group: Group,
+    block_size: u32,
+    #[serde(with = "crate::columns")]
+    hashes: Vec<EngineBlockHash>,
+    /// (Run, offset) of each hash.
+    places: Vec<(u32, u32)>,
+    /// Copies where there is more than one.
+    copies: Vec<(EngineBlockHash, u32)>,
+    /// (Parent, block, space, local hash).
+    orphans: Vec<(EngineBlockHash, EngineBlockHash, u32, LocalBlockHash)>,
+    /// (Block, content, positions) of engines that hash content alone.
+    contents: Vec<(EngineBlockHash, Option<LocalBlockHash>, Vec<(u32, SequenceHash)>)>,
+}
+
+impl Index {
+    /// The index as bytes, see the module's page for the layout.
+    #[must_use]
+    pub fn snapshot(&self) -> Vec<u8> {
+        let body = rmp_serde::to_vec(&self.reader().record()).unwrap_or_default();
+        let mut bytes = Vec::with_capacity(HEADER + body.len() + 8);
+        bytes.extend_from_slice(MAGIC);
+        bytes.extend_from_slice(&VERSION.to_le_bytes());
+        bytes.extend_from_slice(&[0; 6]);
+        bytes.extend_from_slice(&(body.len() as u64).to_le_bytes());
+        bytes.extend_from_slice(&body);
+        let digest = xxh3_64(&bytes);
+        bytes.extend_from_slice(&digest.to_le_bytes());
+        bytes
+    }
+
+    /// Reads a snapshot back. The result is checked as a whole before it is handed out.
+    ///
+    /// # Errors
+    /// When the bytes are no snapshot, of a newer version, or damaged.
+    pub fn restore(bytes: &[u8], limits: IndexLimits) -> Result<Self, SnapshotError> {
+        let damaged = |what: &str| SnapshotError::Damaged(what.to_owned());
+        let header = bytes.first_chunk::<HEADER>().ok_or(SnapshotError::NotASnapshot)?;
+        if !header.starts_with(MAGIC) {
+            return Err(SnapshotError::NotASnapshot);
+        }
+        let version = u16::from_le_bytes([header[8], header[9]]);
+        if version != VERSION {
+            return Err(SnapshotError::Version(version));
+        }
+        let (content, digest) = bytes.split_last_chunk::<8>().ok_or_else(|| damaged("too short"))?;
+        let body = content.get(HEADER..).ok_or_else(|| damaged("too short"))?;
+        let length = header.last_chunk::<8>().map(|len| u64::from_le_bytes(*len));
+        if length != Some(body.len() as u64) {
+            return Err(damaged("length does not agree"));
+        }
+        if u64::from_le_bytes(*digest) != xxh3_64(content) {
+            return Err(damaged("checksum does not agree"));
+        }
+        let record = rmp_serde::from_slice(body).map_err(|e| SnapshotError::Damaged(e.to_string()))?;
+        Self::from_record(record, limits)
+    }
+
+    fn from_record(record: SnapshotV1, limits: IndexLimits) -> Result<Self, SnapshotError> {
+        let damaged = |what: &str| SnapshotError::Damaged(what.to_owned());
+        let mut index = Self::new(limits);
+        for namespace in &record.spaces {
+            let (tenant, model, lora) = (&*namespace.tenant, &*namespace.model, namespace.lora.as_deref());
+            let family = Family { tenant, model, lora };
+            index.spaces.intern(family, namespace.block_size, namespace.scheme);
+        }
+        if index.spaces.all() != record.spaces {
+            return Err(damaged("namespaces repeat"));
+        }
+        for run in record.runs {
+            let known = index.spaces.get(Space(run.space)).is_some();
+            let twice = run.blocks.first().is_none_or(|head| index.tree.head(Space(run.space), *head).is_some());
+            if !known || twice || run.blocks.len() > MAX_RUN_BLOCKS {
+                return Err(damaged("a run is empty, too long, doubled or in no namespace"));
+            }
+            let holders = Holders::none(run.blocks.len() as u32);
+            index.tree.insert_run(Run { space: run.space, blocks: run.blocks, holders });
+        }
+        for worker in record.workers {
+            let id = worker.spec.id.clone();
+            index.registry.register(worker.spec);
+            for stream in worker.streams {
+                let stream_id = StreamId { worker: id.clone(), dp_rank: stream.dp_rank };
+                index.restore_stream(&stream_id, stream).ok_or_else(|| damaged("a block lies nowhere"))?;
+            }
+        }
+        index.check_invariants().map_err(SnapshotError::Damaged)?;
+        Ok(index)
+    }
+
+    fn restore_stream(&mut self, id: &StreamId, record: StreamRecord) -> Option<()> {
+        let stream = self.registry.open_stream(id)?;
+        self.registry.stream_mut(stream)?.stamp = StreamStamp {
+            generation: record.generation,
+            applied: record.applied,
+            applied_at_ms: record.applied_at_ms,
+            coverage: record.coverage,
+        };
+        for owner in record.owners {
+            self.restore_owner(stream, owner)?;
+        }
+        Some(())
+    }
+
+    fn restore_owner(&mut self, stream: u32, record: OwnerRecord) -> Option<()> {
+        let slot = self.registry.open_owner(stream, &record.tier, record.group);
+        let owner = self.registry.owner_mut(slot)?;
+        owner.block_size = record.block_size;
+        if record.places.len() != record.hashes.len() {
+            return None;
+        }
+        for (block, (run, offset)) in record.hashes.into_iter().zip(record.places) {
+            if owner.blocks.add_copy(block, true) == Copies::First {
+                self.entries += 1;
+            }
+            if run == NOWHERE {
+                continue;
+            }
+            let holders = &self.tree.run(run).filter(|r| (offset as usize) < r.blocks.len())?.holders;
+            let held = holders.contains(offset, slot);
+            owner.blocks.settle(block, Place { run, offset }, held);
+            if !held {
+                self.tree.hold(run, offset..offset + 1, slot);
+            }
+        }
+        for (block, copies) in record.copies {
+            owner.blocks.set_copies(block, copies);
+        }
+        for (parent, block, space, local) in record.orphans {
+            owner.blocks.wait_for(parent, Orphan { block, space: Space(space), local });
+        }
+        for (block, local, positions) in record.contents {
+            let positions: Vec<_> = positions.into_iter().map(|(space, hash)| (Space(space), hash)).collect();
+            if owner.blocks.holds(block) {
+                for (space, hash) in &positions {
+                    self.tree.hold(self.tree.head(*space, *hash)?, 0..1, slot);
+                }
+            }
+            *owner.blocks.content(block) = Content { local, positions };
+        }
+        Some(())
+    }
+}
+
+impl IndexReader<'_> {
+    fn record(&self) -> SnapshotV1 {
+        let mut runs: Vec<_> = self.tree().runs().collect();
+        runs.sort_unstable_by_key(|(_, run)| (run.space, run.blocks[0]));
+        let mut number = vec![NOWHERE; runs.iter().map(|(id, _)| *id as usize + 1).max().unwrap_or(0)];
+        for (n, (id, _)) in (0u32..).zip(&runs) {
+            number[*id as usize] = n;
+        }
+        let runs = runs.into_iter().map(|(_, run)| RunRecord { space: run.space, blocks: run.blocks.clone() });
+        let registry = self.registry();
+        let workers = registry.workers().map(|worker| {
+            let streams = worker.streams.values().filter_map(|stream| {
+                let stream = registry.stream(*stream)?;
+                let mut owners: Vec<_> = stream.slots.iter().filter_map(|s| registry.owner(*s)).collect();
+                owners.sort_by_key(|owner| (&owner.tier, owner.group));
+                Some(StreamRecord {
+                    dp_rank: stream.id.dp_rank,
+                    generation: stream.stamp.generation,
+                    applied: stream.stamp.applied,
+                    applied_at_ms: stream.stamp.applied_at_ms,
+                    coverage: stream.stamp.coverage,
+                    owners: owners.into_iter().map(|owner| record_owner(owner, &number)).collect(),
+                })
+            });
+            WorkerRecord { spec: (*worker.spec).clone(), streams: streams.collect() }
+        });
+        SnapshotV1 { spaces: self.spaces().all().to_vec(), runs: runs.collect(), workers: workers.collect() }
+    }
+}
+
+fn record_owner(owner: &Owner, number: &[u32]) -> OwnerRecord {
+    let mut blocks: Vec<_> = owner.blocks.iter().collect();
+    blocks.sort_unstable();
+    let place = |place: Option<Place>| match place {
+        Some(at) => (number[at.run as usize], at.offset),
+        None => (NOWHERE, 0),
+    };
+    let mut orphans: Vec<_> =
+        owner.blocks.iter_waiting().map(|(parent, o)| (parent, o.block, o.space.0, o.local)).collect();
+    orphans.sort_unstable();
+    let positions = |c: &Content| c.positions.iter().map(|(space, hash)| (space.0, *hash)).collect();
+    let mut contents: Vec<_> =
+        owner.blocks.iter_contents().map(|(block, c)| (block, c.local, positions(c))).collect();
+    contents.sort_unstable();
+    OwnerRecord {
+        tier: owner.tier.clone(),
+        group: owner.group,
+        block_size: owner.block_size,
+        hashes: blocks.iter().map(|(block, _, _)| *block).collect(),
+        places: blocks.iter().map(|(_, at, _)| place(*at)).collect(),
+        copies: blocks.iter().filter(|b| b.2 > 1).map(|(block, _, copies)| (*block, *copies)).collect(),
+        orphans,
+        contents,
+    }
+}

@@ -1,0 +1,223 @@
+//! The prefix structure: path-compressed runs of blocks, found by their first sequence hash.
+//!
+//! A sequence hash names a block with its whole prefix, so a block has one place per namespace, children need
+//! no map in their parent (one table of run heads finds them), and one comparison with a run's last hash
+//! proves the whole run. Chains may branch off in the middle of a run: the run stays as it is, so a place
+//! stays valid for as long as somebody holds the block, and nothing ever has to be re-pointed.
+
+use foldhash::fast::FixedState;
+use hashbrown::HashTable;
+use std::hash::BuildHasher;
+use std::ops::Range;
+
+use super::holders::Holders;
+use super::owner_set::OwnerSlot;
+use crate::hash::SequenceHash;
+use crate::limits::MAX_RUN_BLOCKS;
+
+/// Number of an interned namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Space(pub(crate) u32);
+
+/// Where a block lies: valid while at least one owner holds the block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Place {
+    pub(crate) run: u32,
+    pub(crate) offset: u32,
+}
+
+/// A chain of consecutive blocks.
+#[derive(Debug, Default)]
+pub(crate) struct Run {
+    pub(crate) space: u32,
+    pub(crate) blocks: Vec<SequenceHash>,
+    pub(crate) holders: Holders,
+}
+
+/// All runs of an index.
+#[derive(Debug, Default)]
+pub(crate) struct RunTree {
+    runs: Vec<Run>,
+    free: Vec<u32>,
+    heads: HashTable<u32>,
+}
+
+/// Hash of a run head in the table. Fixed, because equal commands must make equal indexes.
+fn head_hash(space: u32, first: SequenceHash) -> u64 {
+    FixedState::with_seed(u64::from(space)).hash_one(first.0)
+}
+
+impl RunTree {
+    pub(crate) fn run(&self, run: u32) -> Option<&Run> {
+        self.runs.get(run as usize).filter(|r| !r.blocks.is_empty())
+    }
+
+    pub(crate) fn runs(&self) -> impl Iterator<Item = (u32, &Run)> {
+        (0u32..).zip(&self.runs).filter(|(_, r)| !r.blocks.is_empty())
+    }
+
+    pub(crate) fn run_count(&self) -> usize {
+        self.heads.len()
+    }
+
+    pub(crate) fn hash_at(&self, place: Place) -> Option<SequenceHash> {
+        self.run(place.run)?.blocks.get(place.offset as usize).copied()
+    }
+
+    pub(crate) fn head(&self, space: Space, first: SequenceHash) -> Option<u32> {
+        let is_it = |run: &u32| {
+            let run = &self.runs[*run as usize];
+            run.space == space.0 && run.blocks.first() == Some(&first)
+        };
+        self.heads.find(head_hash(space.0, first), is_it).copied()
+    }
+
+    /// The place of block `hash`, whose parent lies at `after` (`None`: a first block, or one whose parent
+    /// is in no run).
+    pub(crate) fn find(&self, space: Space, after: Option<Place>, hash: SequenceHash) -> Option<Place> {
+        if let Some(parent) = after
+            && let Some(run) = self.run(parent.run)
+            && run.blocks.get(parent.offset as usize + 1) == Some(&hash)
+        {
+            return Some(Place { run: parent.run, offset: parent.offset + 1 });
+        }
+        self.head(space, hash).map(|run| Place { run, offset: 0 })
+    }
+
+    /// Puts `owner` on the chain `hashes` below `after`, creating what is missing. Calls `placed` for every
+    /// stretch of blocks, in order, with its first place, its length and whether `owner` held it before.
+    pub(crate) fn hold_chain(
+        &mut self,
+        space: Space,
+        mut after: Option<Place>,
+        hashes: &[SequenceHash],
+        owner: OwnerSlot,
+        mut placed: impl FnMut(Place, usize, bool),
+    ) {
+        let mut rest = hashes;
+        while let Some(first) = rest.first() {
+            let (place, n) = match self.find(space, after, *first) {
+                Some(place) => (place, self.common(place, rest)),
+                None => self.create(space, after, rest),
+            };
+            let holders = &mut self.runs[place.run as usize].holders;
+            let (end, held) = holders.uniform(place.offset, place.offset + n as u32, owner);
+            if !held {
+                holders.insert(place.offset..end, owner);
+            }
+            let n = (end - place.offset) as usize;
+            placed(place, n, held);
+            after = Some(Place { run: place.run, offset: end - 1 });
+            rest = &rest[n..];
+        }
+    }
+
+    /// How many of `hashes` follow each other from `place` on. Hashes are cumulative: equal at the end means
+    /// equal all the way, and the first difference can be searched by halving.
+    pub(crate) fn common(&self, place: Place, hashes: &[SequenceHash]) -> usize {
+        let Some(blocks) = self.run(place.run).and_then(|r| r.blocks.get(place.offset as usize..)) else {
+            return 0;
+        };
+        let n = blocks.len().min(hashes.len());
+        if n > 0 && blocks[n - 1] == hashes[n - 1] {
+            return n;
+        }
+        let (mut low, mut high) = (0, n.saturating_sub(1));
+        while low < high {
+            let middle = (low + high) / 2;
+            if blocks[middle] == hashes[middle] { low = middle + 1 } else { high = middle }
+        }
+        low
+    }
+
+    /// Adds a stretch of `hashes` whose first block is in no run: at the end of its parent's run when there
+    /// is room, else as a new run. Stops before a block that already heads a run (its parent had gone).
+    fn create(&mut self, space: Space, after: Option<Place>, hashes: &[SequenceHash]) -> (Place, usize) {
+        let n = hashes.len().min(MAX_RUN_BLOCKS);
+        let known = |hash: &SequenceHash| self.head(space, *hash).is_some();
+        let n = hashes[1..n].iter().position(known).map_or(n, |i| i + 1);
+        if let Some(parent) = after
+            && let Some(run) = self.runs.get_mut(parent.run as usize)
+            && run.blocks.len() == parent.offset as usize + 1
+            && run.blocks.len() < MAX_RUN_BLOCKS
+        {
+            let n = n.min(MAX_RUN_BLOCKS - run.blocks.len());
+            let place = Place { run: parent.run, offset: parent.offset + 1 };
+            run.blocks.extend_from_slice(&hashes[..n]);
+            return (place, n);
+        }
+        let holders = Holders::default();
+        let run = self.insert_run(Run { space: space.0, blocks: hashes[..n].to_vec(), holders });
+        (Place { run, offset: 0 }, n)
+    }
+
+    pub(crate) fn insert_run(&mut self, run: Run) -> u32 {
+        let hash = head_hash(run.space, run.blocks[0]);
+        let id = match self.free.pop() {
+            Some(id) => {
+                self.runs[id as usize] = run;
+                id
+            }
+            None => {
+                self.runs.push(run);
+                (self.runs.len() - 1) as u32
+            }
+        };
+        let runs = &self.runs;
+        let rehash = |id: &u32| head_hash(runs[*id as usize].space, runs[*id as usize].blocks[0]);
+        self.heads.insert_unique(hash, id, rehash);
+        id
+    }
+
+    /// Makes `owner` a holder of a part of an existing run.
+    pub(crate) fn hold(&mut self, run: u32, range: Range<u32>, owner: OwnerSlot) {
+        self.runs[run as usize].holders.insert(range, owner);
+    }
+
+    /// Takes `owner` off one block; forgets what nobody holds any more at the end of its run.
+    pub(crate) fn release(&mut self, place: Place, owner: OwnerSlot) {
+        let Some(run) = self.runs.get_mut(place.run as usize) else { return };
+        run.holders.remove(place.offset..place.offset + 1, owner);
+        let last = place.offset as usize + 1 == run.blocks.len();
+        if last || run.holders.segments().iter().all(|s| s.owners.is_empty()) {
+            self.trim(place.run);
+        }
+    }
+
+    fn trim(&mut self, id: u32) {
+        let run = &mut self.runs[id as usize];
+        let kept = run.holders.trim() as usize;
+        if kept > 0 {
+            run.blocks.truncate(kept);
+            if run.blocks.capacity() > 4 * kept {
+                run.blocks.shrink_to(2 * kept);
+            }
+            return;
+        }
+        let hash = head_hash(run.space, run.blocks[0]);
+        if let Ok(entry) = self.heads.find_entry(hash, |r| *r == id) {
+            entry.remove();
+        }
+        self.runs[id as usize] = Run::default();
+        self.free.push(id);
+    }
+
+    /// Bytes of the runs, their tables and holders.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        let runs = self.runs.iter().map(|r| r.blocks.capacity() * 8 + r.holders.heap_bytes()).sum::<usize>();
+        runs + self.runs.capacity() * size_of::<Run>() + self.heads.capacity() * 5 + self.free.capacity() * 4
+    }
+
+    pub(crate) fn check(&self) -> Result<(), String> {
+        for (id, run) in self.runs() {
+            run.holders.check(run.blocks.len())?;
+            if self.head(Space(run.space), run.blocks[0]) != Some(id) {
+                return Err(format!("run {id} is not found by its head"));
+            }
+            if run.holders.segments().last().is_none_or(|s| s.owners.is_empty()) {
+                return Err(format!("run {id} ends in blocks that nobody holds"));
+            }
+        }
+        (self.runs().count() == self.heads.len()).then_some(()).ok_or("heads without runs".to_owned())
+    }
+}

@@ -1,0 +1,12 @@
+//! Questions to an index: which worker holds how long a prefix of a prompt, and why not longer. Synchronous,
+//! in memory, and with the caller's scratch space instead of allocations.
+
+mod combine;
+mod explain;
+mod found;
+mod path;
+mod prompt;
+
+pub use explain::{Explanation, Reason, WorkerExplanation, explain};
+pub use found::{Matches, Scratch, TierMatch, WorkerMatch, find_matches};
+pub use prompt::{Filter, Prompt, PromptItem, Query, QueryError, Tokens};

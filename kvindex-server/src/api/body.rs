@@ -1,0 +1,92 @@
+//! JSON request bodies: bounded, and with errors that name the field.
+
+use axum::body::{Body, Bytes};
+use axum::extract::{FromRequest, Request};
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use serde::de::DeserializeOwned;
+use tokio_stream::StreamExt;
+
+use super::Api;
+use super::error::{ApiError, Kind};
+
+/// A request's body, read from JSON. Any content type is taken for JSON, as `curl -d` sends another one.
+#[derive(Debug)]
+pub(super) struct JsonBody<T>(pub(super) T);
+
+impl<T: DeserializeOwned> FromRequest<Arc<Api>> for JsonBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, api: &Arc<Api>) -> Result<Self, ApiError> {
+        let bytes = read(request.into_body(), api.limits.body_bytes).await?;
+        parse(&bytes).map(Self)
+    }
+}
+
+/// Reads a body up to `limit` bytes. A little more is read and dropped, so that a client that is slightly over
+/// hears the answer instead of a broken connection.
+async fn read(body: Body, limit: usize) -> Result<Bytes, ApiError> {
+    let mut chunks = body.into_data_stream();
+    let mut bytes = BytesMut::new();
+    let mut received = 0usize;
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk
+            .map_err(|error| ApiError::new(Kind::Invalid, format!("the body could not be read: {error}")))?;
+        received = received.saturating_add(chunk.len());
+        if received <= limit {
+            bytes.extend_from_slice(&chunk);
+        } else if received > limit.saturating_mul(2) {
+            break;
+        }
+    }
+    if received > limit {
+        let message = format!("the body has more bytes than the limit of {limit} (max_body_bytes)");
+        return Err(ApiError::new(Kind::TooLarge, message));
+    }
+    Ok(bytes.freeze())
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    // The JSON reader would take an array for an object's values in order.
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        return Err(ApiError::new(Kind::Invalid, "the body must be a JSON object"));
+    }
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let path = error.path().to_string();
+        match path.as_str() {
+            "." => ApiError::new(Kind::Invalid, error.inner().to_string()),
+            _ => ApiError::invalid(path, error.inner().to_string()),
+        }
+    })?;
+    json.end().map_err(|error| ApiError::new(Kind::Invalid, error.to_string()))?;
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use kvindex_proto::v1::MatchRequest;
+
+    fn field_of(json: &str) -> String {
+        parse::<MatchRequest>(json.as_bytes()).unwrap_err().to_message().field
+    }
+
+    #[test]
+    fn errors_name_the_field() {
+        assert_eq!(field_of(r#"{"prompt":{"model":"m","token_ids":[1,-1]}}"#), "prompt.token_ids[1]");
+        assert_eq!(field_of(r#"{"prompt":{"model":"m","token_ids":[4294967296]}}"#), "prompt.token_ids[0]");
+        assert_eq!(field_of(r#"{"prompt":{"model":"m","tokens":[1]}}"#), "prompt.tokens");
+        assert_eq!(field_of(r#"{"prompt":{"token_ids_le":"%%"}}"#), "prompt.token_ids_le");
+        assert_eq!(field_of(r#"{"promt":{}}"#), "promt");
+    }
+
+    #[test]
+    fn broken_json_is_refused() {
+        for json in ["", "{", "[]", "{} x"] {
+            assert!(parse::<MatchRequest>(json.as_bytes()).is_err(), "{json}");
+        }
+    }
+}

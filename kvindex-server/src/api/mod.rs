@@ -1,0 +1,59 @@
+//! The public API: gRPC and HTTP/JSON on one port, both thin over the same calls.
+
+mod body;
+mod calls;
+mod convert;
+mod error;
+mod grpc;
+mod http;
+mod observe;
+mod openapi;
+mod stream;
+
+use axum::Router;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::{Semaphore, watch};
+
+use crate::config::Config;
+use crate::node::Node;
+
+/// What every call has at hand.
+#[derive(Debug)]
+pub(crate) struct Api {
+    node: Arc<Node>,
+    limits: crate::config::ApiLimits,
+    gap_policy: kvindex_core::GapPolicy,
+    /// One permit for each match stream or watcher that may be open.
+    streams: Arc<Semaphore>,
+    /// Turns true when the server stops: long-lived calls end then.
+    stopping: watch::Receiver<bool>,
+    ready: AtomicBool,
+}
+
+impl Api {
+    pub(crate) fn new(config: &Config, node: Arc<Node>, stopping: watch::Receiver<bool>) -> Self {
+        Self {
+            node,
+            limits: config.limits,
+            gap_policy: config.ingest.gap_policy,
+            streams: Arc::new(Semaphore::new(config.limits.streams)),
+            stopping,
+            ready: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn set_ready(&self, ready: bool) {
+        self.ready.store(ready, Ordering::Release);
+    }
+
+    fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+}
+
+/// Everything that is served on the public port.
+pub(crate) fn router(api: &Arc<Api>) -> Router {
+    let observe = axum::middleware::from_fn_with_state(Arc::clone(api), observe::observe);
+    grpc::router(api).merge(http::router(api)).layer(observe)
+}

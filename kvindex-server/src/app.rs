@@ -1,0 +1,243 @@
+//! Composition root: builds metrics, node, ingest and API, in that order, and takes them down the other way
+//! round. The only place that knows every part.
+
+use axum::serve::ListenerExt;
+use std::ffi::OsString;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::api::{self, Api};
+use crate::config::{Config, SnapshotConfig};
+use crate::ingest::IngestError;
+use crate::metrics::Metrics;
+use crate::node::{LoadError, Node, RegisterError, StoreError};
+
+/// Why a node could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The listener has no address.
+    #[error("the listener is unusable: {0}")]
+    Listener(#[source] std::io::Error),
+    /// The snapshot cannot be read.
+    #[error(transparent)]
+    Snapshot(#[from] LoadError),
+    /// The configuration lists more workers than fit beside those of the snapshot.
+    #[error("static workers: {0}")]
+    Workers(#[from] RegisterError),
+    /// Ingest cannot start, or a worker's stream cannot be followed.
+    #[error("ingest: {0}")]
+    Ingest(#[from] IngestError),
+}
+
+/// Why a node did not stop well.
+#[derive(Debug, thiserror::Error)]
+pub enum StopError {
+    /// The server failed while it ran.
+    #[error("the server failed: {0}")]
+    Server(#[source] std::io::Error),
+    /// The last snapshot could not be written.
+    #[error(transparent)]
+    Snapshot(#[from] StoreError),
+}
+
+/// The server.
+#[derive(Debug)]
+pub struct App;
+
+impl App {
+    /// Serves on `listener` until `shutdown` resolves, then stops gracefully.
+    ///
+    /// # Errors
+    /// When the node cannot start, or fails while it runs or stops.
+    pub async fn run(
+        config: Config,
+        listener: TcpListener,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), AppError> {
+        let mut running = Self::start(config, listener).await?;
+        tokio::select! {
+            () = shutdown => {}
+            () = running.failed() => {}
+        }
+        Ok(running.shutdown().await?)
+    }
+
+    /// Starts a node on a bound listener; it serves when this returns.
+    ///
+    /// # Errors
+    /// When the snapshot cannot be read or the static workers do not fit.
+    pub async fn start(config: Config, listener: TcpListener) -> Result<Running, StartError> {
+        let local_addr = listener.local_addr().map_err(StartError::Listener)?;
+        let (stop, stopping) = watch::channel(false);
+        let node = Arc::new(Node::new(&config, Metrics::new()));
+        if let Some(snapshot) = &config.snapshot {
+            restore(&node, snapshot, &config)?;
+        }
+        node.register_static(&config.workers)?;
+        node.start_ingest(config.ingest)?;
+        let api = Arc::new(Api::new(&config, Arc::clone(&node), stopping.clone()));
+        let router = api::router(&api);
+        let mut drain = stopping.clone();
+        let listener = listener.tap_io(|stream| {
+            // Small answers must not wait for more; failing to say so costs only time.
+            let _ = stream.set_nodelay(true);
+        });
+        let server = tokio::spawn(async move {
+            let drained = async move {
+                let _ = drain.wait_for(|stop| *stop).await;
+            };
+            axum::serve(listener, router).with_graceful_shutdown(drained).await
+        });
+        let timer = config.snapshot.clone().and_then(|s| snapshot_timer(&node, s, stopping));
+        api.set_ready(true);
+        tracing::info!(%local_addr, workers = node.stats().workers, "serving");
+        Ok(Running { local_addr, config, node, api, stop, server, timer })
+    }
+}
+
+/// Why [`App::run`] ended badly.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// It could not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// It did not stop well.
+    #[error(transparent)]
+    Stop(#[from] StopError),
+}
+
+/// A node that serves.
+#[derive(Debug)]
+pub struct Running {
+    local_addr: SocketAddr,
+    config: Config,
+    node: Arc<Node>,
+    api: Arc<Api>,
+    stop: watch::Sender<bool>,
+    server: JoinHandle<std::io::Result<()>>,
+    timer: Option<JoinHandle<()>>,
+}
+
+impl Running {
+    /// Where it serves.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// The node, for programs that embed the server.
+    #[must_use]
+    pub fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    /// Resolves when the server fails by itself, which only a broken listener makes it do.
+    async fn failed(&mut self) {
+        while !self.server.is_finished() {
+            tokio::time::sleep(std::time::Duration::from_millis(250)).await;
+        }
+    }
+
+    /// Stops accepting, lets open calls end, stops ingest, writes the snapshot.
+    ///
+    /// # Errors
+    /// When the server had failed, or the snapshot cannot be written.
+    pub async fn shutdown(mut self) -> Result<(), StopError> {
+        self.api.set_ready(false);
+        self.stop.send_replace(true);
+        let served = match tokio::time::timeout(self.config.drain, &mut self.server).await {
+            Ok(Ok(served)) => served.map_err(StopError::Server),
+            Ok(Err(panicked)) => Err(StopError::Server(std::io::Error::other(panicked))),
+            Err(_) => {
+                tracing::warn!(
+                    drain_s = self.config.drain.as_secs(),
+                    "calls were still open and were cut off"
+                );
+                self.server.abort();
+                Ok(())
+            }
+        };
+        if let Some(timer) = self.timer.take() {
+            // Ends by the stop signal; a snapshot it is writing is finished first.
+            let _ = timer.await;
+        }
+        let node = Arc::clone(&self.node);
+        // Joins threads. It can fail only by a panic in there, and the snapshot is to be written even then.
+        let _ = tokio::task::spawn_blocking(move || node.stop_ingest()).await;
+        if let Some(snapshot) = &self.config.snapshot {
+            store(Arc::clone(&self.node), snapshot.clone()).await?;
+        }
+        served
+    }
+}
+
+/// Loads the snapshot. A damaged one is put aside and the node starts empty: the index is a copy of what the
+/// engines know, and a node that refuses to start helps nobody.
+fn restore(node: &Node, snapshot: &SnapshotConfig, config: &Config) -> Result<(), StartError> {
+    let path = snapshot.path.as_path();
+    match node.load_snapshot(path, config.index) {
+        Ok(true) => {
+            let stats = node.stats();
+            tracing::info!(path = %path.display(), workers = stats.workers, entries = stats.entries, "restored");
+            Ok(())
+        }
+        Ok(false) => Ok(()),
+        Err(error @ LoadError::Damaged { .. }) => {
+            let aside = put_aside(path);
+            tracing::error!(%error, aside = %aside.display(), "starting empty");
+            Ok(())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn put_aside(path: &Path) -> std::path::PathBuf {
+    let mut aside = OsString::from(path);
+    aside.push(".damaged");
+    let aside = std::path::PathBuf::from(aside);
+    if let Err(error) = std::fs::rename(path, &aside) {
+        tracing::warn!(%error, "the damaged snapshot could not be put aside");
+    }
+    aside
+}
+
+/// Writes snapshots now and then, when the configuration asks for it.
+fn snapshot_timer(
+    node: &Arc<Node>,
+    snapshot: SnapshotConfig,
+    mut stopping: watch::Receiver<bool>,
+) -> Option<JoinHandle<()>> {
+    let interval = snapshot.interval?;
+    let node = Arc::clone(node);
+    Some(tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(interval) => {}
+                _ = stopping.wait_for(|stop| *stop) => return,
+            }
+            if let Err(error) = store(Arc::clone(&node), snapshot.clone()).await {
+                tracing::error!(%error, "the next attempt follows");
+            }
+        }
+    }))
+}
+
+async fn store(node: Arc<Node>, snapshot: SnapshotConfig) -> Result<(), StoreError> {
+    let path = snapshot.path.clone();
+    let written = tokio::task::spawn_blocking(move || {
+        let stored = node.store_snapshot(&snapshot.path);
+        node.metrics().snapshot_written(stored.is_ok());
+        stored
+    });
+    let written = written.await.unwrap_or_else(|error| {
+        Err(StoreError { path: path.clone(), source: std::io::Error::other(error) })
+    })?;
+    tracing::info!(path = %path.display(), bytes = written, "snapshot written");
+    Ok(())
+}

@@ -1,0 +1,18 @@
+//! The way in from engines: `subscriber` takes frames off ZeroMQ sockets, `decode` reads them, `sequencer`
+//! orders them exactly once across losses and restarts (asking `replay` for what is missing), `batcher`
+//! turns them into commands for the index. Invariant: nothing here knows the index, the API or replication.
+
+mod batcher;
+mod contexts;
+mod counters;
+pub mod decode;
+pub mod limits;
+mod replay;
+pub mod sequencer;
+mod service;
+mod status;
+mod subscriber;
+
+pub use counters::{Counter, IngestCounters};
+pub use service::{Handle, IngestConfig, IngestError, Sink, Subscription, start};
+pub use status::StreamStatus;

@@ -1,0 +1,350 @@
+//! The ingest service: starts the threads and hands out what steers them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use kvindex_core::{BatchSeq, Command, EngineProfile, GapPolicy, Generation, StreamId};
+use parking_lot::Mutex;
+
+use super::contexts::Contexts;
+use super::counters::IngestCounters;
+use super::limits::MAX_ENDPOINT_BYTES;
+use super::replay::open_dealer;
+use super::sequencer::{Sequencer, SequencerConfig};
+use super::status::{Clock, SharedStatus, StreamStatus};
+use super::subscriber::{Link, Order, Stream, Subscriber};
+
+/// Takes the commands of one turn, in order; called from the ingest threads, one at a time for each stream. It
+/// must not call back into the [`Handle`].
+pub type Sink = Arc<dyn Fn(Vec<Command>) + Send + Sync>;
+
+/// Settings of the service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IngestConfig {
+    /// Threads that follow streams; each stream belongs to one.
+    pub threads: usize,
+    /// Silence after which an engine's last batch is asked for again.
+    pub idle_poll: Duration,
+    /// How long a replay may take to answer, and to go on.
+    pub replay_timeout: Duration,
+}
+
+impl Default for IngestConfig {
+    fn default() -> Self {
+        Self { threads: 1, idle_poll: Duration::from_secs(5), replay_timeout: Duration::from_secs(2) }
+    }
+}
+
+/// A stream to follow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subscription {
+    /// Whose it is.
+    pub stream: StreamId,
+    /// What decoding and hashing need to know of the engine.
+    pub profile: EngineProfile,
+    /// The engine's PUB socket, `tcp://host:port` or `ipc://path`.
+    pub endpoint: String,
+    /// The engine's ROUTER socket for replays, where it has one.
+    pub replay_endpoint: Option<String>,
+    /// Topic prefix to subscribe to; empty for all.
+    pub topic: String,
+    /// What an unfillable gap does to the stream's blocks.
+    pub gap_policy: GapPolicy,
+}
+
+/// Why the service cannot do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum IngestError {
+    /// An address that ZeroMQ cannot connect to.
+    #[error("{field}: cannot connect to {endpoint:?}: {source}")]
+    BadEndpoint {
+        /// `endpoint` or `replay_endpoint`.
+        field: &'static str,
+        /// The address.
+        endpoint: String,
+        /// ZeroMQ's word on it.
+        source: zmq::Error,
+    },
+    /// An address of a kind that reaches no engine.
+    #[error("{field}: {endpoint:?} must be tcp://host:port (port 1 to 65535) or ipc://path")]
+    UnsupportedEndpoint {
+        /// `endpoint` or `replay_endpoint`.
+        field: &'static str,
+        /// The address.
+        endpoint: String,
+    },
+    /// A text is too long.
+    #[error("{field}: {len} bytes, the limit is {limit}")]
+    TooLong {
+        /// Which.
+        field: &'static str,
+        /// Its length.
+        len: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// The stream is followed already.
+    #[error("stream {0} is followed already")]
+    AlreadyFollowed(StreamId),
+    /// A socket of the service's own failed.
+    #[error("ingest socket: {0}")]
+    Socket(#[from] zmq::Error),
+    /// The service was given no threads.
+    #[error("threads: 0, at least 1 is needed")]
+    NoThreads,
+    /// A thread could not be started.
+    #[error("cannot start an ingest thread: {0}")]
+    Thread(#[from] std::io::Error),
+    /// The service was shut down.
+    #[error("ingest is shut down")]
+    ShutDown,
+}
+
+/// Steers a running service. Dropping it shuts the service down.
+pub struct Handle {
+    config: IngestConfig,
+    clock: Clock,
+    counters: Arc<IngestCounters>,
+    table: parking_lot::RwLock<HashMap<StreamId, Followed>>,
+    threads: Vec<Thread>,
+    contexts: Mutex<Contexts>,
+}
+
+struct Followed {
+    status: Arc<SharedStatus>,
+    thread: usize,
+    context: usize,
+}
+
+struct Thread {
+    orders: SyncSender<Order>,
+    wake: Mutex<zmq::Socket>,
+    join: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// Orders that may wait for a thread before a caller does.
+const ORDER_QUEUE: usize = 256;
+
+/// Starts the service; `sink` gets every command it produces.
+///
+/// # Errors
+/// When a thread or its wake-up socket cannot be made.
+pub fn start(config: IngestConfig, sink: &Sink) -> Result<Handle, IngestError> {
+    if config.threads == 0 {
+        return Err(IngestError::NoThreads);
+    }
+    let (clock, counters) = (Clock::start(), Arc::new(IngestCounters::default()));
+    let context = zmq::Context::new();
+    let mut threads = Vec::with_capacity(config.threads);
+    for number in 0..config.threads {
+        let address = format!("inproc://wake-{number}");
+        let wake = context.socket(zmq::PAIR)?;
+        wake.bind(&address)?;
+        let waker = context.socket(zmq::PAIR)?;
+        waker.set_linger(0)?;
+        waker.connect(&address)?;
+        let (orders, receiver) = sync_channel(ORDER_QUEUE);
+        let subscriber = Subscriber {
+            orders: receiver,
+            wake,
+            sink: Arc::clone(sink),
+            counters: Arc::clone(&counters),
+            clock,
+            idle_poll: config.idle_poll,
+        };
+        let name = format!("ingest-{number}");
+        let join = std::thread::Builder::new().name(name).spawn(move || subscriber.run())?;
+        threads.push(Thread { orders, wake: Mutex::new(waker), join: Mutex::new(Some(join)) });
+    }
+    Ok(Handle {
+        config,
+        clock,
+        counters,
+        table: parking_lot::RwLock::default(),
+        threads,
+        contexts: Mutex::default(),
+    })
+}
+
+impl Handle {
+    /// Follows a stream from now on. `resume` is what the index holds of it already, if anything: generation
+    /// and last applied batch. An engine that cannot be reached stays pending and is tried again and again.
+    ///
+    /// # Errors
+    /// When the stream is followed already, or an endpoint cannot be read; the error names the field.
+    pub fn subscribe(
+        &self,
+        source: Subscription,
+        resume: Option<(Generation, BatchSeq)>,
+    ) -> Result<(), IngestError> {
+        check_text("topic", &source.topic)?;
+        check_endpoint("endpoint", &source.endpoint)?;
+        if let Some(endpoint) = &source.replay_endpoint {
+            check_endpoint("replay_endpoint", endpoint)?;
+        }
+        let id = source.stream.clone();
+        if self.table.read().contains_key(&id) {
+            return Err(IngestError::AlreadyFollowed(id));
+        }
+        let (number, context, name) = self.contexts.lock().take();
+        let followed = self.follow(source, resume, &context, number, name);
+        if followed.is_err() {
+            self.contexts.lock().release(number);
+        }
+        followed
+    }
+
+    fn follow(
+        &self,
+        source: Subscription,
+        resume: Option<(Generation, BatchSeq)>,
+        context: &zmq::Context,
+        number: usize,
+        name: u64,
+    ) -> Result<(), IngestError> {
+        let id = source.stream.clone();
+        let link = open(context, &source, name)?;
+        let status = Arc::new(SharedStatus::default());
+        let sequencer = Sequencer::new(self.sequencer_config(&source), resume);
+        status.publish(&sequencer);
+        let shared = Arc::clone(&status);
+        let timeout = self.config.replay_timeout;
+        let stream = Stream::new(source, shared, context.clone(), link, sequencer, timeout);
+        let thread = {
+            let mut table = self.table.write();
+            if table.contains_key(&id) {
+                return Err(IngestError::AlreadyFollowed(id));
+            }
+            let thread = self.least_busy(&table);
+            table.insert(id.clone(), Followed { status, thread, context: number });
+            thread
+        };
+        // Not under the table's lock: whoever waits for that must not wait for a busy thread.
+        let ordered = self.order(thread, Order::Follow(Box::new(stream)));
+        if ordered.is_err() {
+            self.table.write().remove(&id);
+        }
+        ordered
+    }
+
+    fn sequencer_config(&self, source: &Subscription) -> SequencerConfig {
+        SequencerConfig {
+            has_replay: source.replay_endpoint.is_some(),
+            idle_poll_ms: u64::try_from(self.config.idle_poll.as_millis()).unwrap_or(u64::MAX),
+            ..SequencerConfig::default()
+        }
+    }
+
+    fn least_busy(&self, table: &HashMap<StreamId, Followed>) -> usize {
+        let load = |thread: &usize| table.values().filter(|followed| followed.thread == *thread).count();
+        (0..self.threads.len()).min_by_key(load).unwrap_or(0)
+    }
+
+    fn order(&self, thread: usize, order: Order) -> Result<(), IngestError> {
+        let thread = self.threads.get(thread).ok_or(IngestError::ShutDown)?;
+        thread.orders.send(order).map_err(|_| IngestError::ShutDown)?;
+        // A full wake-up queue means that the thread is to wake up anyway.
+        let _ = thread.wake.lock().send(&b""[..], zmq::DONTWAIT);
+        Ok(())
+    }
+
+    /// Stops following a stream; false when it was not followed. When this returns, no more commands of the
+    /// stream will come. It may wait for a call of the sink that is under way, so the caller must not hold a
+    /// lock that the sink takes.
+    pub fn unsubscribe(&self, stream: &StreamId) -> bool {
+        let Some(followed) = self.table.write().remove(stream) else {
+            return false;
+        };
+        let (done, gone) = sync_channel(1);
+        if self.order(followed.thread, Order::Leave(stream.clone(), done)).is_ok() {
+            let _ = gone.recv(); // an error means that the thread ended, which is as good
+        }
+        self.contexts.lock().release(followed.context);
+        true
+    }
+
+    /// A stream's state; `None` when it is not followed.
+    #[must_use]
+    pub fn status(&self, stream: &StreamId) -> Option<StreamStatus> {
+        let now_ms = self.clock.now_ms();
+        self.table.read().get(stream).map(|followed| followed.status.read(now_ms))
+    }
+
+    /// Every followed stream with its state.
+    #[must_use]
+    pub fn statuses(&self) -> Vec<(StreamId, StreamStatus)> {
+        let now_ms = self.clock.now_ms();
+        let table = self.table.read();
+        table.iter().map(|(id, followed)| (id.clone(), followed.status.read(now_ms))).collect()
+    }
+
+    /// Totals since the start.
+    #[must_use]
+    pub fn counters(&self) -> &IngestCounters {
+        &self.counters
+    }
+
+    /// Ends all threads and waits for them; commands already decided on are handed over first. Later calls do
+    /// nothing.
+    pub fn shutdown(&self) {
+        for number in 0..self.threads.len() {
+            let _ = self.order(number, Order::Stop); // an error means that it has ended
+        }
+        for thread in &self.threads {
+            if let Some(join) = thread.join.lock().take()
+                && join.join().is_err()
+            {
+                tracing::error!("an ingest thread panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shutdown();
+    }
+}
+
+fn open(context: &zmq::Context, source: &Subscription, name: u64) -> Result<Link, IngestError> {
+    let bad = |field, endpoint: &str, source| match source {
+        zmq::Error::EINVAL | zmq::Error::EPROTONOSUPPORT | zmq::Error::ENOCOMPATPROTO => {
+            IngestError::BadEndpoint { field, endpoint: endpoint.into(), source }
+        }
+        other => IngestError::Socket(other),
+    };
+    if let Some(endpoint) = &source.replay_endpoint {
+        open_dealer(context, endpoint).map_err(|error| bad("replay_endpoint", endpoint, error))?;
+    }
+    Link::open(context, &source.endpoint, &source.topic, name)
+        .map_err(|error| bad("endpoint", &source.endpoint, error))
+}
+
+fn check_text(field: &'static str, text: &str) -> Result<(), IngestError> {
+    match text.len() {
+        len if len > MAX_ENDPOINT_BYTES => {
+            Err(IngestError::TooLong { field, len, limit: MAX_ENDPOINT_BYTES })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses what ZeroMQ would take but cannot mean an engine: other transports, and addresses to bind.
+fn check_endpoint(field: &'static str, endpoint: &str) -> Result<(), IngestError> {
+    check_text(field, endpoint)?;
+    let known = match endpoint.strip_prefix("tcp://") {
+        // libzmq resolves names and some bad ports only later, out of sight.
+        Some(address) => address.rsplit_once(':').is_some_and(|(host, port)| {
+            let port = port.parse::<u16>().unwrap_or(0);
+            port > 0 && !matches!(host, "" | "*")
+        }),
+        None => endpoint.strip_prefix("ipc://").is_some_and(|path| !path.is_empty()),
+    };
+    if !known {
+        return Err(IngestError::UnsupportedEndpoint { field, endpoint: endpoint.into() });
+    }
+    Ok(())
+}

@@ -1,0 +1,121 @@
+//! What is known of each stream right now, shared between the thread that follows it and whoever answers
+//! queries: an answer's trust stamp reads it without ever waiting for the receive path.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::time::Instant;
+
+use kvindex_core::{BatchSeq, Generation};
+
+use super::sequencer::{Phase, Sequencer};
+
+/// A stream as ingest sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamStatus {
+    /// How far it is to be trusted.
+    pub phase: Phase,
+    /// Whether the subscription is connected.
+    pub connected: bool,
+    /// Age in milliseconds of the oldest batch known to exist and not yet applied; `None` when there is none.
+    pub behind_ms: Option<u64>,
+    /// Its generation.
+    pub generation: Generation,
+    /// The next batch expected.
+    pub next: BatchSeq,
+    /// Batches received, live and by replay.
+    pub received: u64,
+    /// Gaps declared.
+    pub gaps: u64,
+}
+
+const NOT_BEHIND: u64 = u64::MAX;
+
+/// One stream's row of the shared table.
+#[derive(Debug)]
+pub(super) struct SharedStatus {
+    phase: AtomicU8,
+    connected: AtomicBool,
+    behind_since_ms: AtomicU64,
+    generation: AtomicU64,
+    next: AtomicU64,
+    received: AtomicU64,
+    gaps: AtomicU64,
+}
+
+impl Default for SharedStatus {
+    fn default() -> Self {
+        Self {
+            phase: AtomicU8::new(0),
+            connected: AtomicBool::new(false),
+            behind_since_ms: AtomicU64::new(NOT_BEHIND),
+            generation: AtomicU64::new(0),
+            next: AtomicU64::new(0),
+            received: AtomicU64::new(0),
+            gaps: AtomicU64::new(0),
+        }
+    }
+}
+
+impl SharedStatus {
+    /// Takes over the sequencer's view, once what it decided was applied.
+    pub(super) fn publish<B>(&self, sequencer: &Sequencer<B>) {
+        let phase = match sequencer.phase() {
+            Phase::Pending => 0,
+            Phase::CatchingUp => 1,
+            Phase::Live => 2,
+        };
+        self.generation.store(sequencer.generation().0, Ordering::Relaxed);
+        self.next.store(sequencer.next_seq().0, Ordering::Relaxed);
+        self.behind_since_ms.store(sequencer.behind_since_ms().unwrap_or(NOT_BEHIND), Ordering::Relaxed);
+        self.phase.store(phase, Ordering::Release);
+    }
+
+    /// Notes that batches are on their way to the index; [`SharedStatus::publish`] ends it.
+    pub(super) fn mark_behind(&self, now_ms: u64) {
+        let unset = (NOT_BEHIND, now_ms);
+        let _ = self.behind_since_ms.compare_exchange(unset.0, unset.1, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_connected(&self, connected: bool) {
+        self.connected.store(connected, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_received(&self) {
+        self.received.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_gap(&self) {
+        self.gaps.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn read(&self, now_ms: u64) -> StreamStatus {
+        let phase = match self.phase.load(Ordering::Acquire) {
+            0 => Phase::Pending,
+            1 => Phase::CatchingUp,
+            _ => Phase::Live,
+        };
+        let since = self.behind_since_ms.load(Ordering::Relaxed);
+        StreamStatus {
+            phase,
+            connected: self.connected.load(Ordering::Relaxed),
+            behind_ms: (since != NOT_BEHIND).then(|| now_ms.saturating_sub(since)),
+            generation: Generation(self.generation.load(Ordering::Relaxed)),
+            next: BatchSeq(self.next.load(Ordering::Relaxed)),
+            received: self.received.load(Ordering::Relaxed),
+            gaps: self.gaps.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// A clock that never goes back, in milliseconds since it was made.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Clock(Instant);
+
+impl Clock {
+    pub(super) fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    pub(super) fn now_ms(&self) -> u64 {
+        u64::try_from(self.0.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}

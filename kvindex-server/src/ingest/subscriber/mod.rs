@@ -1,0 +1,170 @@
+//! A thread that follows streams: waits for all their sockets at once, reads what is ready, hands the commands
+//! over. It sleeps in `zmq::poll` until something comes or a deadline passes.
+
+mod link;
+mod stream;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use kvindex_core::{BlockHasher, StreamId};
+
+use super::batcher::Batcher;
+use super::counters::IngestCounters;
+use super::limits::MAX_BLOCKS_PER_COMMAND;
+use super::service::Sink;
+use super::status::Clock;
+pub(super) use link::Link;
+pub(super) use stream::Stream;
+use stream::{Ready, Turn};
+
+/// What a handle asks of a thread.
+pub(super) enum Order {
+    /// Follow this stream.
+    Follow(Box<Stream>),
+    /// Stop following; the answer comes when no more commands of it will.
+    Leave(StreamId, SyncSender<()>),
+    /// End the thread.
+    Stop,
+}
+
+/// Blocks that may gather within one turn before the index gets them.
+const FLUSH_BLOCKS: usize = 4 * MAX_BLOCKS_PER_COMMAND;
+
+/// The longest and shortest sleep between two looks at the streams' idle timers.
+const TICK_MS: (u64, u64) = (50, 1_000);
+
+/// The thread's state.
+pub(super) struct Subscriber {
+    pub(super) orders: Receiver<Order>,
+    pub(super) wake: zmq::Socket,
+    pub(super) sink: Sink,
+    pub(super) counters: Arc<IngestCounters>,
+    pub(super) clock: Clock,
+    pub(super) idle_poll: Duration,
+}
+
+impl Subscriber {
+    /// Runs until told to stop.
+    pub(super) fn run(self) {
+        let mut streams: HashMap<StreamId, Stream> = HashMap::new();
+        let (mut batcher, mut hasher) = (Batcher::default(), BlockHasher::new());
+        let tick_ms = u64::try_from(self.idle_poll.as_millis() / 4).unwrap_or(TICK_MS.1);
+        let tick_ms = tick_ms.clamp(TICK_MS.0, TICK_MS.1);
+        let mut next_tick_ms = 0;
+        loop {
+            let ready = self.wait(&streams, next_tick_ms);
+            if !self.obey(&mut streams) {
+                return;
+            }
+            let now_ms = self.clock.now_ms();
+            let tick = now_ms >= next_tick_ms;
+            let mut touched = Vec::new();
+            for (id, ready) in &ready {
+                let Some(stream) = streams.get_mut(id) else {
+                    continue; // left just now
+                };
+                self.serve(stream, *ready, (now_ms, tick), &mut batcher, &mut hasher);
+                touched.push(id);
+                if batcher.blocks() >= FLUSH_BLOCKS {
+                    self.flush(&mut batcher, now_ms, &mut streams, &mut touched);
+                }
+            }
+            self.flush(&mut batcher, now_ms, &mut streams, &mut touched);
+            if tick {
+                next_tick_ms = now_ms + tick_ms;
+            }
+        }
+    }
+
+    fn serve(
+        &self,
+        stream: &mut Stream,
+        ready: Ready,
+        (now_ms, tick): (u64, bool),
+        batcher: &mut Batcher,
+        hasher: &mut BlockHasher,
+    ) {
+        let (counters, unix_ms) = (&*self.counters, unix_ms());
+        let mut turn = Turn { now_ms, unix_ms, counters, batcher, hasher };
+        stream.turn(ready, &mut turn);
+        if tick {
+            stream.tick(&mut turn);
+        }
+    }
+
+    /// Sleeps until a socket is ready or a timer is due; returns the streams whose turn it is.
+    fn wait(&self, streams: &HashMap<StreamId, Stream>, next_tick_ms: u64) -> Vec<(StreamId, Ready)> {
+        let mut items = vec![self.wake.as_poll_item(zmq::POLLIN)];
+        streams.values().for_each(|stream| stream.poll_items(&mut items));
+        let deadlines = streams.values().filter_map(Stream::deadline_ms);
+        let due_ms = deadlines.fold(next_tick_ms, u64::min);
+        let sleep_ms = due_ms.saturating_sub(self.clock.now_ms());
+        let sleep_ms = if streams.is_empty() { TICK_MS.1 } else { sleep_ms };
+        if let Err(error) = zmq::poll(&mut items, i64::try_from(sleep_ms).unwrap_or(i64::MAX))
+            && error != zmq::Error::EINTR
+        {
+            tracing::error!(%error, "cannot wait for sockets");
+            // Without this a lasting failure would spin.
+            std::thread::sleep(Duration::from_millis(TICK_MS.0));
+        }
+        let now_ms = self.clock.now_ms();
+        let mut readable = items.iter().skip(1).map(zmq::PollItem::is_readable);
+        let mut next = || readable.next().unwrap_or(false);
+        let ready = streams.iter().filter_map(|(id, stream)| {
+            let (monitor, subscription) = (next(), next());
+            let replay = stream.has_replay_socket() && next();
+            let due = now_ms >= next_tick_ms || stream.deadline_ms().is_some_and(|at| now_ms >= at);
+            let turn = monitor || subscription || replay || due;
+            turn.then(|| (id.clone(), Ready { monitor, subscription, replay }))
+        });
+        ready.collect()
+    }
+
+    /// Carries out what handles ask for; false when the thread shall end.
+    fn obey(&self, streams: &mut HashMap<StreamId, Stream>) -> bool {
+        while self.wake.recv_msg(zmq::DONTWAIT).is_ok() {}
+        loop {
+            match self.orders.try_recv() {
+                Ok(Order::Follow(stream)) => {
+                    streams.insert(stream.source.stream.clone(), *stream);
+                }
+                Ok(Order::Leave(id, done)) => {
+                    streams.remove(&id);
+                    let _ = done.send(()); // the asker may have given up
+                }
+                Ok(Order::Stop) | Err(std::sync::mpsc::TryRecvError::Disconnected) => return false,
+                Err(std::sync::mpsc::TryRecvError::Empty) => return true,
+            }
+        }
+    }
+
+    /// Hands the turn's commands over, and only then lets the streams' status say that they are applied.
+    fn flush(
+        &self,
+        batcher: &mut Batcher,
+        now_ms: u64,
+        streams: &mut HashMap<StreamId, Stream>,
+        touched: &mut Vec<&StreamId>,
+    ) {
+        let commands = batcher.take();
+        if !commands.is_empty() {
+            let touched = touched.iter().filter_map(|id| streams.get(*id));
+            touched.for_each(|stream| stream.status.mark_behind(now_ms));
+            (self.sink)(commands);
+        }
+        for id in touched.drain(..) {
+            if let Some(stream) = streams.get_mut(id) {
+                stream.publish_status();
+            }
+        }
+    }
+}
+
+/// The wall clock, for what is only shown.
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

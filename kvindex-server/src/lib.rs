@@ -1,0 +1,16 @@
+//! kvindex-server: one node that follows engines' KV events and answers routers. Read `app.rs` first: it is
+//! the only place that knows every part.
+
+mod api;
+mod app;
+pub mod config;
+mod endpoints;
+pub mod ingest;
+pub mod metrics;
+mod metrics_ingest;
+pub mod node;
+pub mod trust;
+mod workers;
+
+pub use app::{App, AppError, Running, StartError, StopError};
+pub use workers::{FieldError, RawStream, RawWorker, StreamSource, WorkerDefinition};

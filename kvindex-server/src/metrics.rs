@@ -1,0 +1,270 @@
+//! Every metric, its name and its meaning. Labels are bounded: methods, codes, and workers that are registered;
+//! never a prompt, a hash or a name that a caller may choose freely.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kvindex_core::{IndexStats, Outcome};
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use crate::ingest::IngestCounters;
+use crate::metrics_ingest;
+use crate::trust::{Trust, TrustState};
+
+/// A finished call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct CallLabels {
+    pub(crate) method: &'static str,
+    pub(crate) transport: &'static str,
+    pub(crate) code: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct MethodLabels {
+    method: &'static str,
+    transport: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EffectLabels {
+    effect: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StreamLabels {
+    worker: String,
+    dp_rank: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabels {
+    worker: String,
+    dp_rank: u32,
+    state: &'static str,
+}
+
+/// One stream, for its gauges.
+#[derive(Debug, Clone)]
+pub(crate) struct StreamGauges {
+    pub(crate) worker: String,
+    pub(crate) dp_rank: u32,
+    pub(crate) trust: Trust,
+}
+
+type HistogramFamily = Family<MethodLabels, Histogram, fn() -> Histogram>;
+
+/// All metrics of a node. Clones share the numbers.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    registry: parking_lot::Mutex<Registry>,
+    calls: Family<CallLabels, Counter>,
+    call_seconds: HistogramFamily,
+    open_streams: Gauge,
+    watch_dropped: Counter,
+    effects: Family<EffectLabels, Counter>,
+    workers: Gauge,
+    streams: Gauge,
+    entries: Gauge,
+    blocks: Gauge,
+    runs: Gauge,
+    orphans: Gauge,
+    bytes: Gauge,
+    snapshots: Counter,
+    snapshot_failures: Counter,
+    stream_lag: Family<StreamLabels, Gauge>,
+    stream_generation: Family<StreamLabels, Gauge>,
+    stream_state: Family<StateLabels, Gauge>,
+    /// Held while gauges are refilled and written, so that two scrapes do not mix.
+    scrape: parking_lot::Mutex<()>,
+}
+
+/// From a short query in memory to a slow body on a bad link.
+const CALL_SECONDS: [f64; 14] =
+    [5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 10.0];
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// All metrics at zero.
+    #[must_use]
+    pub fn new() -> Self {
+        let inner = Inner {
+            registry: parking_lot::Mutex::new(Registry::with_prefix("kvindex")),
+            calls: Family::default(),
+            call_seconds: Family::new_with_constructor(|| Histogram::new(CALL_SECONDS)),
+            open_streams: Gauge::default(),
+            watch_dropped: Counter::default(),
+            effects: Family::default(),
+            workers: Gauge::default(),
+            streams: Gauge::default(),
+            entries: Gauge::default(),
+            blocks: Gauge::default(),
+            runs: Gauge::default(),
+            orphans: Gauge::default(),
+            bytes: Gauge::default(),
+            snapshots: Counter::default(),
+            snapshot_failures: Counter::default(),
+            stream_lag: Family::default(),
+            stream_generation: Family::default(),
+            stream_state: Family::default(),
+            scrape: parking_lot::Mutex::default(),
+        };
+        inner.describe();
+        Self { inner: Arc::new(inner) }
+    }
+
+    pub(crate) fn called(&self, labels: CallLabels, took: Duration) {
+        let (method, transport) = (labels.method, labels.transport);
+        self.inner.calls.get_or_create(&labels).inc();
+        let seconds = self.inner.call_seconds.get_or_create(&MethodLabels { method, transport });
+        seconds.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn stream_opened(&self) {
+        self.inner.open_streams.inc();
+    }
+
+    pub(crate) fn stream_closed(&self) {
+        self.inner.open_streams.dec();
+    }
+
+    pub(crate) fn watch_dropped(&self, events: u64) {
+        self.inner.watch_dropped.inc_by(events);
+    }
+
+    pub(crate) fn snapshot_written(&self, ok: bool) {
+        let counter = if ok { &self.inner.snapshots } else { &self.inner.snapshot_failures };
+        counter.inc();
+    }
+
+    /// Counts what a command did to the index.
+    pub(crate) fn applied(&self, outcome: &Outcome) {
+        let effects = [
+            ("batch", outcome.batches),
+            ("duplicate_batch", outcome.duplicates),
+            ("stale_command", outcome.stale),
+            ("unknown_worker", outcome.unknown_worker),
+            ("generation", outcome.generations),
+            ("stored", outcome.stored),
+            ("copied", outcome.copies),
+            ("removed", outcome.removed),
+            ("removed_unknown", outcome.removed_unknown),
+            ("orphaned", outcome.orphaned),
+            ("joined", outcome.joined),
+            ("unjoinable", outcome.unjoinable),
+            ("refused", outcome.refused),
+            ("dropped", outcome.dropped),
+        ];
+        for (effect, count) in effects.into_iter().filter(|(_, count)| *count > 0) {
+            self.inner.effects.get_or_create(&EffectLabels { effect }).inc_by(count);
+        }
+    }
+
+    /// Everything in the Prometheus text format, with the index's present sizes and streams.
+    pub(crate) fn render(
+        &self,
+        stats: &IndexStats,
+        streams: &[StreamGauges],
+        ingest: Option<&IngestCounters>,
+    ) -> String {
+        let inner = &self.inner;
+        let _one_at_a_time = inner.scrape.lock();
+        let set = |gauge: &Gauge, value: usize| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        set(&inner.workers, stats.workers);
+        set(&inner.streams, stats.streams);
+        set(&inner.entries, stats.entries);
+        set(&inner.blocks, stats.blocks);
+        set(&inner.runs, stats.runs);
+        set(&inner.orphans, stats.orphans);
+        set(&inner.bytes, stats.bytes);
+        inner.fill_streams(streams);
+        let mut out = String::new();
+        let written = text::encode_registry(&mut out, &inner.registry.lock())
+            .and_then(|()| match ingest {
+                Some(counters) => text::encode_registry(&mut out, &metrics_ingest::registry(counters)),
+                None => Ok(()),
+            })
+            .and_then(|()| text::encode_eof(&mut out));
+        written.map_or_else(|_| String::new(), |()| out) // writing to a string cannot fail
+    }
+}
+
+impl Inner {
+    fn fill_streams(&self, streams: &[StreamGauges]) {
+        // Refilled whole, so that a worker that left leaves no series behind.
+        self.stream_lag.clear();
+        self.stream_generation.clear();
+        self.stream_state.clear();
+        for stream in streams {
+            let labels = StreamLabels { worker: stream.worker.clone(), dp_rank: stream.dp_rank };
+            let clamp = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+            self.stream_lag.get_or_create(&labels).set(clamp(stream.trust.lag_ms));
+            self.stream_generation.get_or_create(&labels).set(clamp(stream.trust.generation.0));
+            for state in TrustState::ALL {
+                let (worker, dp_rank) = (stream.worker.clone(), stream.dp_rank);
+                let labels = StateLabels { worker, dp_rank, state: state.name() };
+                self.stream_state.get_or_create(&labels).set(i64::from(state == stream.trust.state));
+            }
+        }
+    }
+
+    fn describe(&self) {
+        let mut registry = self.registry.lock();
+        let r = &mut *registry;
+        r.register("api_calls", "Finished calls by method, transport and code", self.calls.clone());
+        r.register(
+            "api_call_seconds",
+            "Time from a call's head to its answer's head, receiving the request included",
+            self.call_seconds.clone(),
+        );
+        r.register("api_open_streams", "Match streams and watchers open now", self.open_streams.clone());
+        r.register("watch_dropped_events", "Changes that slow watchers lost", self.watch_dropped.clone());
+        r.register(
+            "index_effects",
+            "What applied commands did: blocks stored, removed, orphaned and so on, batches applied or ignored",
+            self.effects.clone(),
+        );
+        r.register("index_workers", "Registered workers", self.workers.clone());
+        r.register("index_streams", "Event streams heard of", self.streams.clone());
+        r.register("index_entries", "(Block, owner) entries", self.entries.clone());
+        r.register("index_blocks", "Distinct blocks at known positions", self.blocks.clone());
+        r.register("index_runs", "Runs the blocks are packed into", self.runs.clone());
+        r.register("index_orphans", "Blocks waiting for an unknown parent", self.orphans.clone());
+        r.register("index_bytes", "Estimated bytes the index occupies", self.bytes.clone());
+        r.register("snapshots", "Snapshots written", self.snapshots.clone());
+        r.register(
+            "snapshot_failures",
+            "Snapshots that could not be written",
+            self.snapshot_failures.clone(),
+        );
+        r.register(
+            "stream_lag_ms",
+            "Age of the oldest batch of a stream known to exist and not yet applied",
+            self.stream_lag.clone(),
+        );
+        r.register(
+            "stream_generation",
+            "Which life of the engine's cache a stream is in",
+            self.stream_generation.clone(),
+        );
+        r.register(
+            "stream_state",
+            "1 for the trust state a stream is in, 0 for the others",
+            self.stream_state.clone(),
+        );
+    }
+}

@@ -1,0 +1,224 @@
+//! The change feed: what the index did, told to watchers through a bounded queue. A watcher that reads too
+//! slowly loses events and learns how many; it never holds up ingest.
+
+use std::sync::Arc;
+
+use kvindex_core::{
+    BatchSeq, Command, DpRank, Generation, Index, Notice, SequenceHash, StreamId, Tier, WorkerId,
+};
+use tokio::sync::broadcast;
+
+use super::unix_ms;
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FeedKind {
+    /// Blocks are held from now on.
+    Stored,
+    /// Blocks are not held any more.
+    Removed,
+    /// A tier, or a whole stream, is empty.
+    Cleared,
+    /// Batches were lost.
+    Gap,
+    /// A new life of the engine's cache began.
+    Generation,
+    /// A worker was registered or its definition replaced.
+    Registered,
+    /// A worker is gone.
+    Unregistered,
+}
+
+impl FeedKind {
+    /// The kind's word.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stored => "stored",
+            Self::Removed => "removed",
+            Self::Cleared => "cleared",
+            Self::Gap => "gap",
+            Self::Generation => "generation",
+            Self::Registered => "registered",
+            Self::Unregistered => "unregistered",
+        }
+    }
+}
+
+/// One change.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FeedEvent {
+    /// The worker.
+    pub worker: WorkerId,
+    /// Its model; `None` when it is not registered.
+    pub model: Option<Arc<str>>,
+    /// The rank.
+    pub dp_rank: DpRank,
+    /// Which life of its cache.
+    pub generation: Generation,
+    /// The batch that did it, when one did.
+    pub seq: Option<BatchSeq>,
+    /// Milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    /// What happened.
+    pub kind: FeedKind,
+    /// The tier, when it is about one.
+    pub tier: Option<Tier>,
+    /// LoRA adapter of the blocks.
+    pub lora: Option<Arc<str>>,
+    /// Tokens a block; 0 when no blocks are named.
+    pub block_size: u32,
+    /// The blocks.
+    pub blocks: Vec<SequenceHash>,
+    /// How many blocks or batches.
+    pub count: u64,
+}
+
+/// What a watcher reads.
+#[derive(Debug)]
+pub struct Watcher {
+    events: broadcast::Receiver<Arc<FeedEvent>>,
+}
+
+impl Watcher {
+    /// The next change, or the number of changes lost because this watcher was slow; `None` at the end.
+    pub async fn next(&mut self) -> Option<Result<Arc<FeedEvent>, u64>> {
+        match self.events.recv().await {
+            Ok(event) => Some(Ok(event)),
+            Err(broadcast::error::RecvError::Lagged(lost)) => Some(Err(lost)),
+            Err(broadcast::error::RecvError::Closed) => None,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Feed {
+    events: broadcast::Sender<Arc<FeedEvent>>,
+}
+
+impl Feed {
+    pub(super) fn new(buffer: usize) -> Self {
+        Self { events: broadcast::Sender::new(buffer) }
+    }
+
+    pub(super) fn is_watched(&self) -> bool {
+        self.events.receiver_count() > 0
+    }
+
+    pub(super) fn watch(&self) -> Watcher {
+        Watcher { events: self.events.subscribe() }
+    }
+
+    /// What a command's notices are collected into, seen before the command is applied.
+    pub(super) fn collect(&self, index: &Index, command: &Command) -> Collected {
+        let (worker, generation, at_ms) = match command {
+            Command::Register(spec) => (&spec.id, Generation::default(), unix_ms()),
+            Command::Unregister { worker } => (worker, Generation::default(), unix_ms()),
+            Command::Events(events) => (&events.stream.worker, events.generation, events.at_ms),
+            Command::NewGeneration { stream, generation, at_ms }
+            | Command::Gap { stream, generation, at_ms, .. } => (&stream.worker, *generation, *at_ms),
+        };
+        let model = match command {
+            Command::Register(spec) => Some(spec.model.as_str().into()),
+            _ => index.reader().worker(worker).map(|spec| spec.model.as_str().into()),
+        };
+        Collected { model, generation, at_ms, events: Vec::new() }
+    }
+
+    pub(super) fn send(&self, collected: Collected) {
+        for event in collected.events {
+            // Fails only when the last watcher has just left.
+            let _ = self.events.send(Arc::new(event));
+        }
+    }
+}
+
+pub(super) struct Collected {
+    model: Option<Arc<str>>,
+    generation: Generation,
+    at_ms: u64,
+    events: Vec<FeedEvent>,
+}
+
+impl Collected {
+    pub(super) fn note(&mut self, notice: Notice<'_>) {
+        let event = match notice {
+            Notice::Stored { stream, batch, tier, namespace, blocks } => FeedEvent {
+                seq: Some(batch),
+                tier: Some(tier.clone()),
+                lora: namespace.lora.clone(),
+                block_size: namespace.block_size,
+                blocks: blocks.to_vec(),
+                count: blocks.len() as u64,
+                ..self.about(stream, FeedKind::Stored)
+            },
+            Notice::Removed { stream, batch, tier, namespace, block } => {
+                let event = FeedEvent {
+                    seq: Some(batch),
+                    tier: Some(tier.clone()),
+                    lora: namespace.lora.clone(),
+                    block_size: namespace.block_size,
+                    blocks: vec![block],
+                    count: 1,
+                    ..self.about(stream, FeedKind::Removed)
+                };
+                return self.removed(event);
+            }
+            Notice::Cleared { stream, tier, blocks } => {
+                FeedEvent { tier: tier.cloned(), count: blocks, ..self.about(stream, FeedKind::Cleared) }
+            }
+            Notice::Gap { stream, first, last } => FeedEvent {
+                seq: Some(last),
+                count: (last.0 - first.0).saturating_add(1),
+                ..self.about(stream, FeedKind::Gap)
+            },
+            Notice::Generation { stream, .. } => self.about(stream, FeedKind::Generation),
+            Notice::Registered { worker } => self.about_worker(worker, FeedKind::Registered),
+            Notice::Unregistered { worker } => self.about_worker(worker, FeedKind::Unregistered),
+        };
+        self.events.push(event);
+    }
+
+    /// Removals come block by block; neighbours of one batch become one event.
+    fn removed(&mut self, event: FeedEvent) {
+        match self.events.last_mut() {
+            Some(last)
+                if last.kind == FeedKind::Removed
+                    && (&last.worker, last.dp_rank, last.seq, &last.tier, &last.lora, last.block_size)
+                        == (
+                            &event.worker,
+                            event.dp_rank,
+                            event.seq,
+                            &event.tier,
+                            &event.lora,
+                            event.block_size,
+                        ) =>
+            {
+                last.blocks.extend(event.blocks);
+                last.count += 1;
+            }
+            _ => self.events.push(event),
+        }
+    }
+
+    fn about(&self, stream: &StreamId, kind: FeedKind) -> FeedEvent {
+        FeedEvent { dp_rank: stream.dp_rank, ..self.about_worker(&stream.worker, kind) }
+    }
+
+    fn about_worker(&self, worker: &WorkerId, kind: FeedKind) -> FeedEvent {
+        FeedEvent {
+            worker: worker.clone(),
+            model: self.model.clone(),
+            dp_rank: DpRank::default(),
+            generation: self.generation,
+            seq: None,
+            at_ms: self.at_ms,
+            kind,
+            tier: None,
+            lora: None,
+            block_size: 0,
+            blocks: Vec::new(),
+            count: 0,
+        }
+    }
+}

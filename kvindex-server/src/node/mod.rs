@@ -1,0 +1,134 @@
+//! One node: the index behind its lock, the workers that are known, and those who watch. Everything that
+//! happens to the index happens here, in the order the write lock gives.
+
+mod engines;
+mod feed;
+mod groups;
+mod publish;
+mod query;
+mod registry;
+mod snapshot;
+
+use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use kvindex_core::{Command, Index, IndexStats, Outcome, Scratch, StreamId, StreamStamp};
+
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::trust::Link;
+pub use feed::{FeedEvent, FeedKind, Watcher};
+pub use groups::GroupBest;
+pub use publish::{Content, Publication, PublishError, Published};
+pub use query::{Explained, Found, ListedStream, ListedWorker, TrustedMatch};
+pub use registry::{KnownWorker, Origin, RegisterError, Registered};
+pub use snapshot::{LoadError, StoreError};
+
+use engines::Engines;
+use feed::Feed;
+use registry::Registry;
+
+/// A node. Shared by reference between the API, ingest and timers.
+#[derive(Debug)]
+pub struct Node {
+    index: RwLock<Index>,
+    registry: RwLock<Registry>,
+    /// Held while a worker becomes known or is forgotten, so that queries never wait for engines.
+    steering: Mutex<()>,
+    feed: Feed,
+    metrics: Metrics,
+    engines: Engines,
+    /// Buffers that queries hand on, so that a query allocates little.
+    scratches: Mutex<Vec<Scratch>>,
+    max_workers: usize,
+}
+
+impl Node {
+    /// An empty node.
+    #[must_use]
+    pub fn new(config: &Config, metrics: Metrics) -> Self {
+        Self {
+            index: RwLock::new(Index::new(config.index)),
+            registry: RwLock::default(),
+            steering: Mutex::default(),
+            feed: Feed::new(config.limits.watch_buffer),
+            metrics,
+            engines: Engines::default(),
+            scratches: Mutex::default(),
+            max_workers: config.limits.workers,
+        }
+    }
+
+    /// Applies commands in order. Between two commands waiting queries go first, so that a long list never
+    /// holds them up.
+    pub fn apply(&self, commands: &[Command]) -> Outcome {
+        let mut total = Outcome::default();
+        for command in commands {
+            let mut index = self.index.write();
+            total += self.apply_locked(&mut index, command);
+            RwLockWriteGuard::unlock_fair(index);
+        }
+        total
+    }
+
+    /// Applies one command while the caller holds the write lock, so that what it read before still holds.
+    fn apply_locked(&self, index: &mut Index, command: &Command) -> Outcome {
+        let outcome = if self.feed.is_watched() {
+            let mut collected = self.feed.collect(index, command);
+            let outcome = index.apply_noticed(command, &mut |notice| collected.note(notice));
+            // Sent under the lock: watchers see changes in the order in which they were made.
+            self.feed.send(collected);
+            outcome
+        } else {
+            index.apply(command)
+        };
+        self.metrics.applied(&outcome);
+        outcome
+    }
+
+    /// Where a stream stands; `None` when nothing was ever applied for it.
+    #[must_use]
+    pub fn stream_stamp(&self, stream: &StreamId) -> Option<StreamStamp> {
+        self.index.read().reader().stream(stream)
+    }
+
+    /// Sizes of the index.
+    #[must_use]
+    pub fn stats(&self) -> IndexStats {
+        self.index.read().stats()
+    }
+
+    /// Digest of the index's content.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        self.index.read().digest()
+    }
+
+    /// Follows changes from now on. The watcher ends when the node does.
+    #[must_use]
+    pub fn watch(&self) -> Watcher {
+        self.feed.watch()
+    }
+
+    /// Its metrics.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// What ingest knows of a stream. A stream without a source is pushed; one whose source ingest does not
+    /// know (yet) is not connected.
+    fn link(&self, stream: &StreamId) -> Link {
+        match self.engines.link(stream) {
+            Some(link) => link,
+            None if self.registry.read().has_source(stream) => Link::default(),
+            None => Link::PUSHED,
+        }
+    }
+}
+
+/// Milliseconds since the Unix epoch, as data for people; nothing is decided by it.
+pub(crate) fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

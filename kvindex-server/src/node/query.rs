@@ -1,0 +1,194 @@
+//! Questions to the index, answered with trust stamps.
+
+use std::time::Instant;
+
+use kvindex_core::{
+    DpRank, Query, QueryError, StreamId, StreamStamp, WorkerExplanation, WorkerMatch, explain, find_matches,
+};
+
+use super::Node;
+use super::groups::{GroupBest, best_of_groups};
+use crate::metrics::StreamGauges;
+use crate::trust::Trust;
+use crate::workers::{StreamSource, WorkerDefinition};
+
+/// A match and how far it can be relied on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrustedMatch {
+    /// The match.
+    pub matched: WorkerMatch,
+    /// Its stamp.
+    pub trust: Trust,
+}
+
+/// Answer to a match.
+#[derive(Debug)]
+pub struct Found {
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// Best first.
+    pub workers: Vec<TrustedMatch>,
+    /// The best of each prefill-decode group, when asked for.
+    pub groups: Vec<GroupBest>,
+    /// Microseconds spent hashing the prompt.
+    pub hash_us: u64,
+    /// Microseconds spent on everything else: waiting for the lock, walking, sorting, stamping.
+    pub walk_us: u64,
+}
+
+/// Answer to an explain.
+#[derive(Debug)]
+pub struct Explained {
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// Best first.
+    pub workers: Vec<(WorkerExplanation, Trust)>,
+    /// Microseconds spent hashing the prompt.
+    pub hash_us: u64,
+    /// Microseconds spent on everything else.
+    pub walk_us: u64,
+}
+
+/// A known worker with its streams.
+#[derive(Debug)]
+pub struct ListedWorker {
+    /// Its definition.
+    pub definition: WorkerDefinition,
+    /// Its streams: those with a source, and those whose events are pushed.
+    pub streams: Vec<ListedStream>,
+}
+
+/// One stream of a known worker.
+#[derive(Debug)]
+pub struct ListedStream {
+    /// The rank.
+    pub dp_rank: DpRank,
+    /// Where it publishes; `None` when its events are pushed.
+    pub source: Option<StreamSource>,
+    /// How far answers about it can be relied on.
+    pub trust: Trust,
+    /// Blocks it holds.
+    pub blocks: usize,
+}
+
+impl Node {
+    /// Which workers hold how long a prefix; with `group_rollup` also the best of each prefill-decode group,
+    /// chosen before `top_k` and `min_blocks` cut the list: a good decode worker may hold nothing.
+    ///
+    /// # Errors
+    /// When the query contradicts itself.
+    pub fn find(&self, query: &Query<'_>, group_rollup: bool) -> Result<Found, QueryError> {
+        let started = Instant::now();
+        let whole;
+        let asked = if group_rollup {
+            whole = Query { top_k: None, min_blocks: 0, ..query.clone() };
+            &whole
+        } else {
+            query
+        };
+        let mut scratch = self.scratches.lock().pop().unwrap_or_default();
+        let matches = find_matches(&self.index.read().reader(), asked, &mut scratch);
+        self.keep_scratch(scratch);
+        let matches = matches?;
+        let trusted = |matched: WorkerMatch| {
+            let stream = StreamId { worker: matched.worker.id.clone(), dp_rank: matched.dp_rank };
+            let trust = Trust::judge(&matched.stream, self.link(&stream));
+            TrustedMatch { matched, trust }
+        };
+        let mut workers: Vec<TrustedMatch> = matches.workers.into_iter().map(trusted).collect();
+        let groups = if group_rollup { best_of_groups(&workers) } else { Vec::new() };
+        if group_rollup {
+            workers.retain(|worker| worker.matched.matched_blocks >= query.min_blocks);
+            workers.truncate(query.top_k.unwrap_or(usize::MAX));
+        }
+        Ok(Found {
+            prompt_tokens: matches.prompt_tokens,
+            workers,
+            groups,
+            hash_us: 0,
+            walk_us: micros_since(started),
+        })
+    }
+
+    /// Where each worker's match ends, and why.
+    ///
+    /// # Errors
+    /// When the query contradicts itself.
+    pub fn explain(&self, query: &Query<'_>) -> Result<Explained, QueryError> {
+        let started = Instant::now();
+        let mut scratch = self.scratches.lock().pop().unwrap_or_default();
+        let explanation = explain(&self.index.read().reader(), query, &mut scratch);
+        self.keep_scratch(scratch);
+        let explanation = explanation?;
+        let trusted = |worker: WorkerExplanation| {
+            let stream =
+                StreamId { worker: worker.matched.worker.id.clone(), dp_rank: worker.matched.dp_rank };
+            let trust = Trust::judge(&worker.matched.stream, self.link(&stream));
+            (worker, trust)
+        };
+        Ok(Explained {
+            prompt_tokens: explanation.prompt_tokens,
+            workers: explanation.workers.into_iter().map(trusted).collect(),
+            hash_us: 0,
+            walk_us: micros_since(started),
+        })
+    }
+
+    /// Every known worker with its streams, by worker id.
+    #[must_use]
+    pub fn list_workers(&self) -> Vec<ListedWorker> {
+        let heard: Vec<_> = self.index.read().reader().workers().collect();
+        let known = self.known_workers().into_iter();
+        known
+            .map(|known| {
+                let found = heard.binary_search_by(|w| w.worker.id.cmp(&known.definition.spec.id)).ok();
+                let heard = found.and_then(|at| heard.get(at)).map_or(&[][..], |w| w.streams.as_slice());
+                self.listed(known.definition, heard)
+            })
+            .collect()
+    }
+
+    fn listed(&self, definition: WorkerDefinition, heard: &[(DpRank, StreamStamp, usize)]) -> ListedWorker {
+        let sourced = definition.streams.iter().map(|source| source.dp_rank);
+        let mut ranks: Vec<DpRank> = sourced.chain(heard.iter().map(|(rank, _, _)| *rank)).collect();
+        ranks.sort_unstable();
+        ranks.dedup();
+        let stream = |dp_rank: DpRank| {
+            let stream = StreamId { worker: definition.spec.id.clone(), dp_rank };
+            let known = heard.iter().find(|(rank, _, _)| *rank == dp_rank);
+            let (stamp, blocks) = known.map(|(_, stamp, held)| (*stamp, *held)).unwrap_or_default();
+            let source = definition.streams.iter().find(|source| source.dp_rank == dp_rank).cloned();
+            ListedStream { dp_rank, source, trust: Trust::judge(&stamp, self.link(&stream)), blocks }
+        };
+        let streams = ranks.into_iter().map(stream).collect();
+        ListedWorker { definition, streams }
+    }
+
+    /// All metrics as text, sizes and streams as they are now.
+    pub(crate) fn render_metrics(&self) -> String {
+        let streams = self.list_workers().into_iter().flat_map(|listed| {
+            let worker = listed.definition.spec.id;
+            let gauges = move |stream: ListedStream| StreamGauges {
+                worker: worker.as_str().to_owned(),
+                dp_rank: stream.dp_rank.0,
+                trust: stream.trust,
+            };
+            listed.streams.into_iter().map(gauges)
+        });
+        self.metrics.render(&self.stats(), &streams.collect::<Vec<_>>(), self.engines.counters())
+    }
+
+    fn keep_scratch(&self, scratch: kvindex_core::Scratch) {
+        let mut scratches = self.scratches.lock();
+        if scratches.len() < MAX_SCRATCHES {
+            scratches.push(scratch);
+        }
+    }
+}
+
+fn micros_since(started: Instant) -> u64 {
+    u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Kept buffers: as many as queries run at one time on a large machine.
+const MAX_SCRATCHES: usize = 64;

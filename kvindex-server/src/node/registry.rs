@@ -1,0 +1,219 @@
+//! Which workers are known, where their streams come from, and the order in which becoming known and being
+//! forgotten happen: index first and engine last on the way in, engine first and index last on the way out.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+use kvindex_core::{Command, StreamId, WorkerId};
+
+use super::Node;
+use crate::ingest::IngestError;
+use crate::workers::WorkerDefinition;
+
+/// Who made a worker known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// The configuration file: forgotten at the next start when it is no longer there.
+    Static,
+    /// A register call.
+    Registered,
+}
+
+/// A known worker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct KnownWorker {
+    /// Its definition.
+    pub definition: WorkerDefinition,
+    /// Who made it known.
+    pub origin: Origin,
+}
+
+/// What became of a registration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Registered {
+    /// The worker is new.
+    Created,
+    /// It was known by the same definition.
+    Unchanged,
+    /// Its definition was replaced.
+    Replaced,
+}
+
+/// Why a worker was not registered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RegisterError {
+    /// It is known by another definition.
+    #[error("{worker} is registered differently ({}); set replace to change it", .differences.join("; "))]
+    Differs {
+        /// The worker.
+        worker: WorkerId,
+        /// One sentence a field.
+        differences: Vec<String>,
+    },
+    /// No more workers fit.
+    #[error("{limit} workers are registered, which is the limit (max_workers)")]
+    TooMany {
+        /// The limit.
+        limit: usize,
+    },
+    /// One of its streams cannot be followed.
+    #[error("{message}")]
+    NotFollowed {
+        /// The field that says where; empty when it is none's fault.
+        field: &'static str,
+        /// What is wrong.
+        message: String,
+    },
+}
+
+fn not_followed(error: &IngestError) -> RegisterError {
+    let field = match error {
+        IngestError::BadEndpoint { field, .. }
+        | IngestError::UnsupportedEndpoint { field, .. }
+        | IngestError::TooLong { field, .. } => field,
+        IngestError::AlreadyFollowed(_)
+        | IngestError::Socket(_)
+        | IngestError::NoThreads
+        | IngestError::Thread(_)
+        | IngestError::ShutDown => "",
+    };
+    RegisterError::NotFollowed { field, message: error.to_string() }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Registry {
+    workers: BTreeMap<WorkerId, KnownWorker>,
+}
+
+impl Registry {
+    pub(super) fn new(workers: Vec<KnownWorker>) -> Self {
+        Self { workers: workers.into_iter().map(|w| (w.definition.spec.id.clone(), w)).collect() }
+    }
+
+    pub(super) fn get(&self, worker: &WorkerId) -> Option<&KnownWorker> {
+        self.workers.get(worker)
+    }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = &KnownWorker> {
+        self.workers.values()
+    }
+
+    /// Whether kvindex itself subscribes to this stream.
+    pub(super) fn has_source(&self, stream: &StreamId) -> bool {
+        let known = self.get(&stream.worker);
+        known.is_some_and(|w| w.definition.streams.iter().any(|s| s.dp_rank == stream.dp_rank))
+    }
+}
+
+impl Node {
+    /// Makes a worker known and subscribes to its streams. The same definition twice changes nothing.
+    ///
+    /// # Errors
+    /// When it is known by another definition and `replace` is not set, no more workers fit, or a stream cannot
+    /// be followed; what was known before still is.
+    pub fn register(
+        &self,
+        definition: &WorkerDefinition,
+        origin: Origin,
+        replace: bool,
+    ) -> Result<Registered, RegisterError> {
+        let _one_at_a_time = self.steering.lock();
+        let id = definition.spec.id.clone();
+        let (known, count) = {
+            let registry = self.registry.read();
+            (registry.get(&id).cloned(), registry.workers.len())
+        };
+        if let Some(known) = &known {
+            if known.definition == *definition {
+                // The file's word is kept: the worker goes when it leaves the file.
+                return Ok(Registered::Unchanged);
+            }
+            if !replace {
+                let differences = known.definition.differences(definition);
+                return Err(RegisterError::Differs { worker: id, differences });
+            }
+        } else if count >= self.max_workers {
+            return Err(RegisterError::TooMany { limit: self.max_workers });
+        }
+        if let Some(known) = &known
+            && known.definition.keeps_blocks_of(definition)
+            && known.definition.gap_policy == definition.gap_policy
+        {
+            // Only words about the worker changed: its streams go on undisturbed.
+            self.describe(definition, origin);
+            tracing::info!(worker = %id, "registered with a new description");
+            return Ok(Registered::Replaced);
+        }
+        if let Some(known) = &known {
+            self.engines.leave(&known.definition);
+            if !known.definition.keeps_blocks_of(definition) {
+                self.apply(&[Command::Unregister { worker: id.clone() }]);
+            }
+        }
+        if let Err(error) = self.admit(definition, origin) {
+            self.forget(definition);
+            if let Some(known) = &known
+                && let Err(error) = self.admit(&known.definition, known.origin)
+            {
+                tracing::warn!(worker = %id, %error, "the worker's former definition could not be restored");
+            }
+            return Err(not_followed(&error));
+        }
+        tracing::info!(worker = %id, streams = definition.streams.len(), replaced = known.is_some(), "registered");
+        Ok(if known.is_some() { Registered::Replaced } else { Registered::Created })
+    }
+
+    /// Index first, engine last: no event comes before its worker is known.
+    fn admit(&self, definition: &WorkerDefinition, origin: Origin) -> Result<(), IngestError> {
+        self.describe(definition, origin);
+        self.follow(definition)
+    }
+
+    fn describe(&self, definition: &WorkerDefinition, origin: Origin) {
+        self.apply(&[Command::Register(Box::new(definition.spec.clone()))]);
+        let worker = KnownWorker { definition: definition.clone(), origin };
+        self.registry.write().workers.insert(definition.spec.id.clone(), worker);
+    }
+
+    /// Forgets a worker and all its blocks; answers whether it was known.
+    pub fn unregister(&self, worker: &WorkerId) -> bool {
+        let _one_at_a_time = self.steering.lock();
+        let Some(known) = self.registry.read().get(worker).cloned() else {
+            return false;
+        };
+        self.forget(&known.definition);
+        tracing::info!(%worker, "unregistered");
+        true
+    }
+
+    /// Stop, drain, purge, release: after this no event of the worker can arrive any more.
+    fn forget(&self, definition: &WorkerDefinition) {
+        self.engines.leave(definition);
+        self.apply(&[Command::Unregister { worker: definition.spec.id.clone() }]);
+        self.registry.write().workers.remove(&definition.spec.id);
+    }
+
+    /// Every known worker, by id.
+    #[must_use]
+    pub fn known_workers(&self) -> Vec<KnownWorker> {
+        self.registry.read().all().cloned().collect()
+    }
+
+    /// Registers what the configuration file lists and forgets what it once listed and no longer does.
+    ///
+    /// # Errors
+    /// When no more workers fit.
+    pub fn register_static(&self, workers: &[WorkerDefinition]) -> Result<(), RegisterError> {
+        for known in self.known_workers() {
+            let listed = workers.iter().any(|w| w.spec.id == known.definition.spec.id);
+            if known.origin == Origin::Static && !listed {
+                self.unregister(&known.definition.spec.id);
+            }
+        }
+        for worker in workers {
+            self.register(worker, Origin::Static, true)?;
+        }
+        Ok(())
+    }
+}

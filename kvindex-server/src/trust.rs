@@ -1,0 +1,148 @@
+//! Trust stamps: how far an answer about one stream can be relied on, from what the index knows (which batches
+//! it applied) and what ingest knows (whether the engine is there and whether batches are outstanding).
+
+use kvindex_core::{BatchSeq, Coverage, Generation, StreamStamp};
+
+/// Verdict of a trust stamp.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TrustState {
+    /// Every batch of this generation is applied and the engine is connected.
+    Live,
+    /// May be wrong either way.
+    Suspect,
+    /// May be too low, never too high.
+    Rebuilding,
+    /// Nothing was heard yet.
+    Pending,
+}
+
+impl TrustState {
+    /// All states, for metrics.
+    pub const ALL: [Self; 4] = [Self::Live, Self::Suspect, Self::Rebuilding, Self::Pending];
+
+    /// The state's word.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Suspect => "suspect",
+            Self::Rebuilding => "rebuilding",
+            Self::Pending => "pending",
+        }
+    }
+}
+
+/// How far an answer about one stream can be relied on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trust {
+    /// The verdict.
+    pub state: TrustState,
+    /// Which life of the engine's cache.
+    pub generation: Generation,
+    /// Last batch applied.
+    pub applied: Option<BatchSeq>,
+    /// Age in milliseconds of the oldest batch known to exist and not yet applied.
+    pub lag_ms: u64,
+    /// Why the state is not live; empty when it is.
+    pub reason: &'static str,
+}
+
+/// What ingest knows of a stream it subscribes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Link {
+    /// The subscription is up.
+    pub connected: bool,
+    /// The engine was heard since this node started.
+    pub heard: bool,
+    /// Batches are known to exist that are not applied: received and queued, or being replayed.
+    pub behind: bool,
+    /// Age in milliseconds of the oldest of them; 0 when there are none.
+    pub lag_ms: u64,
+}
+
+impl Link {
+    /// Of a stream whose events are pushed: each call is answered after it was applied.
+    pub const PUSHED: Self = Self { connected: true, heard: true, behind: false, lag_ms: 0 };
+}
+
+impl Trust {
+    /// The stamp of a stream.
+    #[must_use]
+    pub fn judge(stamp: &StreamStamp, link: Link) -> Self {
+        let (state, reason) = verdict(stamp, link);
+        Self { state, generation: stamp.generation, applied: stamp.applied, lag_ms: link.lag_ms, reason }
+    }
+}
+
+/// The worst thing that is true decides: wrong either way, then too low, then exact.
+fn verdict(stamp: &StreamStamp, link: Link) -> (TrustState, &'static str) {
+    if stamp.applied.is_none() {
+        let reason = match (link.connected, link.behind) {
+            (false, _) => "not connected to the engine yet",
+            (true, true) => "the engine's first batches are being fetched",
+            (true, false) => "connected, but the engine has announced nothing yet",
+        };
+        return (TrustState::Pending, reason);
+    }
+    if stamp.coverage == Coverage::Suspect {
+        return (TrustState::Suspect, "batches were lost and older blocks were kept");
+    }
+    if !link.connected {
+        return (TrustState::Suspect, "the engine is disconnected");
+    }
+    if !link.heard {
+        // Restored from a snapshot: the engine may have started again since.
+        return (TrustState::Suspect, "nothing was heard of the engine since this node started");
+    }
+    if link.behind {
+        return (TrustState::Rebuilding, "batches are outstanding");
+    }
+    match stamp.coverage {
+        Coverage::Complete => (TrustState::Live, ""),
+        Coverage::Incomplete | Coverage::Suspect => {
+            (TrustState::Rebuilding, "earlier batches are unknown, so blocks may be missing")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judge(applied: Option<u64>, coverage: Coverage, connected: bool, behind: bool) -> TrustState {
+        let stamp = StreamStamp { applied: applied.map(BatchSeq), coverage, ..StreamStamp::default() };
+        Trust::judge(&stamp, Link { connected, heard: true, behind, lag_ms: 0 }).state
+    }
+
+    #[test]
+    fn the_worst_that_is_true_decides() {
+        use Coverage::{Complete, Incomplete, Suspect};
+        for (applied, coverage, connected, behind, state) in [
+            (None, Complete, true, false, TrustState::Pending),
+            (None, Complete, false, false, TrustState::Pending),
+            (Some(3), Complete, true, false, TrustState::Live),
+            (Some(3), Complete, true, true, TrustState::Rebuilding),
+            (Some(3), Complete, false, false, TrustState::Suspect),
+            (Some(3), Incomplete, true, false, TrustState::Rebuilding),
+            (Some(3), Incomplete, false, true, TrustState::Suspect),
+            (Some(3), Suspect, true, false, TrustState::Suspect),
+        ] {
+            let case = format!("{applied:?} {coverage:?} {connected} {behind}");
+            assert_eq!(judge(applied, coverage, connected, behind), state, "{case}");
+        }
+    }
+
+    #[test]
+    fn what_a_snapshot_says_is_suspect_until_the_engine_is_heard() {
+        let restored = StreamStamp { applied: Some(BatchSeq(3)), ..StreamStamp::default() };
+        let link = Link { connected: true, ..Link::default() };
+        assert_eq!(Trust::judge(&restored, link).state, TrustState::Suspect);
+    }
+
+    #[test]
+    fn only_live_has_no_reason() {
+        let live = StreamStamp { applied: Some(BatchSeq(0)), ..StreamStamp::default() };
+        assert_eq!(Trust::judge(&live, Link::PUSHED).reason, "");
+        assert_ne!(Trust::judge(&StreamStamp::default(), Link::PUSHED).reason, "");
+    }
+}

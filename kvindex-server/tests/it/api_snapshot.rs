@@ -1,0 +1,128 @@
+//! The snapshot file: written at shutdown, restored at start, never half written, never trusted when damaged.
+
+use kvindex_proto::v1;
+use kvindex_server::config::{Config, SnapshotConfig};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::api_server::{Server, batch, blocks, config, prompt, removed, stored, tokens, worker};
+
+/// A folder of its own for a test, gone afterwards.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(test: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("kvindex-{test}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn file(&self) -> PathBuf {
+        self.0.join("node.snapshot")
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn with_file(path: &Path, interval: Option<Duration>) -> Config {
+    config(|c| c.snapshot = Some(SnapshotConfig { path: path.into(), interval }))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restarted_node_gives_equal_answers() {
+    let folder = Folder::new("restart");
+    let mut server = Server::with(with_file(&folder.file(), None)).await;
+    server.register("a").await;
+    let subscribed = v1::RegisterRequest { endpoint: "tcp://127.0.0.1:1".into(), ..worker("b") };
+    server.register_as(subscribed.clone()).await;
+    server.push("a", 0, vec![stored(3), v1::PublishEvent { medium: "CPU".into(), ..stored(2) }]).await;
+    server.push("a", 1, vec![removed(&[102])]).await;
+    let (before, digest) = (server.find(prompt(tokens(48))).await, server.running.node().digest());
+    let Server { running, query, ingest } = server;
+    drop((query, ingest));
+    running.shutdown().await.unwrap();
+
+    let mut server = Server::with(with_file(&folder.file(), None)).await;
+    assert_eq!(server.running.node().digest(), digest);
+    assert_eq!(server.find(prompt(tokens(48))).await.workers, before.workers);
+    let again = server.ingest.register(subscribed).await.unwrap().into_inner();
+    assert_eq!(again.outcome, "unchanged", "definitions survive, endpoints included");
+    let duplicate = server.ingest.publish(batch("a", 1, 1, vec![stored(1)])).await.unwrap().into_inner();
+    assert!(duplicate.duplicate);
+    server.push("a", 2, vec![removed(&[100, 101])]).await;
+    assert_eq!(
+        blocks(&server.find(prompt(tokens(48))).await)[0],
+        ("a", 2),
+        "the copies on host memory are left"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn static_workers_that_left_the_file_are_forgotten() {
+    let folder = Folder::new("static");
+    let definition = kvindex_server::RawWorker {
+        worker_id: "old".into(),
+        model: "llama".into(),
+        ..kvindex_server::RawWorker::default()
+    };
+    let definition = definition.check(kvindex_core::GapPolicy::Purge).unwrap();
+    let mut first = with_file(&folder.file(), None);
+    first.workers = vec![definition];
+    let mut server = Server::with(first).await;
+    server.register("new").await;
+    let Server { running, query, ingest } = server;
+    drop((query, ingest));
+    running.shutdown().await.unwrap();
+    let server = Server::with(with_file(&folder.file(), None)).await;
+    let known = server.running.node().known_workers();
+    assert_eq!(known.iter().map(|w| w.definition.spec.id.as_str()).collect::<Vec<_>>(), ["new"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_snapshot_is_put_aside() {
+    let folder = Folder::new("damaged");
+    let mut server = Server::with(with_file(&folder.file(), None)).await;
+    server.register("a").await;
+    let Server { running, query, ingest } = server;
+    drop((query, ingest));
+    running.shutdown().await.unwrap();
+    let good = std::fs::read(folder.file()).unwrap();
+    let mut flipped = good.clone();
+    flipped[good.len() / 2] ^= 1;
+    for bad in [flipped, good[..good.len() - 1].to_vec(), Vec::new(), b"something else entirely".to_vec()] {
+        std::fs::write(folder.file(), &bad).unwrap();
+        let server = Server::with(with_file(&folder.file(), None)).await;
+        assert!(server.running.node().known_workers().is_empty());
+        assert_eq!(std::fs::read(folder.0.join("node.snapshot.damaged")).unwrap(), bad);
+        assert!(!folder.file().exists());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn snapshots_are_written_now_and_then() {
+    let folder = Folder::new("timer");
+    let mut server = Server::with(with_file(&folder.file(), Some(Duration::from_millis(50)))).await;
+    server.register("a").await;
+    for _ in 0..200 {
+        if folder.file().exists() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("no snapshot after 4 s");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unwritable_snapshot_is_an_error_at_shutdown() {
+    let folder = Folder::new("unwritable");
+    let path = folder.0.join("missing").join("node.snapshot");
+    let server = Server::with(with_file(&path, None)).await;
+    let Server { running, query, ingest } = server;
+    drop((query, ingest));
+    let error = running.shutdown().await.unwrap_err().to_string();
+    assert!(error.contains("node.snapshot"), "{error}");
+}

@@ -1,0 +1,19 @@
+//! Integration tests, one binary: the real server over real sockets.
+#![allow(clippy::unwrap_used)]
+
+mod api_engine;
+mod api_inputs;
+mod api_limits;
+mod api_match;
+mod api_publish;
+mod api_register;
+mod api_routes;
+mod api_server;
+mod api_snapshot;
+mod api_watch;
+mod recorded_engines;
+mod ingest_bad_input;
+mod ingest_faults;
+mod ingest_load;
+mod ingest_recordings;
+mod ingest_rig;

@@ -1,0 +1,53 @@
+//! Compiles the protocol files in pure Rust, so that no machine needs a protoc, and puts JSON and OpenAPI
+//! on the same messages: one definition serves gRPC and HTTP.
+
+const JSON: &str = "#[derive(serde::Serialize, serde::Deserialize, utoipa::ToSchema)]";
+
+/// Messages that callers send: a mistyped field must be an error, not silently ignored.
+const REQUESTS: [&str; 14] = [
+    "Prompt",
+    "PromptItem",
+    "MatchRequest",
+    "MatchBatchRequest",
+    "MatchStreamRequest",
+    "ExplainRequest",
+    "ListWorkersRequest",
+    "WatchRequest",
+    "RegisterRequest",
+    "UnregisterRequest",
+    "PublishRequest",
+    "PublishEvent",
+    "BlockExtraKeys",
+    "ExtraKey",
+];
+
+/// Byte fields, which JSON carries as base64.
+const BYTES: [&str; 4] =
+    ["Prompt.token_ids_le", "PublishEvent.token_ids_le", "PublishRequest.payload", "ExtraKey.digest"];
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let files = ["kvindex/v1/query.proto", "kvindex/v1/ingest.proto"];
+    println!("cargo:rerun-if-changed=kvindex/v1");
+    let descriptors = protox::compile(files, ["."])?;
+    let mut build = tonic_prost_build::configure()
+        .bytes(".")
+        .btree_map(".")
+        .message_attribute(".", JSON)
+        .message_attribute(".", "#[serde(default)]")
+        .enum_attribute(".", JSON)
+        .enum_attribute(".", "#[serde(rename_all = \"lowercase\")]");
+    for name in REQUESTS {
+        build = build.message_attribute(format!(".kvindex.v1.{name}"), "#[serde(deny_unknown_fields)]");
+    }
+    for field in BYTES {
+        let path = format!(".kvindex.v1.{field}");
+        build = build
+            .field_attribute(&path, "#[serde(with = \"crate::json::base64_bytes\")]")
+            .field_attribute(&path, "#[schema(value_type = String, format = Byte)]");
+    }
+    build
+        .field_attribute(".kvindex.v1.Trust.state", "#[serde(with = \"crate::json::trust_state\")]")
+        .field_attribute(".kvindex.v1.Trust.state", "#[schema(value_type = TrustState)]")
+        .compile_fds(descriptors)?;
+    Ok(())
+}

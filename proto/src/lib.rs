@@ -1,0 +1,10 @@
+//! kvindex-proto: the public messages and services of kvindex, generated from `kvindex/v1/*.proto`, with the
+//! same messages as JSON (serde) and OpenAPI schemas (utoipa). No logic.
+
+mod json;
+
+/// Package `kvindex.v1`.
+#[allow(missing_docs, clippy::all, clippy::semicolon_if_nothing_returned, unreachable_pub)]
+pub mod v1 {
+    tonic::include_proto!("kvindex.v1");
+}
