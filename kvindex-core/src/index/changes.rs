@@ -59,7 +59,7 @@ impl Applying<'_> {
             self.store_content(space, owner, run, &new_copies);
             return;
         }
-        match run.parent.map(|parent| self.place(owner, parent)) {
+        match run.parent.map(|parent| self.parent_place(owner, parent)) {
             None => self.place_chain(space, owner, None, &run.engine_hashes, &run.local_hashes),
             Some(Some(at)) => self.place_chain(space, owner, Some(at), &run.engine_hashes, &run.local_hashes),
             Some(None) => self.orphan(space, owner, run),
@@ -90,6 +90,20 @@ impl Applying<'_> {
         self.index.registry.owner(owner)?.blocks.place(block)
     }
 
+    /// The owners of the same stream and group, one a tier: they speak of the same chains, and a block's
+    /// parent may lie on another tier than the block.
+    fn siblings(&self, owner: OwnerSlot) -> Vec<OwnerSlot> {
+        let registry = &self.index.registry;
+        let group = registry.owner(owner).map(|o| o.group);
+        let slots = registry.stream(self.stream).map_or(&[][..], |s| s.slots.as_slice());
+        slots.iter().copied().filter(|slot| registry.owner(*slot).map(|o| o.group) == group).collect()
+    }
+
+    fn parent_place(&self, owner: OwnerSlot, parent: EngineBlockHash) -> Option<Place> {
+        let elsewhere = || self.siblings(owner).into_iter().find_map(|slot| self.place(slot, parent));
+        self.place(owner, parent).or_else(elsewhere)
+    }
+
     /// Settles held blocks, consecutive from `after` on, and everything that waited for one of them.
     fn place_chain(
         &mut self,
@@ -99,18 +113,26 @@ impl Applying<'_> {
         engine: &[EngineBlockHash],
         local: &[LocalBlockHash],
     ) {
-        let mut todo = self.settle_chain(space, owner, after, engine, local);
+        let placed = self.settle_chain(space, owner, after, engine, local);
+        let siblings = self.siblings(owner);
+        let orphans = |slot: &OwnerSlot| self.index.registry.owner(*slot).map_or(0, |o| o.blocks.orphans());
+        if siblings.iter().all(|slot| orphans(slot) == 0) {
+            return;
+        }
+        let mut todo = placed;
         while let Some((parent, at)) = todo.pop() {
-            let Some(holder) = self.index.registry.owner_mut(owner) else { return };
-            for orphan in holder.blocks.take_waiting(parent) {
-                self.outcome.joined += 1;
-                let (block, local) = ([orphan.block], [orphan.local]);
-                todo.extend(self.settle_chain(orphan.space, owner, Some(at), &block, &local));
+            for slot in &siblings {
+                let Some(holder) = self.index.registry.owner_mut(*slot) else { continue };
+                for orphan in holder.blocks.take_waiting(parent) {
+                    self.outcome.joined += 1;
+                    let (block, local) = ([orphan.block], [orphan.local]);
+                    todo.extend(self.settle_chain(orphan.space, *slot, Some(at), &block, &local));
+                }
             }
         }
     }
 
-    /// Puts a chain into the tree; answers the blocks that orphans wait for, with their places.
+    /// Puts a chain into the tree; answers every newly placed block with its place.
     fn settle_chain(
         &mut self,
         space: Space,
@@ -128,7 +150,7 @@ impl Applying<'_> {
                 hash
             })
             .collect();
-        let mut waited_for = Vec::new();
+        let mut placed_blocks = Vec::new();
         let mut from = 0;
         while from < engine.len() {
             // A further copy of a placed block stays where it is; the chain goes on below it.
@@ -139,10 +161,10 @@ impl Applying<'_> {
             }
             let unplaced = engine[from..].iter().take_while(|b| self.place(owner, **b).is_none()).count();
             let range = from..from + unplaced;
-            after = self.hold(space, owner, after, &engine[range.clone()], &hashes[range], &mut waited_for);
+            after = self.hold(space, owner, after, &engine[range.clone()], &hashes[range], &mut placed_blocks);
             from += unplaced;
         }
-        waited_for
+        placed_blocks
     }
 
     fn hold(
@@ -152,7 +174,7 @@ impl Applying<'_> {
         after: Option<Place>,
         engine: &[EngineBlockHash],
         hashes: &[SequenceHash],
-        waited_for: &mut Vec<(EngineBlockHash, Place)>,
+        placed_blocks: &mut Vec<(EngineBlockHash, Place)>,
     ) -> Option<Place> {
         let Index { registry, tree, spaces, .. } = &mut *self.index;
         let stream = registry.stream(self.stream)?.id.clone();
@@ -167,9 +189,7 @@ impl Applying<'_> {
                 if blocks.place(block).is_none() {
                     blocks.settle(block, here, held);
                 }
-                if blocks.orphans() > 0 {
-                    waited_for.push((block, here));
-                }
+                placed_blocks.push((block, here));
                 last = Some(here);
             }
             if !held {

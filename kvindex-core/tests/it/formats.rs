@@ -1,0 +1,79 @@
+//! Golden bytes: what is persisted or sent never changes unnoticed. A new version gets new bytes beside these.
+
+use kvindex_core::{Command, Index, IndexLimits, KvEvent};
+
+use crate::rig::{Rig, ask, removed, stored};
+
+fn history() -> (Rig, Vec<Command>) {
+    let mut rig = Rig::new(&["a", "b"]);
+    let mut commands = Vec::new();
+    let events = [
+        ("a", KvEvent::BlockStored(stored("a", b"xyz", 0))),
+        ("b", KvEvent::BlockStored(stored("b", b"xyw", 0))),
+        ("a", KvEvent::BlockStored(stored("a", b"xyz", 0))),
+        ("a", KvEvent::BlockRemoved(removed("a", b"xy"))),
+        ("b", KvEvent::BlockStored(stored("b", b"qrs", 1))),
+        ("b", KvEvent::AllBlocksCleared),
+        ("b", KvEvent::BlockStored(stored("b", b"pqr", 1))),
+    ];
+    for (worker, event) in events {
+        let command = rig.next_batch(worker, vec![event]);
+        rig.index.apply(&command);
+        commands.push(command);
+    }
+    (rig, commands)
+}
+
+/// Compares with the kept file; set `KVINDEX_WRITE_GOLDEN=1` to write one for a new version.
+fn golden(name: &str, bytes: &[u8]) {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    if std::env::var_os("KVINDEX_WRITE_GOLDEN").is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, bytes).unwrap();
+    }
+    let kept = std::fs::read(&path).unwrap();
+    assert!(kept == bytes, "{name} changed: {} bytes kept, {} now", kept.len(), bytes.len());
+}
+
+#[test]
+fn snapshot_version_1() {
+    let (rig, _) = history();
+    golden("snapshot-v1.bin", &rig.index.snapshot());
+    let kept = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/snapshot-v1.bin")).unwrap();
+    let restored = Index::restore(&kept, IndexLimits::default()).unwrap();
+    assert_eq!(restored.digest(), rig.index.digest());
+    assert_eq!(ask(&restored, b"xyz"), ask(&rig.index, b"xyz"));
+}
+
+#[test]
+fn commands_version_1() {
+    let (rig, commands) = history();
+    let bytes = rmp_serde::to_vec(&commands).unwrap();
+    golden("commands-v1.bin", &bytes);
+    let read: Vec<Command> = rmp_serde::from_slice(&bytes).unwrap();
+    assert_eq!(read, commands);
+    let mut again = Rig::new(&["a", "b"]);
+    read.iter().for_each(|command| drop(again.index.apply(command)));
+    assert_eq!(again.index.digest(), rig.index.digest());
+}
+
+/// 16 bytes a block and little around it: what consensus will have to carry.
+#[test]
+fn a_stored_run_costs_sixteen_bytes_a_block() {
+    let mut rig = Rig::new(&["a"]);
+    let path = vec![b'x'; 1000];
+    let command = rig.next_batch("a", vec![KvEvent::BlockStored(stored("a", &path, 0))]);
+    let bytes = rmp_serde::to_vec(&command).unwrap();
+    assert!(bytes.len() < 16 * 1000 + 100, "{} bytes", bytes.len());
+}
+
+#[test]
+fn newer_and_foreign_files_are_told_apart() {
+    let (rig, _) = history();
+    let mut bytes = rig.index.snapshot();
+    bytes[8] = 9;
+    let newer = Index::restore(&bytes, IndexLimits::default()).unwrap_err();
+    assert!(newer.to_string().contains("version 9 is newer"), "{newer}");
+    let foreign = Index::restore(b"PK\x03\x04 something else altogether", IndexLimits::default()).unwrap_err();
+    assert_eq!(foreign.to_string(), "not a kvindex snapshot");
+}

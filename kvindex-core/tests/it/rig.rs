@@ -1,0 +1,116 @@
+//! Short ways to say commands and questions.
+
+use kvindex_core::{
+    Batch, BatchSeq, BlockHasher, BlockRemoved, BlockStored, Command, DpRank, EngineBlockHash, EventBatch,
+    Generation, Index, KvEvent, Outcome, Query, Scratch, StreamEvents, StreamId, Tier, WorkerId, WorkerMatch,
+    WorkerSpec, find_matches,
+};
+
+pub(crate) const MODEL: &str = "m";
+pub(crate) const BLOCK: u32 = 2;
+
+pub(crate) fn stream(worker: &str) -> StreamId {
+    StreamId { worker: WorkerId::new(worker).unwrap(), dp_rank: DpRank(0) }
+}
+
+/// The engine block hash that this worker gives a prefix: private to the worker, one per path.
+pub(crate) fn engine_hash(worker: &str, path: &[u8]) -> EngineBlockHash {
+    let bytes = [worker.as_bytes(), &[0xff], path].concat();
+    EngineBlockHash(xxhash_rust::xxh3::xxh3_64(&bytes))
+}
+
+/// Tokens of a path: each letter is one block.
+pub(crate) fn tokens(path: &[u8]) -> Vec<u32> {
+    path.iter().flat_map(|letter| [u32::from(*letter), 7]).collect()
+}
+
+/// Event: the blocks of `path` from block `from` on are stored.
+pub(crate) fn stored(worker: &str, path: &[u8], from: usize) -> BlockStored {
+    BlockStored {
+        block_hashes: (from..path.len()).map(|i| engine_hash(worker, &path[..=i])).collect(),
+        parent: (from > 0).then(|| engine_hash(worker, &path[..from])),
+        token_ids: tokens(&path[from..]),
+        block_size: BLOCK,
+        ..BlockStored::default()
+    }
+}
+
+/// Event: one copy of the last block of `path` goes.
+pub(crate) fn removed(worker: &str, path: &[u8]) -> BlockRemoved {
+    BlockRemoved { block_hashes: vec![engine_hash(worker, path)], ..BlockRemoved::default() }
+}
+
+/// An index fed one batch at a time.
+pub(crate) struct Rig {
+    pub(crate) index: Index,
+    pub(crate) now_ms: u64,
+}
+
+impl Rig {
+    pub(crate) fn new(workers: &[&str]) -> Self {
+        let mut index = Index::default();
+        for worker in workers {
+            let spec = WorkerSpec::new(WorkerId::new(*worker).unwrap(), MODEL);
+            index.apply(&Command::Register(Box::new(spec)));
+        }
+        Self { index, now_ms: 1000 }
+    }
+
+    /// Applies the next batch of the worker's current generation.
+    pub(crate) fn send(&mut self, worker: &str, events: Vec<KvEvent>) -> Outcome {
+        let command = self.next_batch(worker, events);
+        self.index.apply(&command)
+    }
+
+    pub(crate) fn next_batch(&mut self, worker: &str, events: Vec<KvEvent>) -> Command {
+        self.now_ms += 10;
+        let stamp = self.index.reader().stream(&stream(worker)).unwrap_or_default();
+        let seq = BatchSeq(stamp.applied.map_or(0, |seq| seq.0 + 1));
+        let batch = EventBatch { events, ..EventBatch::default() };
+        let changes = batch.seal(&Default::default(), &mut BlockHasher::new());
+        Command::Events(StreamEvents {
+            stream: stream(worker),
+            generation: stamp.generation,
+            at_ms: self.now_ms,
+            batches: vec![Batch { seq, changes }],
+        })
+    }
+
+    pub(crate) fn store(&mut self, worker: &str, path: &str, from: usize) -> Outcome {
+        self.send(worker, vec![KvEvent::BlockStored(stored(worker, path.as_bytes(), from))])
+    }
+
+    pub(crate) fn remove(&mut self, worker: &str, path: &str) -> Outcome {
+        self.send(worker, vec![KvEvent::BlockRemoved(removed(worker, path.as_bytes()))])
+    }
+
+    pub(crate) fn restart(&mut self, worker: &str, generation: u64) -> Outcome {
+        let generation = Generation(generation);
+        self.index.apply(&Command::NewGeneration { stream: stream(worker), generation, at_ms: self.now_ms })
+    }
+
+    pub(crate) fn ask(&self, path: &str) -> Vec<WorkerMatch> {
+        ask(&self.index, path.as_bytes())
+    }
+
+    /// Matched blocks of one worker.
+    pub(crate) fn hit(&self, worker: &str, path: &str) -> usize {
+        let found = self.ask(path);
+        found.iter().find(|w| w.worker.id.as_str() == worker).map_or(0, |w| w.matched_blocks)
+    }
+}
+
+pub(crate) fn ask(index: &Index, path: &[u8]) -> Vec<WorkerMatch> {
+    let tokens = tokens(path);
+    find_matches(&index.reader(), &Query::tokens(MODEL, &tokens), &mut Scratch::default()).unwrap().workers
+}
+
+/// The same event on host memory.
+pub(crate) fn on_host(mut event: KvEvent) -> KvEvent {
+    match &mut event {
+        KvEvent::BlockStored(stored) => stored.tier = Tier::Host,
+        KvEvent::BlockRemoved(removed) => removed.tier = Tier::Host,
+        KvEvent::AllBlocksCleared => {}
+    }
+    event
+}
