@@ -4,8 +4,8 @@
 
 use kvindex_core::{
     Batch, BatchSeq, BlockHasher, BlockRemoved, BlockStored, Command, DpRank, EngineBlockHash, EventBatch,
-    Generation, Index, IndexLimits, KvEvent, Query, Scratch, StreamEvents, StreamId, WorkerId, WorkerSpec, explain,
-    find_matches,
+    Generation, Index, IndexLimits, KvEvent, Query, Scratch, StreamEvents, StreamId, WorkerId, WorkerSpec,
+    explain, find_matches,
 };
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -41,7 +41,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let bytes = index.snapshot();
     let restored = Index::restore(&bytes, IndexLimits::default())?;
-    println!("snapshot of {} bytes, equal after restore: {}", bytes.len(), restored.digest() == index.digest());
+    println!(
+        "snapshot of {} bytes, equal after restore: {}",
+        bytes.len(),
+        restored.digest() == index.digest()
+    );
     Ok(())
 }
 

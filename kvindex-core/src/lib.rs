@@ -1,11 +1,51 @@
-//! kvindex-core (crate page written at the end)
+//! The index of kvindex as a library: which LLM engine holds how long a prefix of a prompt in its KV cache,
+//! on which tier, and why not longer.
+//!
+//! Engines announce the blocks they cache as KV events. Hash an [`EventBatch`] with [`EventBatch::seal`]
+//! (token ids go no further), wrap the result in a [`Command`], [`Index::apply`] it, and ask
+//! [`find_matches`] or [`explain`]. No async runtime, no threads, no clock: time enters as data, and equal
+//! commands make equal indexes.
+//!
+//! ```
+//! use kvindex_core::*;
+//! let mut index = Index::default();
+//! let worker = WorkerId::new("vllm-0")?;
+//! index.apply(&Command::Register(Box::new(WorkerSpec::new(worker.clone(), "llama"))));
+//!
+//! let stored = BlockStored {
+//!     block_hashes: vec![EngineBlockHash(11), EngineBlockHash(12)],
+//!     token_ids: vec![1, 2, 3, 4, 5, 6, 7, 8],
+//!     block_size: 4,
+//!     ..BlockStored::default()
+//! };
+//! let batch = EventBatch { events: vec![KvEvent::BlockStored(stored)], ..EventBatch::default() };
+//! index.apply(&Command::Events(StreamEvents {
+//!     stream: StreamId { worker, dp_rank: DpRank(0) },
+//!     generation: Generation(0),
+//!     at_ms: 0,
+//!     batches: vec![Batch {
+//!         seq: BatchSeq(0),
+//!         changes: batch.seal(&EngineProfile::default(), &mut BlockHasher::new()),
+//!     }],
+//! }));
+//!
+//! let prompt = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
+//! let query = Query::tokens("llama", &prompt);
+//! let found = find_matches(&index.reader(), &query, &mut Scratch::default())?;
+//! assert_eq!(found.workers[0].matched_tokens, 8);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! What answers are worth is said with them: see [`Coverage`]. Formats: [`Index::snapshot`] for snapshots,
+//! [`SequenceHash`] for hashes. Limits: [`limits`].
+
 mod columns;
 mod command;
 mod event;
 mod hash;
 mod ids;
-pub mod limits;
 mod index;
+pub mod limits;
 mod query;
 mod worker;
 
@@ -14,15 +54,13 @@ pub use event::{BlockRemoved, BlockStored, EngineKind, EngineProfile, EventBatch
 pub use hash::{
     BlockHasher, EngineBlockHash, ExtraKey, HASH_SEED, LocalBlockHash, SequenceHash, local_hash_of_le_bytes,
 };
-pub use limits::IndexLimits;
 pub use ids::{BatchSeq, DpRank, Generation, Group, NameError, StreamId, Tier, WorkerId, check_name};
 pub use index::{
     Coverage, Index, IndexReader, IndexStats, Notice, Outcome, SnapshotError, StreamStamp, WorkerStreams,
 };
+pub use limits::IndexLimits;
 pub use query::{
     Explanation, Filter, Matches, Prompt, PromptItem, Query, QueryError, Reason, Scratch, TierMatch, Tokens,
-    WorkerExplanation, WorkerMatch, explain, find_matches,
+    WorkerExplanation, WorkerMatch, explain, explain_hashed, find_hashed, find_matches, hash_prompt,
 };
-pub use worker::{
-    CopyPolicy, DEFAULT_TENANT, HashScheme, ItemForm, Namespace, PodRef, WorkerSpec,
-};
+pub use worker::{CopyPolicy, DEFAULT_TENANT, HashScheme, ItemForm, Namespace, PodRef, WorkerSpec};

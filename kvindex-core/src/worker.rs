@@ -112,10 +112,7 @@ impl WorkerSpec {
     /// What decoding and hashing need to know of the engine.
     #[must_use]
     pub fn profile(&self) -> EngineProfile {
-        EngineProfile {
-            kind: self.engine,
-            version: self.engine_version.as_deref().and_then(parse_version),
-        }
+        EngineProfile { kind: self.engine, version: self.engine_version.as_deref().and_then(parse_version) }
     }
 }
 

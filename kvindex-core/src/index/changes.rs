@@ -1,5 +1,6 @@
 //! Applying one sealed event to the tree and to the owner's blocks.
 
+use super::Index;
 use super::journal::{Cause, Departure};
 use super::outcome::{Notice, Outcome};
 use super::owner_blocks::{Copies, Orphan};
@@ -7,7 +8,6 @@ use super::owner_set::OwnerSlot;
 use super::registry::{Coverage, Owner};
 use super::spaces::Family;
 use super::tree::{Place, Space};
-use super::Index;
 use crate::command::{Change, StoredRun};
 use crate::hash::{EngineBlockHash, LocalBlockHash, SequenceHash};
 use crate::ids::{BatchSeq, Group, Tier};
@@ -51,7 +51,8 @@ impl Applying<'_> {
             owner.block_size = run.block_size;
         }
         let known = run.local_hashes.len() == run.engine_hashes.len();
-        let new_copies: Vec<bool> = run.engine_hashes.iter().map(|b| self.add_copy(owner, *b, counted)).collect();
+        let new_copies: Vec<bool> =
+            run.engine_hashes.iter().map(|b| self.add_copy(owner, *b, counted)).collect();
         if !known {
             return;
         }
@@ -161,7 +162,8 @@ impl Applying<'_> {
             }
             let unplaced = engine[from..].iter().take_while(|b| self.place(owner, **b).is_none()).count();
             let range = from..from + unplaced;
-            after = self.hold(space, owner, after, &engine[range.clone()], &hashes[range], &mut placed_blocks);
+            after =
+                self.hold(space, owner, after, &engine[range.clone()], &hashes[range], &mut placed_blocks);
             from += unplaced;
         }
         placed_blocks

@@ -18,6 +18,8 @@ pub(crate) enum Cause {
     Restarted,
     /// Batches were lost and the stream's blocks were dropped.
     Purged,
+    /// The worker is gone: nobody can ask why it does not hold a block.
+    Unregistered,
 }
 
 /// One block that went away.
@@ -53,7 +55,7 @@ impl Journal {
     }
 
     pub(crate) fn note(&mut self, departure: Departure) {
-        if self.max == 0 {
+        if self.max == 0 || departure.cause == Cause::Unregistered {
             return;
         }
         if self.departures.len() == self.max {

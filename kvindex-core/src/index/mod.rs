@@ -13,8 +13,8 @@ mod snapshot;
 mod spaces;
 mod tree;
 
-pub use outcome::{Notice, Outcome};
 pub(crate) use journal::{Cause, Departure, Incident};
+pub use outcome::{Notice, Outcome};
 pub(crate) use owner_set::{OwnerSlot, bits};
 pub use reader::{IndexReader, IndexStats, WorkerStreams};
 pub(crate) use registry::Stream;
@@ -104,26 +104,16 @@ impl Index {
         IndexReader::new(self)
     }
 
-    fn unregister(
-        &mut self,
-        worker: &WorkerId,
-        notice: &mut dyn FnMut(Notice<'_>),
-        outcome: &mut Outcome,
-    ) {
+    fn unregister(&mut self, worker: &WorkerId, notice: &mut dyn FnMut(Notice<'_>), outcome: &mut Outcome) {
         for stream in self.registry.streams_of(worker) {
-            self.applying(stream, BatchSeq(0), 0, notice, outcome).drop_blocks(None, Cause::Cleared);
+            self.applying(stream, BatchSeq(0), 0, notice, outcome).drop_blocks(None, Cause::Unregistered);
         }
         if self.registry.remove_worker(worker) {
             notice(Notice::Unregistered { worker });
         }
     }
 
-    fn events(
-        &mut self,
-        events: &StreamEvents,
-        notice: &mut dyn FnMut(Notice<'_>),
-        outcome: &mut Outcome,
-    ) {
+    fn events(&mut self, events: &StreamEvents, notice: &mut dyn FnMut(Notice<'_>), outcome: &mut Outcome) {
         let Some(stream) =
             self.enter_generation(&events.stream, events.generation, events.at_ms, notice, outcome)
         else {
@@ -215,6 +205,7 @@ impl Index {
     }
 }
 
+#[derive(Clone, Copy)]
 struct LostBatches {
     first: BatchSeq,
     last: BatchSeq,

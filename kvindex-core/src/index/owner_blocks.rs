@@ -179,9 +179,9 @@ impl OwnerBlocks {
 
     /// Everything held, in no particular order: (engine hash, place, copies).
     pub(crate) fn iter(&self) -> impl Iterator<Item = (EngineBlockHash, Option<Place>, u32)> {
-        self.held.iter().map(|(block, place)| {
-            (*block, *place, 1 + self.more_copies.get(block).copied().unwrap_or(0))
-        })
+        self.held
+            .iter()
+            .map(|(block, place)| (*block, *place, 1 + self.more_copies.get(block).copied().unwrap_or(0)))
     }
 
     pub(crate) fn iter_waiting(&self) -> impl Iterator<Item = (EngineBlockHash, &Orphan)> {

@@ -141,7 +141,7 @@ mod tests {
         for _ in 0..4000 {
             x = x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             let owner = OwnerSlot((x >> 16) % 200);
-            if x & 1 == 0 || (x >> 8) % 4 == 0 {
+            if x & 1 == 0 || (x >> 8).is_multiple_of(4) {
                 set.remove(owner);
                 model.remove(&owner);
             } else {

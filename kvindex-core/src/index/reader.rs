@@ -115,7 +115,9 @@ impl<'a> IndexReader<'a> {
     pub(crate) fn sorted_owners(&self) -> Vec<(u32, &'a Owner)> {
         let registry = self.registry();
         let mut owners: Vec<(OwnerSlot, &Owner)> = registry.owners().collect();
-        owners.sort_by_key(|(_, owner)| (registry.stream(owner.stream).map(|s| &s.id), &owner.tier, owner.group));
+        owners.sort_by_key(|(_, owner)| {
+            (registry.stream(owner.stream).map(|s| &s.id), &owner.tier, owner.group)
+        });
         owners.into_iter().map(|(_, owner)| (owner.stream, owner)).collect()
     }
 
@@ -205,7 +207,12 @@ impl Index {
                     return Err(format!("{slot:?} holds {place:?} but the run does not know"));
                 }
             }
-            held += owner.blocks.iter_contents().filter(|(b, _)| owner.blocks.holds(*b)).map(|(_, c)| c.positions.len()).sum::<usize>();
+            held += owner
+                .blocks
+                .iter_contents()
+                .filter(|(b, _)| owner.blocks.holds(*b))
+                .map(|(_, c)| c.positions.len())
+                .sum::<usize>();
         }
         if entries != self.entries {
             return Err(format!("{entries} entries, counted {}", self.entries));

@@ -134,8 +134,7 @@ impl Registry {
         let serial = self.next_serial;
         self.next_serial += 1;
         let stamp = StreamStamp::default();
-        let new =
-            Stream { id: id.clone(), serial, stamp, slots: Vec::new(), incidents: VecDeque::new() };
+        let new = Stream { id: id.clone(), serial, stamp, slots: Vec::new(), incidents: VecDeque::new() };
         let number = place_in(&mut self.streams, &mut self.free_streams, new);
         worker.streams.insert(id.dp_rank, number);
         Some(number)

@@ -82,8 +82,10 @@ struct OwnerRecord {
     /// (Parent, block, space, local hash).
     orphans: Vec<(EngineBlockHash, EngineBlockHash, u32, LocalBlockHash)>,
     /// (Block, content, positions) of engines that hash content alone.
-    contents: Vec<(EngineBlockHash, Option<LocalBlockHash>, Vec<(u32, SequenceHash)>)>,
+    contents: Vec<ContentRecord>,
 }
+
+type ContentRecord = (EngineBlockHash, Option<LocalBlockHash>, Vec<(u32, SequenceHash)>);
 
 impl Index {
     /// The index as bytes, see the module's page for the layout.
@@ -141,7 +143,8 @@ impl Index {
         }
         for run in record.runs {
             let known = index.spaces.get(Space(run.space)).is_some();
-            let twice = run.blocks.first().is_none_or(|head| index.tree.head(Space(run.space), *head).is_some());
+            let twice =
+                run.blocks.first().is_none_or(|head| index.tree.head(Space(run.space), *head).is_some());
             if !known || twice || run.blocks.len() > MAX_RUN_BLOCKS {
                 return Err(damaged("a run is empty, too long, doubled or in no namespace"));
             }
@@ -222,7 +225,8 @@ impl IndexReader<'_> {
         for (n, (id, _)) in (0u32..).zip(&runs) {
             number[*id as usize] = n;
         }
-        let runs = runs.into_iter().map(|(_, run)| RunRecord { space: run.space, blocks: run.blocks.clone() });
+        let runs =
+            runs.into_iter().map(|(_, run)| RunRecord { space: run.space, blocks: run.blocks.clone() });
         let registry = self.registry();
         let workers = registry.workers().map(|worker| {
             let streams = worker.streams.values().filter_map(|stream| {

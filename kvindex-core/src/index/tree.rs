@@ -16,7 +16,7 @@ use crate::hash::SequenceHash;
 use crate::limits::MAX_RUN_BLOCKS;
 
 /// Number of an interned namespace.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Space(pub(crate) u32);
 
 /// Where a block lies: valid while at least one owner holds the block.

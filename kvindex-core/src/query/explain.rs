@@ -122,7 +122,14 @@ pub fn explain(
     query: &Query<'_>,
     scratch: &mut Scratch,
 ) -> Result<Explanation, QueryError> {
-    let found = super::find_matches(reader, query, scratch)?;
+    super::hash_prompt(reader, query, scratch)?;
+    Ok(explain_hashed(reader, query, scratch))
+}
+
+/// Second half of [`explain`], after [`hash_prompt`](super::hash_prompt).
+#[must_use]
+pub fn explain_hashed(reader: &IndexReader<'_>, query: &Query<'_>, scratch: &mut Scratch) -> Explanation {
+    let found = super::find_hashed(reader, query, scratch);
     let mut workers: Vec<WorkerExplanation> =
         found.workers.into_iter().map(|matched| Case { reader, query, scratch }.outline(matched)).collect();
     let departures = newest_departures(reader, scratch, &workers);
@@ -130,7 +137,7 @@ pub fn explain(
     for worker in &mut workers {
         worker.reason = Case { reader, query, scratch }.reason(worker, &departures, &elsewhere);
     }
-    Ok(Explanation { prompt_tokens: found.prompt_tokens, workers })
+    Explanation { prompt_tokens: found.prompt_tokens, workers }
 }
 
 struct Case<'a> {
@@ -217,9 +224,11 @@ impl Case<'_> {
                 let owner = self.reader.registry().owner(gone.owner);
                 Reason::Removed { tier: owner.map_or(Tier::Device, |o| o.tier.clone()), at_ms, batch }
             }
-            Cause::Cleared => Reason::Cleared { at_ms, batch },
+            Cause::Cleared | Cause::Unregistered => Reason::Cleared { at_ms, batch },
             Cause::Restarted => Reason::GenerationChanged { at_ms },
-            Cause::Purged => last_gap(stream).unwrap_or(Reason::LostInGap { at_ms, first: batch, last: batch }),
+            Cause::Purged => {
+                last_gap(stream).unwrap_or(Reason::LostInGap { at_ms, first: batch, last: batch })
+            }
         }
     }
 
@@ -274,7 +283,8 @@ impl Elsewhere {
         let mut tries = Vec::new();
         let mut attempt = |what: String, query: &Query<'_>| {
             let mut scratch = Scratch::default();
-            scratch.walk_all(reader, query);
+            scratch.hash_all(reader, query);
+            scratch.walk_all(reader);
             tries.push((what, scratch));
         };
         if let Prompt::Tokens { tokens, salt, items } = query.prompt
@@ -283,12 +293,18 @@ impl Elsewhere {
             let bare = Prompt::Tokens { tokens, salt: None, items: &[] };
             attempt("without this salt or these images".into(), &Query { prompt: bare, ..query.clone() });
         }
-        let mut adapters: Vec<Option<&str>> =
-            reader.spaces().all().iter().filter(|n| is_sibling(n, query)).map(|n| n.lora.as_deref()).collect();
+        let mut adapters: Vec<Option<&str>> = reader
+            .spaces()
+            .all()
+            .iter()
+            .filter(|n| is_sibling(n, query))
+            .map(|n| n.lora.as_deref())
+            .collect();
         adapters.sort_unstable();
         adapters.dedup();
         for lora in adapters.into_iter().take(MAX_OTHER_NAMESPACES) {
-            let what = lora.map_or("without a LoRA adapter".into(), |name| format!("with LoRA adapter {name}"));
+            let what =
+                lora.map_or("without a LoRA adapter".into(), |name| format!("with LoRA adapter {name}"));
             attempt(what, &Query { lora, ..query.clone() });
         }
         Self { tries }

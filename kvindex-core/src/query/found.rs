@@ -8,19 +8,18 @@ use super::prompt::{Prompt, Query, QueryError};
 use crate::hash::{BlockHasher, SequenceHash};
 use crate::ids::{DpRank, Tier};
 use crate::index::{Family, IndexReader, OwnerSlot, Space, Stream, StreamStamp};
-use crate::worker::{Namespace, WorkerSpec};
+use crate::worker::WorkerSpec;
 
 /// Buffers of a query, kept by the caller so that the next one allocates nothing.
 #[derive(Debug, Default)]
 pub struct Scratch {
     pub(crate) hasher: BlockHasher,
     pub(crate) walks: Vec<Walk>,
-    depths: Vec<Depths>,
-    spare: Vec<Vec<SequenceHash>>,
+    spare: Vec<Walk>,
 }
 
 /// One namespace's part of a query.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Walk {
     pub(crate) space: Space,
     pub(crate) block_size: u32,
@@ -90,8 +89,29 @@ pub fn find_matches(
     query: &Query<'_>,
     scratch: &mut Scratch,
 ) -> Result<Matches, QueryError> {
+    hash_prompt(reader, query, scratch)?;
+    Ok(find_hashed(reader, query, scratch))
+}
+
+/// First half of [`find_matches`]: checks the query and hashes its prompt for every namespace that may hold
+/// it. Apart so that a caller can time the halves.
+///
+/// # Errors
+/// When the query contradicts itself.
+pub fn hash_prompt(
+    reader: &IndexReader<'_>,
+    query: &Query<'_>,
+    scratch: &mut Scratch,
+) -> Result<(), QueryError> {
     query.check()?;
-    scratch.walk_all(reader, query);
+    scratch.hash_all(reader, query);
+    Ok(())
+}
+
+/// Second half of [`find_matches`]: answers the query whose prompt [`hash_prompt`] hashed into `scratch`.
+#[must_use]
+pub fn find_hashed(reader: &IndexReader<'_>, query: &Query<'_>, scratch: &mut Scratch) -> Matches {
+    scratch.walk_all(reader);
     let mut workers = Vec::new();
     for worker in reader.registry().workers() {
         let spec = &worker.spec;
@@ -114,7 +134,7 @@ pub fn find_matches(
         deepest.then_with(|| a.worker.id.cmp(&b.worker.id)).then_with(|| a.dp_rank.cmp(&b.dp_rank))
     });
     workers.truncate(query.top_k.unwrap_or(usize::MAX));
-    Ok(Matches { prompt_tokens: query.prompt_tokens(), workers })
+    Matches { prompt_tokens: query.prompt_tokens(), workers }
 }
 
 impl WorkerMatch {
@@ -133,34 +153,33 @@ impl WorkerMatch {
 }
 
 impl Scratch {
-    /// Walks the tree of every namespace in which the query may have an answer.
-    pub(crate) fn walk_all(&mut self, reader: &IndexReader<'_>, query: &Query<'_>) {
-        for walk in self.walks.drain(..) {
-            self.depths.push(walk.depths);
-            self.spare.push(walk.hashes);
-        }
+    /// Hashes the prompt for every namespace in which the query may have an answer.
+    pub(crate) fn hash_all(&mut self, reader: &IndexReader<'_>, query: &Query<'_>) {
+        self.spare.append(&mut self.walks);
         if matches!(query.prompt, Prompt::EngineHashes(_)) {
             return;
         }
         let family = Family { tenant: query.tenant, model: query.model, lora: query.lora };
         for space in reader.spaces().family(family) {
             let Some(namespace) = reader.spaces().get(*space) else { continue };
-            if query.block_size.is_none_or(|size| size == namespace.block_size) {
-                self.walk_one(reader, query, *space, namespace);
+            if query.block_size.is_some_and(|size| size != namespace.block_size) {
+                continue;
             }
+            let mut walk = self.spare.pop().unwrap_or_default();
+            walk.space = *space;
+            walk.block_size = namespace.block_size;
+            walk.hidden = query.hidden_from(namespace.scheme);
+            query.sequence_hashes(namespace.block_size, namespace.scheme, &mut self.hasher, &mut walk.hashes);
+            self.walks.push(walk);
         }
     }
 
-    fn walk_one(&mut self, reader: &IndexReader<'_>, query: &Query<'_>, space: Space, namespace: &Namespace) {
-        let (block_size, scheme) = (namespace.block_size, namespace.scheme);
-        let mut hashes = self.spare.pop().unwrap_or_default();
-        query.sequence_hashes(block_size, scheme, &mut self.hasher, &mut hashes);
-        let mut path = Vec::new();
-        walk(reader, space, &hashes, &mut path);
-        let mut depths = self.depths.pop().unwrap_or_default();
-        depths.measure(reader, &path);
-        let hidden = query.hidden_from(scheme);
-        self.walks.push(Walk { space, block_size, hidden, hashes, path, depths });
+    /// Walks the tree for every hashed prompt.
+    pub(crate) fn walk_all(&mut self, reader: &IndexReader<'_>) {
+        for step in &mut self.walks {
+            walk(reader, step.space, &step.hashes, &mut step.path);
+            step.depths.measure(reader, &step.path);
+        }
     }
 
     /// The stream's best answer, over groups and namespaces.

@@ -7,6 +7,6 @@ mod found;
 mod path;
 mod prompt;
 
-pub use explain::{Explanation, Reason, WorkerExplanation, explain};
-pub use found::{Matches, Scratch, TierMatch, WorkerMatch, find_matches};
+pub use explain::{Explanation, Reason, WorkerExplanation, explain, explain_hashed};
+pub use found::{Matches, Scratch, TierMatch, WorkerMatch, find_hashed, find_matches, hash_prompt};
 pub use prompt::{Filter, Prompt, PromptItem, Query, QueryError, Tokens};

@@ -15,12 +15,7 @@ pub(crate) struct Stretch {
 }
 
 /// Finds the stretches of `hashes`, from the first block on, for as long as the tree has them.
-pub(crate) fn walk(
-    reader: &IndexReader<'_>,
-    space: Space,
-    hashes: &[SequenceHash],
-    path: &mut Vec<Stretch>,
-) {
+pub(crate) fn walk(reader: &IndexReader<'_>, space: Space, hashes: &[SequenceHash], path: &mut Vec<Stretch>) {
     path.clear();
     let tree = reader.tree();
     let mut at = 0;

@@ -102,7 +102,7 @@ pub struct Filter<'a> {
 impl Filter<'_> {
     pub(crate) fn passes(&self, worker: &WorkerSpec) -> bool {
         let named = |c: &&str| *c == worker.id.as_str() || worker.address.as_deref() == Some(*c);
-        (self.candidates.is_empty() || self.candidates.iter().any(|c| named(c)))
+        (self.candidates.is_empty() || self.candidates.iter().any(named))
             && self.role.is_none_or(|role| worker.role.as_deref() == Some(role))
             && self.pd_group.is_none_or(|group| worker.pd_group.as_deref() == Some(group))
             && self.labels.iter().all(|(k, v)| worker.labels.get(*k).map(String::as_str) == Some(*v))
@@ -255,9 +255,8 @@ impl Identity<'_> {
     /// Extra keys of the block of tokens `start..end`, in the order in which vLLM publishes them.
     fn of_block(&self, start: usize, end: usize) -> Vec<ExtraKey> {
         let (from, to) = (start as u64, end as u64);
-        let overlaps = |item: &&PromptItem<'_>| {
-            to > item.offset && from < item.offset.saturating_add(item.length)
-        };
+        let overlaps =
+            |item: &&PromptItem<'_>| to > item.offset && from < item.offset.saturating_add(item.length);
         let key = |item: &PromptItem<'_>| match self.scheme.items {
             ItemForm::WithOffset => ExtraKey::Item {
                 identifier: item.identifier.to_owned(),

@@ -1,8 +1,8 @@
 //! Hash vectors: Dynamo's published ones (crate dynamo-tokens), checked with the reference xxHash library too.
 
 use kvindex_core::{
-    BlockHasher, BlockStored, Change, EngineBlockHash, EngineProfile, EventBatch, ExtraKey, KvEvent, LocalBlockHash,
-    SequenceHash, local_hash_of_le_bytes,
+    BlockHasher, BlockStored, Change, EngineBlockHash, EngineProfile, EventBatch, ExtraKey, KvEvent,
+    LocalBlockHash, SequenceHash, local_hash_of_le_bytes,
 };
 
 #[test]

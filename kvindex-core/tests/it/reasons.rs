@@ -1,8 +1,8 @@
 //! `explain`: each reason, from a history that causes it.
 
 use kvindex_core::{
-    BatchSeq, BlockStored, Command, GapPolicy, Generation, Index, IndexLimits, KvEvent, Query, Reason, Scratch,
-    WorkerExplanation, WorkerId, WorkerSpec, explain,
+    BatchSeq, BlockStored, Command, GapPolicy, Generation, Index, IndexLimits, KvEvent, Query, Reason,
+    Scratch, WorkerExplanation, WorkerId, WorkerSpec, explain,
 };
 
 use crate::rig::{MODEL, Rig, stored, stream, tokens};

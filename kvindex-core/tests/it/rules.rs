@@ -206,7 +206,8 @@ fn all_three_forms_of_a_prompt_agree() {
 fn contradictory_queries_are_refused_by_name() {
     let index = Index::default();
     let base = Query::tokens(MODEL, &[]);
-    let refused = |query: &Query<'_>| find_matches(&index.reader(), query, &mut Scratch::default()).unwrap_err();
+    let refused =
+        |query: &Query<'_>| find_matches(&index.reader(), query, &mut Scratch::default()).unwrap_err();
     let hashes = Query { prompt: Prompt::SequenceHashes(&[SequenceHash(1)]), ..base.clone() };
     assert_eq!(refused(&hashes), QueryError::NoBlockSize);
     assert_eq!(refused(&Query { block_size: Some(0), ..base.clone() }), QueryError::BlockSize(0));

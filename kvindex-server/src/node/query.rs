@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use kvindex_core::{
-    DpRank, Query, QueryError, StreamId, StreamStamp, WorkerExplanation, WorkerMatch, explain, find_matches,
+    DpRank, IndexReader, Query, QueryError, Scratch, StreamId, StreamStamp, WorkerExplanation, WorkerMatch,
+    explain_hashed, find_hashed, hash_prompt,
 };
 
 use super::Node;
@@ -86,10 +87,7 @@ impl Node {
         } else {
             query
         };
-        let mut scratch = self.scratches.lock().pop().unwrap_or_default();
-        let matches = find_matches(&self.index.read().reader(), asked, &mut scratch);
-        self.keep_scratch(scratch);
-        let matches = matches?;
+        let (matches, hash_us) = self.ask(asked, find_hashed)?;
         let trusted = |matched: WorkerMatch| {
             let stream = StreamId { worker: matched.worker.id.clone(), dp_rank: matched.dp_rank };
             let trust = Trust::judge(&matched.stream, self.link(&stream));
@@ -105,8 +103,8 @@ impl Node {
             prompt_tokens: matches.prompt_tokens,
             workers,
             groups,
-            hash_us: 0,
-            walk_us: micros_since(started),
+            hash_us,
+            walk_us: micros_since(started).saturating_sub(hash_us),
         })
     }
 
@@ -116,10 +114,7 @@ impl Node {
     /// When the query contradicts itself.
     pub fn explain(&self, query: &Query<'_>) -> Result<Explained, QueryError> {
         let started = Instant::now();
-        let mut scratch = self.scratches.lock().pop().unwrap_or_default();
-        let explanation = explain(&self.index.read().reader(), query, &mut scratch);
-        self.keep_scratch(scratch);
-        let explanation = explanation?;
+        let (explanation, hash_us) = self.ask(query, explain_hashed)?;
         let trusted = |worker: WorkerExplanation| {
             let stream =
                 StreamId { worker: worker.matched.worker.id.clone(), dp_rank: worker.matched.dp_rank };
@@ -129,8 +124,8 @@ impl Node {
         Ok(Explained {
             prompt_tokens: explanation.prompt_tokens,
             workers: explanation.workers.into_iter().map(trusted).collect(),
-            hash_us: 0,
-            walk_us: micros_since(started),
+            hash_us,
+            walk_us: micros_since(started).saturating_sub(hash_us),
         })
     }
 
@@ -178,7 +173,25 @@ impl Node {
         self.metrics.render(&self.stats(), &streams.collect::<Vec<_>>(), self.engines.counters())
     }
 
-    fn keep_scratch(&self, scratch: kvindex_core::Scratch) {
+    /// Hashes a query's prompt and answers it; also tells the microseconds that hashing took.
+    fn ask<A>(
+        &self,
+        query: &Query<'_>,
+        answer: impl FnOnce(&IndexReader<'_>, &Query<'_>, &mut Scratch) -> A,
+    ) -> Result<(A, u64), QueryError> {
+        let mut scratch = self.scratches.lock().pop().unwrap_or_default();
+        let index = self.index.read();
+        let reader = index.reader();
+        let started = Instant::now();
+        let hashed = hash_prompt(&reader, query, &mut scratch);
+        let hash_us = micros_since(started);
+        let answered = hashed.map(|()| (answer(&reader, query, &mut scratch), hash_us));
+        drop(index);
+        self.keep_scratch(scratch);
+        answered
+    }
+
+    fn keep_scratch(&self, scratch: Scratch) {
         let mut scratches = self.scratches.lock();
         if scratches.len() < MAX_SCRATCHES {
             scratches.push(scratch);
