@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use kvindex_proto::v1;
+use tonic::Code;
 
 use crate::error::CallError;
 
@@ -61,9 +62,7 @@ impl Answer {
         let reason = match error {
             CallError::TimedOut { after } => UnknownReason::TimedOut { after },
             CallError::Unreachable { reason } => UnknownReason::Unreachable { reason },
-            CallError::Refused { code, message } => {
-                UnknownReason::Refused { code: format!("{code:?}"), message }
-            }
+            CallError::Refused { code, message } => UnknownReason::Refused { code: word(code), message },
         };
         // Debug only: with the index down this happens for every request, and the caller counts it.
         tracing::debug!(%reason, "the index's answer is unknown");
@@ -92,4 +91,16 @@ impl fmt::Display for UnknownReason {
             Self::Refused { code, message } => write!(f, "refused ({code}): {message}"),
         }
     }
+}
+
+/// The code's name in snake case, as answers within a batch carry it.
+fn word(code: Code) -> String {
+    let mut word = String::new();
+    for letter in format!("{code:?}").chars() {
+        if letter.is_ascii_uppercase() && !word.is_empty() {
+            word.push('_');
+        }
+        word.push(letter.to_ascii_lowercase());
+    }
+    word
 }

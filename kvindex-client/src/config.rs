@@ -100,8 +100,8 @@ impl ClientConfig {
     pub(crate) fn channel(&self) -> Result<Channel, ConnectError> {
         let refuse =
             |reason: &str| ConnectError::Address { server: self.server.clone(), reason: reason.to_owned() };
-        let endpoint = Endpoint::from_shared(self.server.clone())
-            .map_err(|error| refuse(&error::root_cause(&error)))?;
+        let endpoint =
+            Endpoint::from_shared(self.server.clone()).map_err(|error| refuse(&error::root_cause(&error)))?;
         match (endpoint.uri().scheme_str(), endpoint.uri().authority()) {
             (Some("http"), Some(_)) => {}
             (Some("http") | None, _) => return Err(refuse("has no host or no scheme")),
@@ -118,4 +118,3 @@ impl ClientConfig {
         Ok(endpoint.connect_lazy())
     }
 }
-

@@ -34,8 +34,7 @@ impl PromptTokens {
     #[must_use]
     pub fn new(model: impl Into<String>, tokens: &[u32]) -> Self {
         let packed: Vec<u8> = tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
-        let prompt =
-            v1::Prompt { model: model.into(), token_ids_le: packed.into(), ..v1::Prompt::default() };
+        let prompt = v1::Prompt { model: model.into(), token_ids_le: packed.into(), ..v1::Prompt::default() };
         Self { prompt }
     }
 
@@ -86,12 +85,8 @@ impl PromptHashes {
     /// `block_size` tokens.
     #[must_use]
     pub fn sequence(model: impl Into<String>, block_size: u32, hashes: Vec<u64>) -> Self {
-        let prompt = v1::Prompt {
-            model: model.into(),
-            block_size,
-            sequence_hashes: hashes,
-            ..v1::Prompt::default()
-        };
+        let prompt =
+            v1::Prompt { model: model.into(), block_size, sequence_hashes: hashes, ..v1::Prompt::default() };
         Self { prompt }
     }
 

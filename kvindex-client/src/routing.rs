@@ -19,7 +19,9 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client that connects with its first call, and again whenever the connection is lost.
+    /// A client that connects with its first call, and again whenever the connection is lost. Connecting counts
+    /// towards that call's deadline; who wants the first routing call to find a connection makes an admin call,
+    /// such as [`Client::list_workers`], before.
     ///
     /// # Errors
     /// When the address is malformed, or no tokio runtime is there. That nobody listens is no error.

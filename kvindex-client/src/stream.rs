@@ -139,7 +139,9 @@ impl MatchStream {
                 Ok(Ok(_)) => return self.fail_pending(&broken()),
                 Ok(Err(status)) => return self.fail_pending(&CallError::from_status(&status)),
                 Err(_) => {
-                    return Answer::unknown(CallError::TimedOut { after: self.client.config.routing_timeout });
+                    return Answer::unknown(CallError::TimedOut {
+                        after: self.client.config.routing_timeout,
+                    });
                 }
             }
         }

@@ -118,7 +118,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 800, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.max(800), ..ProptestConfig::default() })]
 
     #[test]
     fn answers_equal_the_oracles(steps in prop::collection::vec(step(), 1..80), asked in prop::collection::vec(path(), 4)) {

@@ -1,0 +1,86 @@
+//! The command line as a whole: which commands there are, and what all of them share.
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+use std::process::ExitCode;
+
+pub(crate) use crate::demo::Output;
+use crate::{ask, connect, demo, dump, explain, output, replay, serve, watch, workers};
+
+/// Which worker holds how long a prefix of this prompt? A KV-cache metadata index for LLM inference routers.
+#[derive(Debug, Parser)]
+#[command(name = "kvindex", version, about, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    /// Tables for people, or the response messages as JSON for programs
+    #[arg(long, global = true, value_enum, default_value = "table", env = "KVINDEX_OUTPUT")]
+    pub(crate) output: Output,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXIT_CODES: &str =
+    "Exit codes: 0 done, 1 failed or not equal, 2 wrong use or configuration, 3 server unreachable.";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a node: follow engines' KV events and answer routers
+    Serve(Box<serve::ServeArgs>),
+    /// Play a recording of real engines into a node and check its answers against the engines' own
+    Demo(demo::DemoArgs),
+    /// Ask which workers hold how long a prefix of a prompt
+    Match(Box<ask::MatchArgs>),
+    /// Ask where each worker's match ends, and why
+    Explain(Box<explain::ExplainArgs>),
+    /// List the registered workers with their streams
+    Workers(workers::WorkersArgs),
+    /// Make a worker known to a node
+    Register(Box<workers::RegisterArgs>),
+    /// Make a node forget a worker and all its blocks
+    Unregister(workers::UnregisterArgs),
+    /// Watch changes of the index as they happen
+    Watch(watch::WatchArgs),
+    /// Play a recording as real engines over ZeroMQ
+    Replay(replay::ReplayArgs),
+    /// Print what a node's snapshot file holds
+    Dump(dump::DumpArgs),
+    /// Print a completion script for a shell
+    Completions(CompletionsArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    shell: Shell,
+}
+
+/// Which node to ask, and how long to wait for it.
+#[derive(Debug, Args)]
+pub(crate) struct ServerArgs {
+    /// The node to ask
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "KVINDEX_SERVER",
+        default_value = connect::DEFAULT_SERVER,
+        help_heading = "Server"
+    )]
+    pub(crate) server: String,
+    /// How long to wait for its answer, in milliseconds
+    #[arg(
+        long = "timeout",
+        value_name = "MS",
+        env = "KVINDEX_TIMEOUT_MS",
+        default_value_t = 5000,
+        value_parser = clap::value_parser!(u64).range(1..=600_000),
+        help_heading = "Server"
+    )]
+    pub(crate) timeout_ms: u64,
+}
+
+/// Prints the completion script.
+pub(crate) fn completions(args: &CompletionsArgs) -> anyhow::Result<ExitCode> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "kvindex", &mut script);
+    output::write(&script)?;
+    Ok(ExitCode::SUCCESS)
+}

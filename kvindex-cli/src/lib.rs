@@ -1,1 +1,0 @@
-//! kvindex-cli

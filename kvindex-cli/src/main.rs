@@ -1,0 +1,43 @@
+//! kvindex: the one binary. Reads the command line, runs one command, and turns its end into an exit code.
+
+mod args;
+mod ask;
+mod connect;
+mod demo;
+mod dump;
+mod explain;
+mod failure;
+mod output;
+mod prompt;
+mod replay;
+mod serve;
+mod tables;
+mod watch;
+mod workers;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+use args::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    run(cli).unwrap_or_else(|error| failure::report(&error))
+}
+
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let output = cli.output;
+    match cli.command {
+        Command::Serve(args) => serve::run(*args),
+        Command::Demo(args) => demo::run(args, output),
+        Command::Match(args) => ask::run(*args, output),
+        Command::Explain(args) => explain::run(*args, output),
+        Command::Workers(args) => workers::list(args, output),
+        Command::Register(args) => workers::register(*args, output),
+        Command::Unregister(args) => workers::unregister(&args, output),
+        Command::Watch(args) => watch::run(args, output),
+        Command::Replay(args) => replay::run(args, output),
+        Command::Dump(args) => dump::run(args, output),
+        Command::Completions(args) => args::completions(&args),
+    }
+}

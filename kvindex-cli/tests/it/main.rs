@@ -1,0 +1,12 @@
+//! The real binary, as people and scripts run it.
+
+#![allow(clippy::unwrap_used)]
+
+mod bad_input;
+mod demo_cases;
+mod demo_replay;
+mod demo_stay;
+mod help;
+mod node;
+mod round_trip;
+mod serve;
