@@ -21,6 +21,10 @@ pub const MAX_DP_RANKS: u32 = 1024;
 /// one binary search; a 100,000-token prompt in 16-token blocks still takes two runs.
 pub const MAX_RUN_BLOCKS: usize = 4096;
 
+/// Most (tier, group) pairs of one stream. Tier names come off the wire, so something must bound them; the most
+/// elaborate hybrid models have a dozen groups on four tiers.
+pub const MAX_OWNERS_PER_STREAM: usize = 256;
+
 /// What an [`Index`](crate::Index) may grow to. The same limits must be set on every replica, because they
 /// decide outcomes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -36,17 +36,11 @@ impl Applying<'_> {
     }
 
     fn store(&mut self, run: &StoredRun) {
-        let Some((space, counted)) = self.space_of(run) else {
-            self.outcome.refused += run.engine_hashes.len() as u64;
-            return;
-        };
-        let owner = self.index.registry.open_owner(self.stream, &run.tier, run.group);
-        let room = self.index.limits.max_entries.saturating_sub(self.index.entries);
-        if run.engine_hashes.len() > room {
+        let Some((space, owner, counted)) = self.room_for(run) else {
             self.outcome.refused += run.engine_hashes.len() as u64;
             self.doubt();
             return;
-        }
+        };
         if let Some(owner) = self.index.registry.owner_mut(owner) {
             owner.block_size = run.block_size;
         }
@@ -67,12 +61,19 @@ impl Applying<'_> {
         }
     }
 
-    fn space_of(&mut self, run: &StoredRun) -> Option<(Space, bool)> {
+    /// Namespace and owner of a run, and whether copies count; `None` when the index may not grow by it.
+    fn room_for(&mut self, run: &StoredRun) -> Option<(Space, OwnerSlot, bool)> {
+        let room = self.index.limits.max_entries.saturating_sub(self.index.entries);
+        if run.engine_hashes.len() > room {
+            return None;
+        }
         let id = &self.index.registry.stream(self.stream)?.id;
         let spec = &self.index.registry.worker(&id.worker)?.spec;
         let family = Family { tenant: &spec.tenant, model: &spec.model, lora: run.lora.as_deref() };
+        let counted = spec.copies == CopyPolicy::Count;
         let space = self.index.spaces.intern(family, run.block_size, run.scheme)?;
-        Some((space, spec.copies == CopyPolicy::Count))
+        let owner = self.index.registry.open_owner(self.stream, &run.tier, run.group)?;
+        Some((space, owner, counted))
     }
 
     fn add_copy(&mut self, owner: OwnerSlot, block: EngineBlockHash, counted: bool) -> bool {
@@ -93,15 +94,15 @@ impl Applying<'_> {
 
     /// The owners of the same stream and group, one a tier: they speak of the same chains, and a block's
     /// parent may lie on another tier than the block.
-    fn siblings(&self, owner: OwnerSlot) -> Vec<OwnerSlot> {
+    fn siblings(&self, owner: OwnerSlot) -> impl Iterator<Item = OwnerSlot> + '_ {
         let registry = &self.index.registry;
         let group = registry.owner(owner).map(|o| o.group);
         let slots = registry.stream(self.stream).map_or(&[][..], |s| s.slots.as_slice());
-        slots.iter().copied().filter(|slot| registry.owner(*slot).map(|o| o.group) == group).collect()
+        slots.iter().copied().filter(move |slot| registry.owner(*slot).map(|o| o.group) == group)
     }
 
     fn parent_place(&self, owner: OwnerSlot, parent: EngineBlockHash) -> Option<Place> {
-        let elsewhere = || self.siblings(owner).into_iter().find_map(|slot| self.place(slot, parent));
+        let elsewhere = || self.siblings(owner).find_map(|slot| self.place(slot, parent));
         self.place(owner, parent).or_else(elsewhere)
     }
 
@@ -114,10 +115,11 @@ impl Applying<'_> {
         engine: &[EngineBlockHash],
         local: &[LocalBlockHash],
     ) {
-        let placed = self.settle_chain(space, owner, after, engine, local);
-        let siblings = self.siblings(owner);
         let orphans = |slot: &OwnerSlot| self.index.registry.owner(*slot).map_or(0, |o| o.blocks.orphans());
-        if siblings.iter().all(|slot| orphans(slot) == 0) {
+        let siblings: Vec<OwnerSlot> = self.siblings(owner).filter(|slot| orphans(slot) > 0).collect();
+        let awaited = !siblings.is_empty();
+        let placed = self.settle_chain(space, owner, after, engine, local, awaited);
+        if !awaited {
             return;
         }
         let mut todo = placed;
@@ -127,13 +129,14 @@ impl Applying<'_> {
                 for orphan in holder.blocks.take_waiting(parent) {
                     self.outcome.joined += 1;
                     let (block, local) = ([orphan.block], [orphan.local]);
-                    todo.extend(self.settle_chain(orphan.space, *slot, Some(at), &block, &local));
+                    let placed = self.settle_chain(orphan.space, *slot, Some(at), &block, &local, true);
+                    todo.extend(placed);
                 }
             }
         }
     }
 
-    /// Puts a chain into the tree; answers every newly placed block with its place.
+    /// Puts a chain into the tree; answers every newly placed block with its place, when `awaited` by orphans.
     fn settle_chain(
         &mut self,
         space: Space,
@@ -141,6 +144,7 @@ impl Applying<'_> {
         mut after: Option<Place>,
         engine: &[EngineBlockHash],
         local: &[LocalBlockHash],
+        awaited: bool,
     ) -> Vec<(EngineBlockHash, Place)> {
         let mut parent_hash = after.and_then(|at| self.index.tree.hash_at(at));
         let hashes: Vec<SequenceHash> = local
@@ -151,7 +155,7 @@ impl Applying<'_> {
                 hash
             })
             .collect();
-        let mut placed_blocks = Vec::new();
+        let mut placed = Vec::new();
         let mut from = 0;
         while from < engine.len() {
             // A further copy of a placed block stays where it is; the chain goes on below it.
@@ -162,11 +166,13 @@ impl Applying<'_> {
             }
             let unplaced = engine[from..].iter().take_while(|b| self.place(owner, **b).is_none()).count();
             let range = from..from + unplaced;
-            after =
-                self.hold(space, owner, after, &engine[range.clone()], &hashes[range], &mut placed_blocks);
+            let blocks = &engine[range.clone()];
+            after = self.hold(space, owner, after, blocks, &hashes[range]);
+            let noted = blocks.iter().filter(|_| awaited);
+            placed.extend(noted.filter_map(|block| Some((*block, self.place(owner, *block)?))));
             from += unplaced;
         }
-        placed_blocks
+        placed
     }
 
     fn hold(
@@ -176,7 +182,6 @@ impl Applying<'_> {
         after: Option<Place>,
         engine: &[EngineBlockHash],
         hashes: &[SequenceHash],
-        placed_blocks: &mut Vec<(EngineBlockHash, Place)>,
     ) -> Option<Place> {
         let Index { registry, tree, spaces, .. } = &mut *self.index;
         let stream = registry.stream(self.stream)?.id.clone();
@@ -191,7 +196,6 @@ impl Applying<'_> {
                 if blocks.place(block).is_none() {
                     blocks.settle(block, here, held);
                 }
-                placed_blocks.push((block, here));
                 last = Some(here);
             }
             if !held {

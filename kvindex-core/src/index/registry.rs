@@ -7,6 +7,7 @@ use super::journal::Incident;
 use super::owner_blocks::OwnerBlocks;
 use super::owner_set::OwnerSlot;
 use crate::ids::{BatchSeq, DpRank, Generation, Group, StreamId, Tier, WorkerId};
+use crate::limits::MAX_OWNERS_PER_STREAM;
 use crate::worker::WorkerSpec;
 use serde::{Deserialize, Serialize};
 
@@ -160,17 +161,19 @@ impl Registry {
         self.stream(stream)?.slots.iter().find(is_it).copied()
     }
 
-    pub(crate) fn open_owner(&mut self, stream: u32, tier: &Tier, group: Group) -> OwnerSlot {
+    /// The owner's slot, made when new; `None` when the stream has too many owners.
+    pub(crate) fn open_owner(&mut self, stream: u32, tier: &Tier, group: Group) -> Option<OwnerSlot> {
         if let Some(slot) = self.find_owner(stream, tier, group) {
-            return slot;
+            return Some(slot);
+        }
+        if self.stream(stream)?.slots.len() >= MAX_OWNERS_PER_STREAM {
+            return None;
         }
         let blocks = OwnerBlocks::default();
         let owner = Owner { stream, tier: tier.clone(), group, block_size: 0, blocks };
         let slot = OwnerSlot(place_in(&mut self.owners, &mut self.free_owners, owner));
-        if let Some(stream) = self.stream_mut(stream) {
-            stream.slots.push(slot);
-        }
-        slot
+        self.stream_mut(stream)?.slots.push(slot);
+        Some(slot)
     }
 
     /// Takes an owner out of its stream, with what it held.

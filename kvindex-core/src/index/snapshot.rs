@@ -165,6 +165,9 @@ impl Index {
 
     fn restore_stream(&mut self, id: &StreamId, record: StreamRecord) -> Option<()> {
         let stream = self.registry.open_stream(id)?;
+        // The journal starts anew: it cannot speak of anything before the snapshot.
+        let before = self.journal.forgotten_until_ms.unwrap_or(0);
+        self.journal.forgotten_until_ms = Some(before.max(record.applied_at_ms));
         self.registry.stream_mut(stream)?.stamp = StreamStamp {
             generation: record.generation,
             applied: record.applied,
@@ -178,7 +181,7 @@ impl Index {
     }
 
     fn restore_owner(&mut self, stream: u32, record: OwnerRecord) -> Option<()> {
-        let slot = self.registry.open_owner(stream, &record.tier, record.group);
+        let slot = self.registry.open_owner(stream, &record.tier, record.group)?;
         let owner = self.registry.owner_mut(slot)?;
         owner.block_size = record.block_size;
         if record.places.len() != record.hashes.len() {

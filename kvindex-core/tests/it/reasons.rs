@@ -91,3 +91,12 @@ fn a_full_journal_admits_its_reach() {
     rig.store("a", "x", 0);
     assert!(matches!(why(&rig, "xy").reason, Reason::BeforeJournal { .. }));
 }
+
+#[test]
+fn a_restored_index_does_not_speak_of_what_was_before() {
+    let mut rig = Rig::new(&["a"]);
+    rig.store("a", "xy", 0);
+    rig.remove("a", "xy");
+    rig.index = Index::restore(&rig.index.snapshot(), IndexLimits::default()).unwrap();
+    assert_eq!(why(&rig, "xy").reason, Reason::BeforeJournal { since_ms: rig.now_ms });
+}

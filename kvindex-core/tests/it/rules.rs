@@ -244,3 +244,16 @@ fn a_block_on_host_finds_its_parent_on_the_device() {
     rig.store("a", "x", 0);
     assert_eq!(rig.hit("a", "xy"), 2);
 }
+
+#[test]
+fn made_up_tiers_are_bounded() {
+    let mut rig = Rig::new(&["a"]);
+    let mut refused = 0;
+    for i in 0..300 {
+        let tier = kvindex_core::Tier::Other(format!("tier-{i}"));
+        let event = BlockStored { tier, ..stored("a", b"x", 0) };
+        refused += rig.send("a", vec![KvEvent::BlockStored(event)]).refused;
+    }
+    assert_eq!(refused, 300 - kvindex_core::limits::MAX_OWNERS_PER_STREAM as u64);
+    assert_eq!(rig.ask("x")[0].stream.coverage, Coverage::Incomplete);
+}

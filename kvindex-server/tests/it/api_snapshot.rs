@@ -126,3 +126,26 @@ async fn an_unwritable_snapshot_is_an_error_at_shutdown() {
     let error = running.shutdown().await.unwrap_err().to_string();
     assert!(error.contains("node.snapshot"), "{error}");
 }
+
+/// Golden bytes: a file of version 1 keeps being read, and is written again byte for byte. Set
+/// `KVINDEX_WRITE_GOLDEN=1` to make the file of a new version.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_file_of_version_1_is_read_and_written_unchanged() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/node-snapshot-v1.bin");
+    let folder = Folder::new("golden");
+    if std::env::var_os("KVINDEX_WRITE_GOLDEN").is_some() {
+        let mut server = Server::start().await;
+        server.register("a").await;
+        let subscribed = v1::RegisterRequest { endpoint: "tcp://127.0.0.1:1".into(), ..worker("b") };
+        server.register_as(subscribed).await;
+        server.push("a", 0, vec![stored(3)]).await;
+        std::fs::create_dir_all(golden.parent().unwrap()).unwrap();
+        server.running.node().store_snapshot(&golden).unwrap();
+    }
+    std::fs::copy(&golden, folder.file()).unwrap();
+    let mut server = Server::with(with_file(&folder.file(), None)).await;
+    assert_eq!(blocks(&server.find(prompt(tokens(48))).await)[0], ("a", 3));
+    let again = folder.0.join("again");
+    server.running.node().store_snapshot(&again).unwrap();
+    assert!(std::fs::read(again).unwrap() == std::fs::read(golden).unwrap(), "the layout changed");
+}
