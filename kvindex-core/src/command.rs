@@ -94,6 +94,9 @@ pub enum Change {
         #[serde(with = "crate::columns")]
         hashes: Vec<EngineBlockHash>,
     },
+    /// An event that could not be read: it may have been a removal, so from here on the stream's blocks may be
+    /// too many. A clear, a restart or a purge mends that.
+    Unreadable,
     /// All of one tier was cleared, or of every tier.
     Cleared {
         /// Which tier; `None` for every tier.

@@ -32,6 +32,7 @@ impl Applying<'_> {
             Change::Stored(run) => self.store(run),
             Change::Removed { tier, group, hashes } => self.remove(tier, *group, hashes),
             Change::Cleared { tier } => self.clear(tier.as_ref()),
+            Change::Unreadable => self.suspect(),
         }
     }
 
@@ -54,7 +55,7 @@ impl Applying<'_> {
             self.store_content(space, owner, run, &new_copies);
             return;
         }
-        match run.parent.map(|parent| self.parent_place(owner, parent)) {
+        match run.parent.map(|parent| self.parent_place(space, owner, parent)) {
             None => self.place_chain(space, owner, None, &run.engine_hashes, &run.local_hashes),
             Some(Some(at)) => self.place_chain(space, owner, Some(at), &run.engine_hashes, &run.local_hashes),
             Some(None) => self.orphan(space, owner, run),
@@ -101,9 +102,10 @@ impl Applying<'_> {
         slots.iter().copied().filter(move |slot| registry.owner(*slot).map(|o| o.group) == group)
     }
 
-    fn parent_place(&self, owner: OwnerSlot, parent: EngineBlockHash) -> Option<Place> {
+    fn parent_place(&self, space: Space, owner: OwnerSlot, parent: EngineBlockHash) -> Option<Place> {
         let elsewhere = || self.siblings(owner).find_map(|slot| self.place(slot, parent));
-        self.place(owner, parent).or_else(elsewhere)
+        let place = self.place(owner, parent).or_else(elsewhere);
+        place.filter(|at| self.index.tree.run(at.run).is_some_and(|run| run.space == space.0))
     }
 
     /// Settles held blocks, consecutive from `after` on, and everything that waited for one of them.
@@ -126,7 +128,8 @@ impl Applying<'_> {
         while let Some((parent, at)) = todo.pop() {
             for slot in &siblings {
                 let Some(holder) = self.index.registry.owner_mut(*slot) else { continue };
-                for orphan in holder.blocks.take_waiting(parent) {
+                let orphans = holder.blocks.take_waiting(parent);
+                for orphan in orphans.into_iter().filter(|orphan| orphan.space == space) {
                     self.outcome.joined += 1;
                     let (block, local) = ([orphan.block], [orphan.local]);
                     let placed = self.settle_chain(orphan.space, *slot, Some(at), &block, &local, true);
@@ -188,15 +191,18 @@ impl Applying<'_> {
         let Owner { blocks, tier, .. } = registry.owner_mut(owner)?;
         let namespace = spaces.get(space)?;
         let (mut at, mut last) = (0, after);
+        let mut strays = Vec::new();
         tree.hold_chain(space, after, hashes, owner, |place, n, held| {
             for i in 0..n {
                 let here = Place { run: place.run, offset: place.offset + i as u32 };
                 let block = engine[at + i];
-                // The same engine hash twice in one event names one place.
-                if blocks.place(block).is_none() {
-                    blocks.settle(block, here, held);
+                // The same engine hash twice in one event names one place: the first.
+                match blocks.place(block) {
+                    None => blocks.settle(block, here, held),
+                    Some(_) if !held => strays.push(here),
+                    Some(_) => {}
                 }
-                last = Some(here);
+                last = blocks.place(block);
             }
             if !held {
                 let blocks = &hashes[at..at + n];
@@ -204,6 +210,7 @@ impl Applying<'_> {
             }
             at += n;
         });
+        strays.into_iter().for_each(|stray| tree.release(stray, owner));
         last
     }
 
@@ -252,15 +259,21 @@ impl Applying<'_> {
                 };
                 let position = position.map(|hash| (space, hash));
                 let fresh = position.filter(|p| !content.positions.contains(p));
-                if let Some(position) = fresh.filter(|_| content.positions.len() < MAX_POSITIONS) {
-                    content.positions.push(position);
+                let fresh = fresh.filter(|_| content.positions.len() < MAX_POSITIONS);
+                if let Some(position) = fresh.filter(|position| holder.blocks.claim(*position)) {
+                    holder.blocks.content(*block).positions.push(position);
                     changed.push(position);
                 }
                 if *new {
-                    changed.extend(&content.positions);
+                    changed.extend(&holder.blocks.content(*block).positions);
                 }
+            } else {
+                self.outcome.unjoinable += 1;
             }
             before = Some(Some(*local));
+        }
+        if holder.blocks.contents_known() >= max {
+            self.doubt();
         }
         for (space, hash) in changed {
             self.index.tree.hold_chain(space, None, &[hash], owner, |_, _, _| {});
@@ -320,6 +333,7 @@ impl Applying<'_> {
         self.drop_blocks(tier, Cause::Cleared);
         if let Some(stream) = self.index.registry.stream_mut(self.stream)
             && stream.slots.is_empty()
+            && !stream.other_tiers
         {
             stream.stamp.coverage = Coverage::Complete;
         }
@@ -361,6 +375,12 @@ impl Applying<'_> {
         }
         self.index.entries -= owner.blocks.len();
         owner.blocks.len() as u64
+    }
+
+    fn suspect(&mut self) {
+        if let Some(stream) = self.index.registry.stream_mut(self.stream) {
+            stream.stamp.coverage = Coverage::Suspect;
+        }
     }
 
     fn doubt(&mut self) {

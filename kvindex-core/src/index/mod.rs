@@ -157,6 +157,7 @@ impl Index {
             let incidents = self.limits.journal_incidents_per_stream;
             let state = self.registry.stream_mut(stream)?;
             state.stamp = StreamStamp { generation, ..StreamStamp::default() };
+            state.other_tiers = false;
             state.note(Incident::Generation { generation, at_ms }, incidents);
             outcome.generations += 1;
             notice(Notice::Generation { stream: id, generation });

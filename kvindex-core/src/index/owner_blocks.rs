@@ -4,7 +4,7 @@
 //! for one block (an adapter name re-pointed to another path), and the block stays until both are gone.
 
 use foldhash::fast::FixedState;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use super::tree::{Place, Space};
 use crate::hash::{EngineBlockHash, LocalBlockHash, SequenceHash};
@@ -53,6 +53,8 @@ pub(crate) struct OwnerBlocks {
     parent_of: Map<EngineBlockHash, EngineBlockHash>,
     /// Only for engines that hash content alone.
     contents: Map<EngineBlockHash, Content>,
+    /// Positions that one of the contents has: a position has one engine hash.
+    claimed: HashSet<(Space, SequenceHash), FixedState>,
 }
 
 impl OwnerBlocks {
@@ -115,6 +117,7 @@ impl OwnerBlocks {
 
     /// Notes where a held block lies. Answers whether the owner is new to that place.
     pub(crate) fn settle(&mut self, block: EngineBlockHash, place: Place, already_there: bool) {
+        self.forget_orphan(block);
         self.held.insert(block, Some(place));
         if already_there {
             *self.more_names.entry(place).or_default() += 1;
@@ -167,6 +170,11 @@ impl OwnerBlocks {
 
     pub(crate) fn content(&mut self, block: EngineBlockHash) -> &mut Content {
         self.contents.entry(block).or_default()
+    }
+
+    /// Takes a position for one content; false when another has it.
+    pub(crate) fn claim(&mut self, position: (Space, SequenceHash)) -> bool {
+        self.claimed.insert(position)
     }
 
     pub(crate) fn content_of(&self, block: EngineBlockHash) -> Option<&Content> {

@@ -44,6 +44,8 @@ pub(crate) struct Stream {
     pub(crate) stamp: StreamStamp,
     pub(crate) slots: Vec<OwnerSlot>,
     pub(crate) incidents: VecDeque<Incident>,
+    /// Whether blocks beyond device memory were ever announced: a clear of the device then tells only half.
+    pub(crate) other_tiers: bool,
 }
 
 #[derive(Debug)]
@@ -135,7 +137,14 @@ impl Registry {
         let serial = self.next_serial;
         self.next_serial += 1;
         let stamp = StreamStamp::default();
-        let new = Stream { id: id.clone(), serial, stamp, slots: Vec::new(), incidents: VecDeque::new() };
+        let new = Stream {
+            id: id.clone(),
+            serial,
+            stamp,
+            slots: Vec::new(),
+            incidents: VecDeque::new(),
+            other_tiers: false,
+        };
         let number = place_in(&mut self.streams, &mut self.free_streams, new);
         worker.streams.insert(id.dp_rank, number);
         Some(number)
@@ -172,7 +181,9 @@ impl Registry {
         let blocks = OwnerBlocks::default();
         let owner = Owner { stream, tier: tier.clone(), group, block_size: 0, blocks };
         let slot = OwnerSlot(place_in(&mut self.owners, &mut self.free_owners, owner));
-        self.stream_mut(stream)?.slots.push(slot);
+        let stream = self.stream_mut(stream)?;
+        stream.slots.push(slot);
+        stream.other_tiers |= *tier != Tier::Device;
         Some(slot)
     }
 

@@ -214,6 +214,9 @@ impl Index {
                     self.tree.hold(self.tree.head(*space, *hash)?, 0..1, slot);
                 }
             }
+            for position in &positions {
+                owner.blocks.claim(*position);
+            }
             *owner.blocks.content(block) = Content { local, positions };
         }
         Some(())

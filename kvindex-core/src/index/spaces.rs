@@ -11,6 +11,10 @@ use crate::worker::{HashScheme, Namespace};
 /// Most namespaces in one index: a bound on what made-up adapter names can cost.
 const MAX_SPACES: usize = 65_536;
 
+/// Most block sizes and schemes of one tenant, model and adapter: every one costs a query a hashing of its
+/// prompt.
+const MAX_SPACES_PER_FAMILY: usize = 64;
+
 /// Namespaces that answer the same question: one tenant, model and adapter; block sizes and schemes differ.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct FamilyKey {
@@ -69,7 +73,7 @@ impl Spaces {
         if let Some(space) = self.find(family, block_size, scheme) {
             return Some(space);
         }
-        if self.all.len() >= MAX_SPACES {
+        if self.all.len() >= MAX_SPACES || self.family(family).len() >= MAX_SPACES_PER_FAMILY {
             return None;
         }
         let key = FamilyKey {

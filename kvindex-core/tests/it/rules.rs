@@ -257,3 +257,90 @@ fn made_up_tiers_are_bounded() {
     assert_eq!(refused, 300 - kvindex_core::limits::MAX_OWNERS_PER_STREAM as u64);
     assert_eq!(rig.ask("x")[0].stream.coverage, Coverage::Incomplete);
 }
+
+/// Found in review: the second position of a repeated engine hash had a holder but no name.
+#[test]
+fn an_engine_hash_twice_in_one_event_leaves_no_phantom() {
+    let mut rig = Rig::new(&["a", "b"]);
+    let twice = BlockStored {
+        block_hashes: vec![EngineBlockHash(7), EngineBlockHash(7), EngineBlockHash(9)],
+        ..stored("a", b"xxy", 0)
+    };
+    rig.send("a", vec![KvEvent::BlockStored(twice)]);
+    rig.index.check_invariants().unwrap();
+    let hashes = vec![EngineBlockHash(7), EngineBlockHash(7), EngineBlockHash(9)];
+    let gone = kvindex_core::BlockRemoved { block_hashes: hashes, ..Default::default() };
+    rig.send("a", vec![KvEvent::BlockRemoved(gone)]);
+    let stats = rig.index.stats();
+    assert_eq!((stats.entries, stats.blocks), (0, 0));
+    rig.index.apply(&Command::Unregister { worker: WorkerId::new("a").unwrap() });
+    rig.store("b", "x", 0);
+    assert_eq!(rig.hit("b", "xxy"), 1);
+}
+
+/// Found in review: an orphan announced again at a known position stayed an orphan as well.
+#[test]
+fn an_orphan_stored_again_at_a_known_position_is_none_any_more() {
+    let mut rig = Rig::new(&["a"]);
+    let orphan = BlockStored { parent: Some(EngineBlockHash(99)), ..stored("a", b"x", 0) };
+    rig.send("a", vec![KvEvent::BlockStored(orphan)]);
+    rig.store("a", "x", 0);
+    rig.index.check_invariants().unwrap();
+    assert_eq!((rig.hit("a", "x"), rig.index.stats().orphans), (1, 0));
+    Index::restore(&rig.index.snapshot(), IndexLimits::default()).unwrap();
+}
+
+/// Found in review: a child followed its parent into the parent's namespace.
+#[test]
+fn a_parent_in_another_namespace_is_no_parent() {
+    let mut rig = Rig::new(&["a"]);
+    rig.store("a", "x", 0);
+    let child = BlockStored { lora_name: Some("l".into()), ..one(b"xy") };
+    rig.send("a", vec![KvEvent::BlockStored(child)]);
+    assert_eq!(rig.hit("a", "xy"), 1);
+    rig.index.check_invariants().unwrap();
+}
+
+#[test]
+fn an_unreadable_event_makes_the_stream_suspect_until_a_clear() {
+    let mut rig = Rig::new(&["a"]);
+    rig.store("a", "x", 0);
+    let mut command = rig.next_batch("a", vec![]);
+    if let Command::Events(events) = &mut command {
+        events.batches[0].changes.push(kvindex_core::Change::Unreadable);
+    }
+    rig.index.apply(&command);
+    assert_eq!((rig.hit("a", "x"), rig.ask("x")[0].stream.coverage), (1, Coverage::Suspect));
+    rig.send("a", vec![KvEvent::AllBlocksCleared]);
+    assert_eq!(rig.ask("x")[0].stream.coverage, Coverage::Complete);
+}
+
+/// Found in review: a device clear says nothing of blocks on host memory that an earlier gap hid.
+#[test]
+fn a_device_clear_does_not_heal_a_stream_with_other_tiers() {
+    let mut rig = Rig::new(&["a"]);
+    rig.send("a", vec![crate::rig::on_host(KvEvent::BlockStored(stored("a", b"x", 0)))]);
+    let gap = Command::Gap {
+        stream: stream("a"),
+        generation: Generation(0),
+        first: kvindex_core::BatchSeq(1),
+        last: kvindex_core::BatchSeq(1),
+        policy: GapPolicy::Purge,
+        at_ms: 5,
+    };
+    rig.index.apply(&gap);
+    rig.send("a", vec![KvEvent::AllBlocksCleared]);
+    assert_eq!(rig.ask("x")[0].stream.coverage, Coverage::Incomplete);
+}
+
+#[test]
+fn made_up_block_sizes_are_bounded() {
+    let mut rig = Rig::new(&["a"]);
+    let mut refused = 0;
+    for size in 1..=100 {
+        let event =
+            BlockStored { block_size: size, token_ids: vec![1; size as usize], ..stored("a", b"x", 0) };
+        refused += rig.send("a", vec![KvEvent::BlockStored(event)]).refused;
+    }
+    assert_eq!(refused, 100 - 64);
+}

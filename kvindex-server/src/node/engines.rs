@@ -121,7 +121,9 @@ impl Node {
     pub(super) fn follow(&self, definition: &WorkerDefinition) -> Result<(), IngestError> {
         self.engines.follow(definition, |stream| {
             let stamp = self.stream_stamp(stream)?;
-            Some((stamp.generation, stamp.applied?))
+            // A generation in which nothing was applied yet counts too: in an older one all would be stale.
+            let heard = stamp.applied.is_some() || stamp.generation > Generation(0);
+            heard.then(|| (stamp.generation, stamp.applied.unwrap_or_default()))
         })
     }
 }

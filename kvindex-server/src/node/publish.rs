@@ -95,14 +95,15 @@ impl Node {
             }
             known.definition.spec.profile()
         };
-        let batch = match content {
-            Content::Events(batch) => batch,
+        let mut hasher = BlockHasher::new();
+        let changes = match content {
+            Content::Events(batch) => batch.seal(&profile, &mut hasher),
             Content::Payload(payload) => {
                 let decoded = decode(&payload);
-                decoded.map_err(|error| PublishError::Undecodable(error.to_string()))?.batch
+                let decoded = decoded.map_err(|error| PublishError::Undecodable(error.to_string()))?;
+                decoded.seal(&profile, &mut hasher)
             }
         };
-        let changes = batch.seal(&profile, &mut BlockHasher::new());
         let mut index = self.index.write();
         let stamp = index.reader().stream(&stream).unwrap_or_default();
         if generation < stamp.generation {

@@ -50,8 +50,8 @@ pub enum LoadError {
 }
 
 impl Node {
-    /// Writes the snapshot: to a temporary file first, so that a crash leaves the old one. Queries go on
-    /// meanwhile; events wait while the index is copied out.
+    /// Writes the snapshot: to a temporary file first, so that a crash leaves the old one. Events wait while the
+    /// index is copied out, and so do queries that come after the first waiting event.
     ///
     /// # Errors
     /// When the file cannot be written; the old one is still there.

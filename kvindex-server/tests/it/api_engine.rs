@@ -114,3 +114,32 @@ async fn an_unreachable_engine_is_pending_and_harms_nobody() {
     assert!(matches!(state("a"), None | Some(v1::TrustState::Pending)), "{answer:?}");
     assert_eq!(trust(&mut server).await.reason, "not connected to the engine yet");
 }
+
+/// Found in review: a stream whose new generation had no batch yet was followed from generation 0 again, and
+/// everything it said was stale.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_generation_without_batches_is_not_forgotten_when_followed_anew() {
+    let mut server = Server::start().await;
+    let engine = Engine::start();
+    let definition = v1::RegisterRequest { endpoint: engine.endpoint.clone(), ..worker("a") };
+    server.register_as(definition.clone()).await;
+    let stream = kvindex_core::StreamId {
+        worker: kvindex_core::WorkerId::new("a").unwrap(),
+        dp_rank: kvindex_core::DpRank(0),
+    };
+    let generation = kvindex_core::Generation(3);
+    let restarted = kvindex_core::Command::NewGeneration { stream, generation, at_ms: 1 };
+    server.running.node().apply(&[restarted]);
+    let again = v1::RegisterRequest { gap_policy: "keep_as_suspect".into(), replace: true, ..definition };
+    assert_eq!(server.ingest.register(again).await.unwrap().into_inner().outcome, "replaced");
+    for _ in 0..200 {
+        engine.send(0, &one_block());
+        let answer = server.find(prompt(tokens(16))).await;
+        if answer.workers.first().is_some_and(|w| w.matched_blocks == 1) {
+            assert!(trust(&mut server).await.generation > 3);
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    panic!("nothing the engine said arrived: {:?}", trust(&mut server).await);
+}

@@ -3,6 +3,7 @@
 //! because a guessed identity would match the wrong prompts.
 
 use kvindex_core::ExtraKey;
+use kvindex_core::limits::MAX_BLOCKS_PER_EVENT;
 
 use super::error::DecodeError;
 use super::reader::Reader;
@@ -81,6 +82,9 @@ fn per_block<T>(
         reader.skip(field)?;
         return Ok(Understood::No);
     };
+    if count > MAX_BLOCKS_PER_EVENT {
+        return Err(DecodeError::TooManyBlocks { field, count, limit: MAX_BLOCKS_PER_EVENT });
+    }
     let mut blocks = Vec::new();
     let mut any = false;
     for done in 0..count {

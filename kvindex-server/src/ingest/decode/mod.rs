@@ -14,7 +14,7 @@ mod decode_test;
 #[cfg(test)]
 mod vectors_test;
 
-use kvindex_core::{DpRank, EventBatch, KvEvent};
+use kvindex_core::{BlockHasher, Change, DpRank, EngineProfile, EventBatch, KvEvent};
 
 pub use error::{DecodeError, SkipReason};
 use event::Decoded;
@@ -45,6 +45,19 @@ pub struct SkippedEvents {
     pub block_size: u32,
     /// A field of a wrong kind or range.
     pub malformed: u32,
+}
+
+impl DecodedBatch {
+    /// The batch hashed, with a mark for the index when an event of it could not be read: what it would have
+    /// changed is not known, and answers must say so.
+    #[must_use]
+    pub fn seal(&self, engine: &EngineProfile, hasher: &mut BlockHasher) -> Vec<Change> {
+        let mut changes = self.batch.seal(engine, hasher);
+        if self.skipped.total() > 0 {
+            changes.push(Change::Unreadable);
+        }
+        changes
+    }
 }
 
 impl SkippedEvents {

@@ -246,7 +246,7 @@ impl Stream {
         };
         turn.counters.count_decoded(&decoded);
         turn.counters.applied.add(1);
-        let changes = decoded.batch.seal(&self.source.profile, turn.hasher);
+        let changes = decoded.seal(&self.source.profile, turn.hasher);
         let blocks = blocks_of(&decoded.batch);
         turn.batcher.batch(&self.source.stream, generation, Batch { seq, changes }, blocks, turn.unix_ms);
     }
