@@ -149,15 +149,6 @@ impl Applying<'_> {
         local: &[LocalBlockHash],
         awaited: bool,
     ) -> Vec<(EngineBlockHash, Place)> {
-        let mut parent_hash = after.and_then(|at| self.index.tree.hash_at(at));
-        let hashes: Vec<SequenceHash> = local
-            .iter()
-            .map(|local| {
-                let hash = SequenceHash::chain(parent_hash, *local);
-                parent_hash = Some(hash);
-                hash
-            })
-            .collect();
         let mut placed = Vec::new();
         let mut from = 0;
         while from < engine.len() {
@@ -170,7 +161,16 @@ impl Applying<'_> {
             let unplaced = engine[from..].iter().take_while(|b| self.place(owner, **b).is_none()).count();
             let range = from..from + unplaced;
             let blocks = &engine[range.clone()];
-            after = self.hold(space, owner, after, blocks, &hashes[range]);
+            // Chained from where the block before really lies, so that a run never holds a block that does
+            // not follow the one before it, whatever hashes an engine repeats.
+            let mut before = after.and_then(|at| self.index.tree.hash_at(at));
+            let chained = local[range].iter().map(|local| {
+                let hash = SequenceHash::chain(before, *local);
+                before = Some(hash);
+                hash
+            });
+            let hashes: Vec<SequenceHash> = chained.collect();
+            after = self.hold(space, owner, after, blocks, &hashes);
             let noted = blocks.iter().filter(|_| awaited);
             placed.extend(noted.filter_map(|block| Some((*block, self.place(owner, *block)?))));
             from += unplaced;

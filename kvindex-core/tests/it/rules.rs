@@ -344,3 +344,16 @@ fn made_up_block_sizes_are_bounded() {
     }
     assert_eq!(refused, 100 - 64);
 }
+
+/// Found in review: a chain went on below a repeated engine hash with the hashes of another chain, so that a run
+/// held a block that did not follow the one before it.
+#[test]
+fn a_chain_goes_on_below_a_repeated_engine_hash_where_that_lies() {
+    let mut rig = Rig::new(&["a"]);
+    rig.store("a", "xy", 0);
+    let mut repeats = stored("a", b"xzw", 0);
+    repeats.block_hashes[1] = engine_hash("a", b"xy");
+    rig.send("a", vec![KvEvent::BlockStored(repeats)]);
+    assert_eq!((rig.hit("a", "xzw"), rig.hit("a", "xyw")), (1, 3));
+    rig.index.check_invariants().unwrap();
+}
