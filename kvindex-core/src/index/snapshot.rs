@@ -65,6 +65,7 @@ struct StreamRecord {
     applied: Option<BatchSeq>,
     applied_at_ms: u64,
     coverage: Coverage,
+    other_tiers: bool,
     owners: Vec<OwnerRecord>,
 }
 
@@ -168,7 +169,9 @@ impl Index {
         // The journal starts anew: it cannot speak of anything before the snapshot.
         let before = self.journal.forgotten_until_ms.unwrap_or(0);
         self.journal.forgotten_until_ms = Some(before.max(record.applied_at_ms));
-        self.registry.stream_mut(stream)?.stamp = StreamStamp {
+        let state = self.registry.stream_mut(stream)?;
+        state.other_tiers = record.other_tiers;
+        state.stamp = StreamStamp {
             generation: record.generation,
             applied: record.applied,
             applied_at_ms: record.applied_at_ms,
@@ -245,6 +248,7 @@ impl IndexReader<'_> {
                     applied: stream.stamp.applied,
                     applied_at_ms: stream.stamp.applied_at_ms,
                     coverage: stream.stamp.coverage,
+                    other_tiers: stream.other_tiers,
                     owners: owners.into_iter().map(|owner| record_owner(owner, &number)).collect(),
                 })
             });

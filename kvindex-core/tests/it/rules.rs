@@ -329,8 +329,13 @@ fn a_device_clear_does_not_heal_a_stream_with_other_tiers() {
         at_ms: 5,
     };
     rig.index.apply(&gap);
-    rig.send("a", vec![KvEvent::AllBlocksCleared]);
-    assert_eq!(rig.ask("x")[0].stream.coverage, Coverage::Incomplete);
+    // A restored index must judge as one that never stopped.
+    let restored = Index::restore(&rig.index.snapshot(), IndexLimits::default()).unwrap();
+    let mut restored = Rig { index: restored, now_ms: rig.now_ms };
+    for rig in [&mut rig, &mut restored] {
+        rig.send("a", vec![KvEvent::AllBlocksCleared]);
+        assert_eq!(rig.ask("x")[0].stream.coverage, Coverage::Incomplete);
+    }
 }
 
 #[test]
