@@ -51,7 +51,7 @@ pub(crate) fn matches(response: &v1::MatchResponse) -> String {
             Cell::new(share(worker.matched_tokens, response.prompt_tokens)),
             Cell::new(worker.uncached_tokens),
             Cell::new(tiers(worker)),
-            Cell::new(trust(worker.trust.as_ref(), worker.ambiguous)),
+            Cell::new(trust(worker.trust.as_ref(), &worker.doubts)),
         ]);
     }
     let mut text = format!("{}\n{summary}", lines(&rows));
@@ -84,7 +84,7 @@ pub(crate) fn explanations(response: &v1::ExplainResponse) -> String {
             Cell::new(worker.broke_at.map_or_else(|| "-".into(), |block| block.to_string())),
             Cell::new(worker.held_beyond),
             Cell::new(&worker.detail),
-            Cell::new(trust(held.trust.as_ref(), held.ambiguous)),
+            Cell::new(trust(held.trust.as_ref(), &held.doubts)),
         ]);
     }
     format!("{}\n{summary}", lines(&rows))
@@ -107,6 +107,7 @@ pub(crate) fn workers(response: &v1::ListWorkersResponse) -> String {
         ">generation",
         ">batch",
         ">blocks",
+        "hash check",
     ]);
     for worker in &response.workers {
         let known = |stream: Option<&v1::WorkerStream>| {
@@ -118,13 +119,14 @@ pub(crate) fn workers(response: &v1::ListWorkersResponse) -> String {
                 Cell::new(&worker.engine),
                 Cell::new(stream.map_or_else(|| "-".into(), |stream| stream.dp_rank.to_string())),
                 Cell::new(stream.and_then(|s| s.endpoint.as_deref()).unwrap_or("pushed")),
-                Cell::new(trust(stamp.as_ref(), false)),
+                Cell::new(trust(stamp.as_ref(), &[])),
                 Cell::new(stamp.as_ref().map_or(0, |stamp| stamp.lag_ms)),
                 Cell::new(stamp.as_ref().map_or(0, |stamp| stamp.generation)),
                 Cell::new(
                     stamp.and_then(|stamp| stamp.applied_seq).map_or_else(|| "-".into(), |s| s.to_string()),
                 ),
                 Cell::new(stream.map_or(0, |stream| stream.blocks)),
+                Cell::new(stream.map_or("-", |stream| stream.hash_check.as_str())),
             ]
         };
         if worker.streams.is_empty() {
@@ -161,7 +163,7 @@ fn tiers(worker: &v1::WorkerMatch) -> String {
     if tiers.is_empty() { "-".into() } else { tiers.join(", ") }
 }
 
-fn trust(trust: Option<&v1::Trust>, ambiguous: bool) -> String {
+fn trust(trust: Option<&v1::Trust>, doubts: &[String]) -> String {
     let state = trust.map_or(TrustState::Unspecified, v1::Trust::state);
     let word = match state {
         TrustState::Live => "live",
@@ -174,8 +176,8 @@ fn trust(trust: Option<&v1::Trust>, ambiguous: bool) -> String {
     if let Some(reason) = trust.map(|trust| trust.reason.as_str()).filter(|reason| !reason.is_empty()) {
         text += &format!(": {reason}");
     }
-    if ambiguous {
-        text += " (ambiguous: events hide salt or images)";
+    if !doubts.is_empty() {
+        text += &format!(" (in doubt: {})", doubts.join(", "));
     }
     text
 }

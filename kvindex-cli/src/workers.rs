@@ -6,6 +6,8 @@ use std::process::ExitCode;
 
 use crate::args::{Output, ServerArgs};
 use crate::connect::with_client;
+use crate::engine_args::EngineArgs;
+use crate::hash_args::HashArgs;
 use crate::prompt::parse_label;
 use crate::{failure, output, tables};
 
@@ -60,10 +62,11 @@ pub(crate) struct RegisterArgs {
     /// What an unfillable gap does: purge or keep_as_suspect [default: the node's setting]
     #[arg(long, value_name = "POLICY")]
     gap_policy: Option<String>,
-    /// ZeroMQ PUB endpoint of rank 0, tcp://host:port; without it, events come by the Publish call
+    /// ZeroMQ PUB endpoint of rank 0, tcp://host:port, or tcp://*:port for an engine that connects to kvindex;
+    /// without it, events come by the Publish call
     #[arg(long)]
     endpoint: Option<String>,
-    /// ZeroMQ ROUTER endpoint of rank 0 for lost batches
+    /// The engine's ZeroMQ ROUTER endpoint of rank 0 for lost batches
     #[arg(long, value_name = "ENDPOINT", requires = "endpoint")]
     replay_endpoint: Option<String>,
     /// Topic to subscribe with [default: every topic]
@@ -76,6 +79,10 @@ pub(crate) struct RegisterArgs {
     /// Allow a definition that differs from the registered one
     #[arg(long)]
     replace: bool,
+    #[command(flatten)]
+    engine_facts: EngineArgs,
+    #[command(flatten)]
+    hashes: HashArgs,
     #[command(flatten)]
     server: ServerArgs,
 }
@@ -102,7 +109,7 @@ pub(crate) fn list(args: WorkersArgs, format: Output) -> anyhow::Result<ExitCode
 }
 
 pub(crate) fn register(args: RegisterArgs, format: Output) -> anyhow::Result<ExitCode> {
-    let request = v1::RegisterRequest {
+    let mut request = v1::RegisterRequest {
         worker_id: args.worker_id.clone(),
         model: args.model,
         tenant: args.tenant.unwrap_or_default(),
@@ -120,8 +127,10 @@ pub(crate) fn register(args: RegisterArgs, format: Output) -> anyhow::Result<Exi
         topic: args.topic.unwrap_or_default(),
         data_parallel_size: args.data_parallel_size.unwrap_or(0),
         replace: args.replace,
+        hash_profile: args.hashes.profile(),
         ..v1::RegisterRequest::default()
     };
+    args.engine_facts.fill(&mut request);
     let response = with_client(&args.server, async |client| {
         client.register(request).await.map_err(|error| failure::of_call(&args.server.server, error))
     })?;

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
+use crate::engine::GroupKind;
 use crate::hash::{EngineBlockHash, LocalBlockHash};
 use crate::ids::{BatchSeq, Generation, Group, StreamId, Tier, WorkerId};
 use crate::worker::{HashScheme, WorkerSpec};
@@ -104,26 +105,35 @@ pub enum Change {
     },
 }
 
-/// A stored run: one parent reference and two columns, 16 bytes a block.
+/// A stored run: one parent reference and two columns, 16 bytes a block. It may be empty: then it says
+/// that a group exists, and of which kind it is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StoredRun {
     /// LoRA adapter.
     pub lora: Option<Arc<str>>,
-    /// Tokens a block.
+    /// Tokens that one local hash covers: the block size, or in a hybrid model the unit of all groups' sizes. 0
+    /// in placeholder events, which tell no size.
     pub block_size: u32,
+    /// Units a block, usually 1.
+    pub stride: u32,
     /// What identifies a block here.
     pub scheme: HashScheme,
     /// Where the copies lie.
     pub tier: Tier,
     /// Which group.
     pub group: Group,
+    /// What the group needs of a prefix, where the engine says it.
+    pub kind: Option<GroupKind>,
+    /// Tokens that the group's sliding window reaches back.
+    pub sliding_window: Option<u32>,
     /// The block before the first; `None` at the start of a prompt.
     pub parent: Option<EngineBlockHash>,
     /// Engine block hashes.
     #[serde(with = "crate::columns")]
     pub engine_hashes: Vec<EngineBlockHash>,
-    /// Local block hashes, as many; or none when the event did not say which tokens are whose: such blocks
-    /// are known by their engine hash only.
+    /// Local hashes of all the units that the event's tokens cover. `stride` a block where every block is
+    /// named; more where a hybrid model's group announced only some of the blocks, without saying which; none
+    /// when the event did not say which tokens are whose.
     #[serde(with = "crate::columns")]
     pub local_hashes: Vec<LocalBlockHash>,
 }

@@ -1,10 +1,10 @@
 //! KV events as engines announce them, after decoding and before hashing: still with token ids, which
 //! [`EventBatch::seal`] turns into hashes and drops.
 
-use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 use crate::command::{Change, StoredRun};
+use crate::engine::{ClearPolicy, EngineProfile, GroupKind, gcd};
 use crate::hash::{BlockHasher, EngineBlockHash, ExtraKey, LocalBlockHash};
 use crate::ids::{DpRank, Group, Tier};
 use crate::worker::HashScheme;
@@ -59,6 +59,10 @@ pub struct BlockStored {
     pub lookahead: Vec<Vec<u32>>,
     /// KV-cache group of a hybrid model.
     pub group: Group,
+    /// What the group needs of a prefix (vLLM 0.22 and later).
+    pub kind: Option<GroupKind>,
+    /// Tokens that the group's sliding window reaches back.
+    pub sliding_window: Option<u32>,
 }
 
 /// Blocks that left a cache: one physical copy each.
@@ -72,60 +76,57 @@ pub struct BlockRemoved {
     pub group: Group,
 }
 
-/// Which engine speaks on a stream: decides what its events mean where the wire does not say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum EngineKind {
-    /// vLLM and its derivatives.
-    #[default]
-    Vllm,
-    /// SGLang.
-    Sglang,
-}
-
 impl EventBatch {
     /// Hashes the tokens of every stored block and drops them: what comes out is all that the index, a log
     /// or a peer ever sees.
+    ///
+    /// Groups of a hybrid model may have blocks of different sizes; all are hashed in units of the greatest
+    /// common divisor of the sizes in the batch, as vLLM itself does, so that they share one chain.
     #[must_use]
     pub fn seal(&self, engine: &EngineProfile, hasher: &mut BlockHasher) -> Vec<Change> {
-        self.events.iter().map(|event| event.seal(engine, hasher)).collect()
+        let sizes = self.events.iter().filter_map(|event| match event {
+            KvEvent::BlockStored(stored) => Some(stored.block_size),
+            KvEvent::BlockRemoved(_) | KvEvent::AllBlocksCleared => None,
+        });
+        let unit = sizes.fold(engine.hash_unit.unwrap_or(0), gcd);
+        self.events.iter().map(|event| event.seal(engine, unit, hasher)).collect()
     }
 }
 
-/// What is known of an engine beyond the wire.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct EngineProfile {
-    /// Which engine.
-    pub kind: EngineKind,
-    /// Release as (major, minor, patch), when the registration names it.
-    pub version: Option<(u32, u32, u32)>,
-}
-
 impl KvEvent {
-    fn seal(&self, engine: &EngineProfile, hasher: &mut BlockHasher) -> Change {
+    fn seal(&self, engine: &EngineProfile, unit: u32, hasher: &mut BlockHasher) -> Change {
         match self {
-            Self::BlockStored(stored) => Change::Stored(stored.seal(engine, hasher)),
+            Self::BlockStored(stored) => Change::Stored(stored.seal(engine, unit, hasher)),
             Self::BlockRemoved(removed) => Change::Removed {
                 tier: removed.tier.clone(),
                 group: removed.group,
                 hashes: removed.block_hashes.clone(),
             },
-            Self::AllBlocksCleared => Change::Cleared { tier: Some(Tier::Device) },
+            Self::AllBlocksCleared => Change::Cleared {
+                tier: match engine.cleared {
+                    ClearPolicy::Device => Some(Tier::Device),
+                    ClearPolicy::AllTiers => None,
+                },
+            },
         }
     }
 }
 
 impl BlockStored {
-    fn seal(&self, engine: &EngineProfile, hasher: &mut BlockHasher) -> StoredRun {
+    fn seal(&self, engine: &EngineProfile, unit: u32, hasher: &mut BlockHasher) -> StoredRun {
+        let stride = self.block_size.checked_div(unit).unwrap_or(1).max(1);
         StoredRun {
             lora: self.lora().map(Arc::from),
-            block_size: self.block_size,
+            block_size: self.block_size / stride,
+            stride,
             scheme: HashScheme::of_event(engine, self),
             tier: self.tier.clone(),
             group: self.group,
+            kind: self.kind,
+            sliding_window: self.sliding_window,
             parent: self.parent,
             engine_hashes: self.block_hashes.clone(),
-            local_hashes: self.local_hashes(hasher),
+            local_hashes: self.local_hashes(stride as usize, hasher),
         }
     }
 
@@ -134,28 +135,42 @@ impl BlockStored {
         self.lora_name.clone().or_else(|| self.lora_id.map(|id| format!("lora_id:{id}")))
     }
 
-    /// Local hashes of all blocks, or none when the event does not say which tokens are whose.
-    fn local_hashes(&self, hasher: &mut BlockHasher) -> Vec<LocalBlockHash> {
-        let (size, blocks) = (self.block_size as usize, self.block_hashes.len());
-        if size == 0 || self.token_ids.len() != size * blocks {
+    /// Local hashes of all the units that the tokens cover, `stride` a block; none when the event does not
+    /// say which tokens are whose, or which block the extra keys belong to.
+    fn local_hashes(&self, stride: usize, hasher: &mut BlockHasher) -> Vec<LocalBlockHash> {
+        let (size, hashes) = (self.block_size as usize, self.block_hashes.len());
+        let whole = size > 0 && self.token_ids.len().is_multiple_of(size);
+        if hashes == 0 || !whole || self.token_ids.len() / size < hashes {
             return Vec::new();
         }
-        if self.extra_keys.is_empty() && self.lookahead.is_empty() && self.cache_salt.is_none() {
-            return self.token_ids.chunks_exact(size).map(|t| hasher.local(t, &[])).collect();
+        let aligned = stride == 1 && self.token_ids.len() == size * hashes;
+        let plain = self.lookahead.is_empty() && self.cache_salt.is_none();
+        if plain && (self.extra_keys.is_empty() || !aligned) {
+            if (0..self.extra_keys.len()).any(|i| !self.extra_keys_of(i).is_empty()) {
+                return Vec::new();
+            }
+            return self.token_ids.chunks_exact(size / stride).map(|t| hasher.local(t, &[])).collect();
+        }
+        if !aligned {
+            return Vec::new();
         }
         let chunks = self.token_ids.chunks_exact(size).enumerate();
         chunks.map(|(i, tokens)| hasher.local(tokens, &self.identity_of(i))).collect()
     }
 
-    /// What besides its tokens makes block `i` itself: its extra keys without the adapter's name (that is
-    /// the namespace's), the chain's salt on a first block, the lookahead.
-    fn identity_of(&self, i: usize) -> Vec<ExtraKey> {
-        let mut keys = self.extra_keys.get(i).cloned().unwrap_or_default();
-        if let (Some(lora), Some(ExtraKey::Text(first))) = (&self.lora_name, keys.first())
-            && lora == first
-        {
-            keys.remove(0);
+    /// Extra keys of block `i` without the adapter's name, which is the namespace's.
+    fn extra_keys_of(&self, i: usize) -> &[ExtraKey] {
+        let keys = self.extra_keys.get(i).map_or(&[][..], Vec::as_slice);
+        match (&self.lora_name, keys) {
+            (Some(lora), [ExtraKey::Text(first), rest @ ..]) if lora == first => rest,
+            _ => keys,
         }
+    }
+
+    /// What besides its tokens makes block `i` itself: its extra keys, the chain's salt on a first block, the
+    /// lookahead.
+    fn identity_of(&self, i: usize) -> Vec<ExtraKey> {
+        let mut keys = self.extra_keys_of(i).to_vec();
         if let (0, None, Some(salt)) = (i, self.parent, &self.cache_salt) {
             keys.push(ExtraKey::Text(salt.clone()));
         }

@@ -41,16 +41,19 @@
 
 mod columns;
 mod command;
+mod engine;
 mod event;
 mod hash;
 mod ids;
 mod index;
 pub mod limits;
+pub mod mirror;
 mod query;
 mod worker;
 
 pub use command::{Batch, Change, Command, GapPolicy, StoredRun, StreamEvents};
-pub use event::{BlockRemoved, BlockStored, EngineKind, EngineProfile, EventBatch, KvEvent};
+pub use engine::{ClearPolicy, EngineKind, EngineProfile, GroupKind, GroupSpec, HiddenIdentity};
+pub use event::{BlockRemoved, BlockStored, EventBatch, KvEvent};
 pub use hash::{
     BlockHasher, EngineBlockHash, ExtraKey, HASH_SEED, LocalBlockHash, SequenceHash, local_hash_of_le_bytes,
 };
@@ -60,7 +63,8 @@ pub use index::{
 };
 pub use limits::IndexLimits;
 pub use query::{
-    Explanation, Filter, Matches, Prompt, PromptItem, Query, QueryError, Reason, Scratch, TierMatch, Tokens,
-    WorkerExplanation, WorkerMatch, explain, explain_hashed, find_hashed, find_matches, hash_prompt,
+    Doubt, Doubts, Explanation, Filter, Matches, Prompt, PromptItem, Query, QueryError, Reason, Scratch,
+    TierMatch, Tokens, WorkerExplanation, WorkerMatch, explain, explain_hashed, find_hashed, find_matches,
+    hash_prompt,
 };
 pub use worker::{CopyPolicy, DEFAULT_TENANT, HashScheme, ItemForm, Namespace, PodRef, WorkerSpec};

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::event::{BlockStored, EngineKind, EngineProfile};
+use crate::engine::{ClearPolicy, EngineKind, EngineProfile, GroupSpec, HiddenIdentity, gcd};
+use crate::event::BlockStored;
 use crate::ids::{NameError, WorkerId, check_name};
 
 /// Tenant of workers and queries that name none.
@@ -37,6 +38,19 @@ pub struct WorkerSpec {
     pub labels: BTreeMap<String, String>,
     /// How repeated stores of one block count.
     pub copies: CopyPolicy,
+    /// KV-cache groups of a hybrid model, for engines that do not announce what kind their groups are (vLLM
+    /// 0.20 and 0.21); empty: learned from the events.
+    #[serde(default)]
+    pub groups: Vec<GroupSpec>,
+    /// What AllBlocksCleared clears.
+    #[serde(default)]
+    pub cleared: ClearPolicy,
+    /// Whether requests may carry what the events do not show.
+    #[serde(default)]
+    pub hidden_identity: HiddenIdentity,
+    /// Blocks that an offload tier moves and uses only together; `None`: learned from the events.
+    #[serde(default)]
+    pub offload_chunk: Option<u32>,
 }
 
 /// A Kubernetes pod.
@@ -78,6 +92,10 @@ impl WorkerSpec {
             pd_group: None,
             labels: BTreeMap::new(),
             copies: CopyPolicy::default(),
+            groups: Vec::new(),
+            cleared: ClearPolicy::default(),
+            hidden_identity: HiddenIdentity::default(),
+            offload_chunk: None,
         }
     }
 
@@ -112,7 +130,28 @@ impl WorkerSpec {
     /// What decoding and hashing need to know of the engine.
     #[must_use]
     pub fn profile(&self) -> EngineProfile {
-        EngineProfile { kind: self.engine, version: self.engine_version.as_deref().and_then(parse_version) }
+        EngineProfile {
+            kind: self.engine,
+            version: self.version(),
+            cleared: self.cleared,
+            hash_unit: (!self.groups.is_empty())
+                .then(|| self.groups.iter().fold(0, |unit, group| gcd(unit, group.block_size))),
+        }
+    }
+
+    /// Whether requests to such an engine can carry something that its events never show: SGLang's `extra_key`;
+    /// with an adapter, the path that its name stands for (in vLLM's hashes since 0.31).
+    pub(crate) fn hides_identity(&self, adapter: bool) -> bool {
+        match self.engine {
+            EngineKind::Sglang => true,
+            EngineKind::Vllm => adapter && self.version().is_none_or(|version| version >= (0, 31, 0)),
+        }
+    }
+
+    /// The engine's release as (major, minor, patch), when it is known and starts with two numbers.
+    #[must_use]
+    pub fn version(&self) -> Option<(u32, u32, u32)> {
+        self.engine_version.as_deref().and_then(parse_version)
     }
 }
 
@@ -170,7 +209,7 @@ impl HashScheme {
                 salt: engine.version.is_none_or(|v| v >= (0, 5, 18)),
                 items: ItemForm::Hidden,
                 lookahead,
-                content_only: engine.version.is_some_and(|v| v < (0, 5, 6)),
+                content_only: engine.hashes_content(),
             },
         }
     }

@@ -1,18 +1,32 @@
-//! ZeroMQ endpoints as operators write them, and vLLM's rule for data-parallel ranks.
+//! ZeroMQ endpoints as operators write them: who connects to whom, and the engines' rule for data-parallel
+//! ranks.
+//!
+//! An engine's publisher binds an endpoint that contains `*` or `::` and *connects* to any other TCP address, so
+//! one side of a stream must do what the other does not. kvindex mirrors that rule: an endpoint with a host is
+//! the engine's, and kvindex connects to it; one without a host of its own (`*`, `0.0.0.0`, `[::]`) is kvindex's,
+//! and the engine connects to it. `bind+tcp://` says the same for one address of this machine.
+//!
+//! The engines' replay socket does not follow their rule: it always binds. So kvindex always connects to it.
 
 use std::fmt;
+use std::net::IpAddr;
 
-/// A checked endpoint to connect to.
+/// What marks an address of this machine that kvindex is to bind.
+const BIND: &str = "bind+";
+
+/// A checked endpoint of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Endpoint {
-    /// `tcp://host:port`; the host may be a name, an IPv4 or a bracketed IPv6 address.
+    /// `tcp://host:port`, to connect to; the host may be a name, an IPv4 or a bracketed IPv6 address.
     Tcp { host: String, port: u16 },
-    /// `ipc://path`.
+    /// `ipc://path`, to connect to: engines always bind these.
     Local(String),
+    /// To bind, for an engine that connects to it; `*`, or an IP address of this machine, IPv6 in brackets.
+    Bind { host: String, port: u16 },
 }
 
 impl Endpoint {
-    /// Reads an endpoint; the error says what is wrong with it.
+    /// Reads the endpoint of a publisher; the error says what is wrong with it.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         if let Some(rest) = text.strip_prefix("ipc://") {
             return if rest.is_empty() {
@@ -21,45 +35,107 @@ impl Endpoint {
                 Ok(Self::Local(text.into()))
             };
         }
-        let Some((host, port)) = text.strip_prefix("tcp://").and_then(|rest| rest.rsplit_once(':')) else {
-            return Err(format!("{text:?} must look like tcp://host:port or ipc://path"));
+        let (address, asked_to_bind) = match text.strip_prefix(BIND) {
+            Some(address) => (address, true),
+            None => (text, false),
+        };
+        let Some((host, port)) = address.strip_prefix("tcp://").and_then(|rest| rest.rsplit_once(':')) else {
+            return Err(format!(
+                "{text:?} must look like tcp://host:port, bind+tcp://address:port or ipc://path"
+            ));
         };
         let port = match port.parse::<u16>() {
             Ok(port) if port > 0 => port,
             _ => return Err(format!("{text:?}: the port must be a number from 1 to 65535")),
         };
-        if matches!(host, "" | "*" | "0.0.0.0" | "[::]") {
-            return Err(format!("{text:?}: name the engine's host, kvindex connects to it"));
+        check_host(text, host)?;
+        let host = host.to_owned();
+        match (is_unspecified(&host), asked_to_bind) {
+            (true, _) => Ok(Self::Bind { host, port }),
+            (false, false) => Ok(Self::Tcp { host, port }),
+            (false, true) if address_of(&host).is_some() => Ok(Self::Bind { host, port }),
+            (false, true) => Err(format!(
+                "{text:?}: {host:?} is no address to bind; name an IP address of this machine, or *"
+            )),
         }
-        if host.contains(':') && !(host.starts_with('[') && host.ends_with(']')) {
-            return Err(format!("{text:?}: put an IPv6 address in brackets"));
+    }
+
+    /// Reads the endpoint of a replay socket, which engines always bind.
+    pub(crate) fn parse_replay(text: &str) -> Result<Self, String> {
+        match Self::parse(text)? {
+            Self::Bind { .. } => Err(format!(
+                "{text:?}: an engine always binds its replay socket, also where it connects to publish; name the \
+                 engine's host"
+            )),
+            endpoint => Ok(endpoint),
         }
-        if host.chars().any(|c| c.is_whitespace() || c.is_control() || c == '/') {
-            return Err(format!("{text:?}: {host:?} is not a host"));
+    }
+
+    /// The address as ZeroMQ reads it.
+    pub(crate) fn address(&self) -> String {
+        match self {
+            Self::Tcp { host, port } | Self::Bind { host, port } => format!("tcp://{host}:{port}"),
+            Self::Local(text) => text.clone(),
         }
-        Ok(Self::Tcp { host: host.into(), port })
+    }
+
+    /// Equal for two endpoints that are one place: host names know no case, paths do.
+    pub(crate) fn place(&self) -> String {
+        match self {
+            Self::Tcp { .. } | Self::Bind { .. } => self.to_string().to_ascii_lowercase(),
+            Self::Local(text) => text.clone(),
+        }
+    }
+
+    /// Whether kvindex binds it.
+    pub(crate) fn binds(&self) -> bool {
+        matches!(self, Self::Bind { .. })
     }
 }
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp { host, port } => write!(f, "tcp://{host}:{port}"),
-            Self::Local(text) => f.write_str(text),
-        }
+        let marked = matches!(self, Self::Bind { host, .. } if !is_unspecified(host));
+        write!(f, "{}{}", if marked { BIND } else { "" }, self.address())
     }
 }
 
-/// Endpoints of ranks 0 to `ranks` - 1, given rank 0's: TCP counts ports up, as vLLM does it.
-pub(crate) fn spread(base: &Endpoint, ranks: u32) -> Result<Vec<String>, String> {
+fn check_host(text: &str, host: &str) -> Result<(), String> {
+    if host.is_empty() {
+        return Err(format!("{text:?} names no host; write * to let the engine connect to kvindex"));
+    }
+    if host.contains(':') && !(host.starts_with('[') && host.ends_with(']')) {
+        return Err(format!("{text:?}: put an IPv6 address in brackets"));
+    }
+    // A star inside a name would be taken for one, and looked up for ever.
+    if host != "*" && host.chars().any(|c| c.is_whitespace() || c.is_control() || matches!(c, '/' | '*')) {
+        return Err(format!("{text:?}: {host:?} is not a host"));
+    }
+    Ok(())
+}
+
+fn address_of(host: &str) -> Option<IpAddr> {
+    let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+    bare.parse().ok()
+}
+
+fn is_unspecified(host: &str) -> bool {
+    host == "*" || address_of(host).is_some_and(|address| address.is_unspecified())
+}
+
+/// Endpoints of ranks 0 to `ranks` - 1, given rank 0's: TCP counts ports up, as vLLM and SGLang do.
+pub(crate) fn spread(base: &Endpoint, ranks: u32) -> Result<Vec<Endpoint>, String> {
+    let port_of = |port: u16, rank: u32| {
+        let number = u32::from(port) + rank;
+        u16::try_from(number)
+            .map_err(|_| format!("{base}: rank {rank} would need port {number}, the limit is 65535"))
+    };
     let one = |rank: u32| match base {
-        Endpoint::Tcp { host, port } => {
-            let number = u32::from(*port) + rank;
-            let port = u16::try_from(number)
-                .map_err(|_| format!("{base}: rank {rank} would need port {number}, the limit is 65535"))?;
-            Ok(Endpoint::Tcp { host: host.clone(), port }.to_string())
+        Endpoint::Tcp { host, port } => Ok(Endpoint::Tcp { host: host.clone(), port: port_of(*port, rank)? }),
+        Endpoint::Bind { host, port } => {
+            Ok(Endpoint::Bind { host: host.clone(), port: port_of(*port, rank)? })
         }
-        Endpoint::Local(text) if ranks == 1 => Ok(text.clone()),
+        Endpoint::Local(_) if ranks == 1 => Ok(base.clone()),
         Endpoint::Local(_) => {
             Err(format!("{base}: an ipc endpoint cannot serve {ranks} ranks; list streams"))
         }
@@ -68,41 +144,5 @@ pub(crate) fn spread(base: &Endpoint, ranks: u32) -> Result<Vec<String>, String>
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[test]
-    fn endpoints_are_read_and_printed() {
-        for text in ["tcp://10.0.0.7:5557", "tcp://engine-0.svc:1", "tcp://[fd00::1]:5557", "ipc:///tmp/kv"] {
-            assert_eq!(Endpoint::parse(text).unwrap().to_string(), text);
-        }
-    }
-
-    #[test]
-    fn bad_endpoints_say_why() {
-        for (text, why) in [
-            ("", "must look like"),
-            ("10.0.0.7:5557", "must look like"),
-            ("http://a:1", "must look like"),
-            ("tcp://a", "must look like"),
-            ("tcp://a:0", "1 to 65535"),
-            ("tcp://a:65536", "1 to 65535"),
-            ("tcp://*:5557", "name the engine's host"),
-            ("tcp://fd00::1:5557", "brackets"),
-            ("ipc://", "no path"),
-            ("inproc://kv", "must look like"),
-        ] {
-            let error = Endpoint::parse(text).unwrap_err();
-            assert!(error.contains(why), "{text}: {error}");
-        }
-    }
-
-    #[test]
-    fn ranks_count_ports_up() {
-        let base = Endpoint::parse("tcp://h:65534").unwrap();
-        assert_eq!(spread(&base, 2).unwrap(), ["tcp://h:65534", "tcp://h:65535"]);
-        assert!(spread(&base, 3).unwrap_err().contains("65536"));
-        assert!(spread(&Endpoint::parse("ipc:///kv").unwrap(), 2).is_err());
-    }
-}
+#[path = "endpoints_test.rs"]
+mod tests;

@@ -5,12 +5,17 @@ mod api;
 mod app;
 pub mod config;
 mod endpoints;
+mod hash_profile;
 pub mod ingest;
+mod kv_groups;
 pub mod metrics;
 mod metrics_ingest;
 pub mod node;
+mod sources;
 pub mod trust;
 mod workers;
 
 pub use app::{App, AppError, Running, StartError, StopError};
+pub use hash_profile::RawHashProfile;
+pub use kv_groups::RawGroup;
 pub use workers::{FieldError, RawStream, RawWorker, StreamSource, WorkerDefinition};

@@ -12,7 +12,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use crate::ingest::IngestCounters;
+use crate::ingest::{HashCheck, IngestCounters};
 use crate::metrics_ingest;
 use crate::trust::{Trust, TrustState};
 
@@ -54,6 +54,7 @@ pub(crate) struct StreamGauges {
     pub(crate) worker: String,
     pub(crate) dp_rank: u32,
     pub(crate) trust: Trust,
+    pub(crate) hash_check: HashCheck,
 }
 
 type HistogramFamily = Family<MethodLabels, Histogram, fn() -> Histogram>;
@@ -195,7 +196,10 @@ impl Metrics {
         let mut out = String::new();
         let written = text::encode_registry(&mut out, &inner.registry.lock())
             .and_then(|()| match ingest {
-                Some(counters) => text::encode_registry(&mut out, &metrics_ingest::registry(counters)),
+                Some(counters) => {
+                    let checks = streams.iter().map(|stream| stream.hash_check);
+                    text::encode_registry(&mut out, &metrics_ingest::registry(counters, checks))
+                }
                 None => Ok(()),
             })
             .and_then(|()| text::encode_eof(&mut out));

@@ -4,17 +4,23 @@
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use crate::ingest::IngestCounters;
+use crate::ingest::{HashCheck, IngestCounters};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReasonLabels {
     reason: &'static str,
 }
 
-/// All ingest metrics as they are now.
-pub(crate) fn registry(counters: &IngestCounters) -> Registry {
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabels {
+    state: &'static str,
+}
+
+/// All ingest metrics as they are now; `checks` has the hash check of each stream.
+pub(crate) fn registry(counters: &IngestCounters, checks: impl Iterator<Item = HashCheck>) -> Registry {
     let mut registry = Registry::with_prefix("kvindex_ingest");
     let rows = [
         ("batches_received", "Batches received live", &counters.received),
@@ -33,6 +39,16 @@ pub(crate) fn registry(counters: &IngestCounters) -> Registry {
         ("generations", "Times an engine was found to have started again", &counters.new_generations),
         ("bad_frames", "Messages of a wrong shape", &counters.bad_frames),
         ("socket_errors", "Socket errors", &counters.socket_errors),
+        (
+            "extra_publishers",
+            "Times a further publisher came to an endpoint that kvindex binds for one engine",
+            &counters.extra_publishers,
+        ),
+        (
+            "batches_of_another_rank",
+            "Batches that name another data-parallel rank than their stream has",
+            &counters.another_rank,
+        ),
         ("events_unknown", "Events with an unknown tag, passed over", &counters.unknown_events),
         (
             "events_without_tokens",
@@ -49,9 +65,25 @@ pub(crate) fn registry(counters: &IngestCounters) -> Registry {
         ("malformed", counters.skipped_malformed.get()),
     ];
     registry.register("events_skipped", "Events left out, by reason", by_reason(skipped));
+    registry.register(
+        "hash_checks",
+        "Streams by whether their engine hashes as its hash profile says; unchecked without a profile",
+        by_state(checks),
+    );
     let errors = by_reason(counters.decode_errors());
     registry.register("decode_errors", "Payloads that could not be decoded, by reason", errors);
     registry
+}
+
+fn by_state(checks: impl Iterator<Item = HashCheck>) -> Family<StateLabels, Gauge> {
+    let family = Family::<StateLabels, Gauge>::default();
+    for state in HashCheck::ALL {
+        family.get_or_create(&StateLabels { state: state.name() }).set(0);
+    }
+    for state in checks {
+        family.get_or_create(&StateLabels { state: state.name() }).inc();
+    }
+    family
 }
 
 fn fixed(value: u64) -> Counter {

@@ -3,6 +3,8 @@
 
 use kvindex_core::{BatchSeq, Coverage, Generation, StreamStamp};
 
+use crate::ingest::HashCheck;
+
 /// Verdict of a trust stamp.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TrustState {
@@ -43,7 +45,7 @@ pub struct Trust {
     pub applied: Option<BatchSeq>,
     /// Age in milliseconds of the oldest batch known to exist and not yet applied.
     pub lag_ms: u64,
-    /// Why the state is not live; empty when it is.
+    /// Why the state is not live, or what is odd although it is; empty when all is well.
     pub reason: &'static str,
 }
 
@@ -58,11 +60,28 @@ pub struct Link {
     pub behind: bool,
     /// Age in milliseconds of the oldest of them; 0 when there are none.
     pub lag_ms: u64,
+    /// kvindex binds the stream's endpoint and waits there for the engine.
+    pub binds: bool,
+    /// Several engines publish into this one stream, so it says now what one holds, now another.
+    pub crowded: bool,
+    /// The engine's batches name another data-parallel rank than the stream's.
+    pub another_rank: bool,
+    /// Whether the engine hashes as its hash profile says.
+    pub hash_check: HashCheck,
 }
 
 impl Link {
     /// Of a stream whose events are pushed: each call is answered after it was applied.
-    pub const PUSHED: Self = Self { connected: true, heard: true, behind: false, lag_ms: 0 };
+    pub const PUSHED: Self = Self {
+        connected: true,
+        heard: true,
+        behind: false,
+        lag_ms: 0,
+        binds: false,
+        crowded: false,
+        another_rank: false,
+        hash_check: HashCheck::Unchecked,
+    };
 }
 
 impl Trust {
@@ -78,6 +97,9 @@ impl Trust {
 fn verdict(stamp: &StreamStamp, link: Link) -> (TrustState, &'static str) {
     if stamp.applied.is_none() {
         let reason = match (link.connected, link.behind) {
+            (false, _) if link.binds => {
+                "the engine has not connected to the endpoint that kvindex binds for it"
+            }
             (false, _) => "not connected to the engine yet",
             (true, true) => "the engine's first batches are being fetched",
             (true, false) => "connected, but the engine has announced nothing yet",
@@ -90,6 +112,9 @@ fn verdict(stamp: &StreamStamp, link: Link) -> (TrustState, &'static str) {
     if !link.connected {
         return (TrustState::Suspect, "the engine is disconnected");
     }
+    if link.crowded {
+        return (TrustState::Suspect, "several engines connect to this stream's endpoint");
+    }
     if !link.heard {
         // Restored from a snapshot: the engine may have started again since.
         return (TrustState::Suspect, "nothing was heard of the engine since this node started");
@@ -97,8 +122,23 @@ fn verdict(stamp: &StreamStamp, link: Link) -> (TrustState, &'static str) {
     if link.behind {
         return (TrustState::Rebuilding, "batches are outstanding");
     }
+    let hashes_differ = link.hash_check == HashCheck::Differs;
     match stamp.coverage {
+        // The answer is right for whoever publishes there; whether that is the rank asked for is not known.
+        Coverage::Complete if link.another_rank => {
+            (TrustState::Live, "the engine's batches name another data-parallel rank: is the port right?")
+        }
+        // Answers by tokens are right; those by hashes that a caller computed by the profile are always empty.
+        Coverage::Complete if hashes_differ => (
+            TrustState::Live,
+            "the engine hashes blocks otherwise than its hash_profile says: hashes computed by it find nothing",
+        ),
         Coverage::Complete => (TrustState::Live, ""),
+        Coverage::Incomplete if hashes_differ => (
+            TrustState::Rebuilding,
+            "earlier batches are unknown, so blocks may be missing; and the engine hashes blocks otherwise than \
+             its hash_profile says: hashes computed by it find nothing",
+        ),
         Coverage::Incomplete | Coverage::Suspect => {
             (TrustState::Rebuilding, "earlier batches are unknown, so blocks may be missing")
         }
@@ -111,7 +151,7 @@ mod tests {
 
     fn judge(applied: Option<u64>, coverage: Coverage, connected: bool, behind: bool) -> TrustState {
         let stamp = StreamStamp { applied: applied.map(BatchSeq), coverage, ..StreamStamp::default() };
-        Trust::judge(&stamp, Link { connected, heard: true, behind, lag_ms: 0 }).state
+        Trust::judge(&stamp, Link { connected, behind, ..Link::PUSHED }).state
     }
 
     #[test]
@@ -137,6 +177,29 @@ mod tests {
         let restored = StreamStamp { applied: Some(BatchSeq(3)), ..StreamStamp::default() };
         let link = Link { connected: true, ..Link::default() };
         assert_eq!(Trust::judge(&restored, link).state, TrustState::Suspect);
+    }
+
+    #[test]
+    fn a_mistake_in_the_wiring_is_told() {
+        let live = StreamStamp { applied: Some(BatchSeq(0)), ..StreamStamp::default() };
+        let crowded = Trust::judge(&live, Link { crowded: true, ..Link::PUSHED });
+        assert_eq!(crowded.state, TrustState::Suspect);
+        let other = Trust::judge(&live, Link { another_rank: true, ..Link::PUSHED });
+        assert_eq!((other.state, other.reason.contains("rank")), (TrustState::Live, true));
+    }
+
+    #[test]
+    fn hashes_that_differ_from_the_profile_are_told_whatever_the_coverage() {
+        let link = Link { hash_check: HashCheck::Differs, ..Link::PUSHED };
+        for (coverage, state) in
+            [(Coverage::Complete, TrustState::Live), (Coverage::Incomplete, TrustState::Rebuilding)]
+        {
+            let stamp = StreamStamp { applied: Some(BatchSeq(0)), coverage, ..StreamStamp::default() };
+            let told = Trust::judge(&stamp, link);
+            assert_eq!((told.state, told.reason.contains("hash_profile")), (state, true));
+            let matching = Link { hash_check: HashCheck::Matches, ..Link::PUSHED };
+            assert!(!Trust::judge(&stamp, matching).reason.contains("hash_profile"));
+        }
     }
 
     #[test]

@@ -4,10 +4,14 @@
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
-use kvindex_core::limits::MAX_DP_RANKS;
-use kvindex_core::{CopyPolicy, DEFAULT_TENANT, DpRank, EngineKind, GapPolicy, PodRef, WorkerId, WorkerSpec};
+use kvindex_core::{
+    ClearPolicy, CopyPolicy, DEFAULT_TENANT, DpRank, EngineKind, GapPolicy, HiddenIdentity, PodRef, WorkerId,
+    WorkerSpec,
+};
 
-use crate::endpoints::{self, Endpoint};
+use crate::hash_profile::RawHashProfile;
+use crate::kv_groups::{self, RawGroup};
+use crate::sources;
 
 /// What is wrong with one field of a definition.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -49,6 +53,11 @@ pub struct RawWorker {
     pub replay_endpoint: String,
     pub topic: String,
     pub data_parallel_size: u32,
+    pub groups: Vec<RawGroup>,
+    pub cleared: String,
+    pub hidden_identity: String,
+    pub offload_chunk: u32,
+    pub hash_profile: Option<RawHashProfile>,
 }
 
 /// One event stream as written; see `StreamSource` in `ingest.proto`.
@@ -72,6 +81,9 @@ pub struct WorkerDefinition {
     pub streams: Vec<StreamSource>,
     /// What an unfillable gap does.
     pub gap_policy: GapPolicy,
+    /// How its engine is said to hash blocks, to be checked against what it announces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash_profile: Option<RawHashProfile>,
 }
 
 /// Where one data-parallel rank publishes.
@@ -79,7 +91,8 @@ pub struct WorkerDefinition {
 pub struct StreamSource {
     /// The rank.
     pub dp_rank: DpRank,
-    /// ZeroMQ PUB endpoint.
+    /// ZeroMQ PUB endpoint: the engine's, or one that kvindex binds for the engine to connect to (`tcp://*:port`,
+    /// `bind+tcp://address:port`).
     pub endpoint: String,
     /// ZeroMQ ROUTER endpoint for lost batches.
     pub replay_endpoint: Option<String>,
@@ -117,12 +130,20 @@ impl RawWorker {
                 &self.copies,
                 &[("", CopyPolicy::Count), ("count", CopyPolicy::Count), ("set", CopyPolicy::Set)],
             )?,
+            groups: kv_groups::check(&self.groups)?,
+            cleared: word("cleared", &self.cleared, &CLEAR_POLICIES)?,
+            hidden_identity: word("hidden_identity", &self.hidden_identity, &HIDDEN_IDENTITIES)?,
+            offload_chunk: offload_chunk(self.offload_chunk)?,
         };
         spec.validate().map_err(|error| FieldError::new(name_field(&error), error.to_string()))?;
         let policies =
             [("", gap_policy), ("purge", GapPolicy::Purge), ("keep_as_suspect", GapPolicy::KeepAsSuspect)];
         let gap_policy = word("gap_policy", &self.gap_policy, &policies)?;
-        Ok(WorkerDefinition { spec, streams, gap_policy })
+        let hash_profile = self.hash_profile.and_then(RawHashProfile::present);
+        if let Some(profile) = &hash_profile {
+            profile.of(&spec)?;
+        }
+        Ok(WorkerDefinition { spec, streams, gap_policy, hash_profile })
     }
 
     fn sources(&self) -> Result<Vec<StreamSource>, FieldError> {
@@ -131,8 +152,11 @@ impl RawWorker {
                 let message = "give either streams, or endpoint with data_parallel_size, not both";
                 return Err(FieldError::new("endpoint", message));
             }
-            (false, true) => self.listed_sources()?,
-            (true, false) => self.computed_sources()?,
+            (false, true) => sources::listed(&self.streams)?,
+            (true, false) => {
+                let ranks = self.data_parallel_size.max(1);
+                sources::computed(&self.endpoint, &self.replay_endpoint, &self.topic, ranks)?
+            }
             (true, true) if !self.replay_endpoint.is_empty() => {
                 return Err(FieldError::new("replay_endpoint", "needs endpoint"));
             }
@@ -142,78 +166,6 @@ impl RawWorker {
             (true, true) => Vec::new(),
         };
         Ok(sources)
-    }
-
-    fn listed_sources(&self) -> Result<Vec<StreamSource>, FieldError> {
-        let (mut ranks, mut taken) = (BTreeSet::new(), BTreeMap::new());
-        let mut sources = Vec::with_capacity(self.streams.len());
-        for (i, stream) in self.streams.iter().enumerate() {
-            let field = |name: &str| format!("streams[{i}].{name}");
-            if stream.dp_rank >= MAX_DP_RANKS {
-                let message = format!("is {}, the limit is {}", stream.dp_rank, MAX_DP_RANKS - 1);
-                return Err(FieldError::new(field("dp_rank"), message));
-            }
-            if !ranks.insert(stream.dp_rank) {
-                let message = format!("rank {} is listed twice", stream.dp_rank);
-                return Err(FieldError::new(field("dp_rank"), message));
-            }
-            let named = [("endpoint", &stream.endpoint), ("replay_endpoint", &stream.replay_endpoint)];
-            for (name, endpoint) in named {
-                if name == "replay_endpoint" && endpoint.is_empty() {
-                    continue;
-                }
-                Endpoint::parse(endpoint).map_err(|message| FieldError::new(field(name), message))?;
-                if let Some(other) = taken.insert(endpoint.clone(), field(name)) {
-                    let message = format!("{endpoint} is also {other}");
-                    return Err(FieldError::new(field(name), message));
-                }
-            }
-            sources.push(StreamSource {
-                dp_rank: DpRank(stream.dp_rank),
-                endpoint: stream.endpoint.clone(),
-                replay_endpoint: present(Some(stream.replay_endpoint.clone())),
-                topic: stream.topic.clone(),
-            });
-        }
-        sources.sort_by_key(|source| source.dp_rank);
-        Ok(sources)
-    }
-
-    /// vLLM's rule: rank n publishes on port + n and replays on port + n.
-    fn computed_sources(&self) -> Result<Vec<StreamSource>, FieldError> {
-        let ranks = self.data_parallel_size.max(1);
-        if ranks > MAX_DP_RANKS {
-            let message = format!("is {ranks}, the limit is {MAX_DP_RANKS}");
-            return Err(FieldError::new("data_parallel_size", message));
-        }
-        let spread = |field: &'static str, text: &str| {
-            let base = Endpoint::parse(text).map_err(|message| FieldError::new(field, message))?;
-            endpoints::spread(&base, ranks).map_err(|message| FieldError::new(field, message))
-        };
-        let publish = spread("endpoint", &self.endpoint)?;
-        let replay = match self.replay_endpoint.as_str() {
-            "" => Vec::new(),
-            text => spread("replay_endpoint", text)?,
-        };
-        if let Some(shared) = publish.iter().find(|endpoint| replay.contains(endpoint)) {
-            let message = format!(
-                "{shared} is in both port ranges, publishing {} to {} and replaying {} to {}: keep the first \
-                 ports at least data_parallel_size ({ranks}) apart",
-                publish[0],
-                publish[publish.len() - 1],
-                replay[0],
-                replay[replay.len() - 1],
-            );
-            return Err(FieldError::new("replay_endpoint", message));
-        }
-        let mut replay = replay.into_iter();
-        let sources = (0..).zip(publish).map(|(rank, endpoint)| StreamSource {
-            dp_rank: DpRank(rank),
-            endpoint,
-            replay_endpoint: replay.next(),
-            topic: self.topic.clone(),
-        });
-        Ok(sources.collect())
     }
 }
 
@@ -226,11 +178,13 @@ impl WorkerDefinition {
             _ => serde_json::Map::new(),
         };
         let (ours, theirs) = (as_map(self), as_map(other));
-        let differing = ours.iter().filter(|(key, value)| theirs.get(*key) != Some(value));
+        let keys: BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();
+        let differing = keys.into_iter().filter(|key| ours.get(*key) != theirs.get(*key));
         differing
-            .map(|(key, value)| {
-                let new = theirs.get(key).unwrap_or(&serde_json::Value::Null);
-                format!("{key} is {value}, not {new}")
+            .map(|key| {
+                let value = |map: &serde_json::Map<String, _>| map.get(key).cloned().unwrap_or_default();
+                let (old, new): (serde_json::Value, _) = (value(&ours), value(&theirs));
+                format!("{key} is {old}, not {new}")
             })
             .collect()
     }
@@ -245,7 +199,7 @@ impl WorkerDefinition {
                 spec.tenant.clone(),
                 spec.engine,
                 spec.engine_version.clone(),
-                spec.copies,
+                (spec.copies, spec.cleared, spec.groups.clone()),
                 definition.streams.clone(),
             )
         };
@@ -258,7 +212,27 @@ fn present(text: Option<String>) -> Option<String> {
     text.filter(|text| !text.is_empty())
 }
 
-fn word<T: Copy>(field: &str, text: &str, words: &[(&str, T)]) -> Result<T, FieldError> {
+const CLEAR_POLICIES: [(&str, ClearPolicy); 3] =
+    [("", ClearPolicy::Device), ("device", ClearPolicy::Device), ("all_tiers", ClearPolicy::AllTiers)];
+
+const HIDDEN_IDENTITIES: [(&str, HiddenIdentity); 3] = [
+    ("", HiddenIdentity::Possible),
+    ("possible", HiddenIdentity::Possible),
+    ("unused", HiddenIdentity::Unused),
+];
+
+/// Largest chunk, in blocks: vLLM's are a handful; this only keeps nonsense out.
+const MAX_OFFLOAD_CHUNK: u32 = 4096;
+
+fn offload_chunk(blocks: u32) -> Result<Option<u32>, FieldError> {
+    if blocks > MAX_OFFLOAD_CHUNK {
+        let message = format!("is {blocks} blocks, the limit is {MAX_OFFLOAD_CHUNK}");
+        return Err(FieldError::new("offload_chunk", message));
+    }
+    Ok(Some(blocks).filter(|blocks| *blocks > 0))
+}
+
+pub(crate) fn word<T: Copy>(field: &str, text: &str, words: &[(&str, T)]) -> Result<T, FieldError> {
     let found = words.iter().find(|(word, _)| *word == text);
     found.map(|(_, value)| *value).ok_or_else(|| {
         let known: Vec<&str> = words.iter().map(|(word, _)| *word).filter(|word| !word.is_empty()).collect();

@@ -33,50 +33,14 @@ fn errors_name_the_field() {
 }
 
 #[test]
-fn ranks_are_spread_over_ports() {
-    let definition = RawWorker {
-        endpoint: "tcp://h:5557".into(),
-        replay_endpoint: "tcp://h:5657".into(),
-        data_parallel_size: 2,
-        topic: "kv".into(),
-        ..raw()
-    }
-    .check(GapPolicy::Purge)
-    .unwrap();
-    let second = &definition.streams[1];
-    assert_eq!((second.endpoint.as_str(), second.topic.as_str()), ("tcp://h:5558", "kv"));
-    assert_eq!(second.replay_endpoint.as_deref(), Some("tcp://h:5658"));
-}
-
-#[test]
-fn colliding_port_ranges_are_refused_and_both_named() {
-    let error = error_of(RawWorker {
-        endpoint: "tcp://h:5557".into(),
-        replay_endpoint: "tcp://h:5558".into(),
-        data_parallel_size: 2,
-        ..raw()
-    });
-    assert_eq!(error.field, "replay_endpoint");
-    for part in ["tcp://h:5557 to tcp://h:5558", "tcp://h:5558 to tcp://h:5559"] {
-        assert!(error.message.contains(part), "{error}");
-    }
-}
-
-#[test]
-fn listed_streams_must_not_share_ranks_or_ports() {
-    let stream = |dp_rank, port: u16| RawStream {
-        dp_rank,
-        endpoint: format!("tcp://h:{port}"),
-        ..RawStream::default()
-    };
-    let twice = error_of(RawWorker { streams: vec![stream(0, 1), stream(0, 2)], ..raw() });
-    assert_eq!(twice.field, "streams[1].dp_rank");
-    let shared = error_of(RawWorker { streams: vec![stream(0, 1), stream(1, 1)], ..raw() });
-    assert!(shared.message.contains("streams[0].endpoint"), "{shared}");
-    let high = error_of(RawWorker { streams: vec![stream(MAX_DP_RANKS, 1)], ..raw() });
-    assert!(high.message.contains(&(MAX_DP_RANKS - 1).to_string()), "{high}");
-    let both = RawWorker { streams: vec![stream(0, 1)], endpoint: "tcp://h:9".into(), ..raw() };
+fn streams_are_listed_or_computed_not_both() {
+    let streams = vec![RawStream { endpoint: "tcp://h:1".into(), ..RawStream::default() }];
+    let both = RawWorker { streams: streams.clone(), endpoint: "tcp://h:9".into(), ..raw() };
     assert_eq!(error_of(both).field, "endpoint");
+    let definition = RawWorker { streams, ..raw() }.check(GapPolicy::Purge).unwrap();
+    assert_eq!(definition.streams[0].endpoint, "tcp://h:1");
+    let computed = RawWorker { endpoint: "tcp://h:9".into(), ..raw() }.check(GapPolicy::Purge).unwrap();
+    assert_eq!((computed.streams.len(), computed.streams[0].endpoint.as_str()), (1, "tcp://h:9"));
 }
 
 #[test]

@@ -29,6 +29,26 @@ pub struct Header {
     pub engines: Vec<EngineHeader>,
 }
 
+impl Header {
+    /// From this release on, events say the kind and window of each KV-cache group.
+    pub const VLLM_NAMES_GROUP_KINDS: Version = Version { major: 0, minor: 22, patch: 0 };
+
+    /// Whether an operator must say what the KV-cache groups are, because there are several and the events do
+    /// not tell their kinds.
+    pub fn hides_group_kinds(&self) -> bool {
+        let old = self.engine == EngineKind::Vllm && self.version < Self::VLLM_NAMES_GROUP_KINDS;
+        old && self.engines.iter().any(|engine| engine.groups.len() > 1)
+    }
+
+    /// Blocks that the CPU tier can only use together, where the case has such a tier. The recorder wrote this
+    /// setting (`blocks_per_chunk`) into the note and nowhere else.
+    pub fn offload_chunk(&self) -> Option<u32> {
+        let (_, rest) = self.note.split_once("blocks_per_chunk=")?;
+        let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        rest.get(..end)?.parse().ok()
+    }
+}
+
 /// The engine software a recording comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -149,15 +169,28 @@ impl EngineHeader {
 }
 
 /// One KV-cache group of an engine.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct GroupHeader {
-    /// The engine's name of the spec, e.g. `FullAttentionSpec`, `SlidingWindowSpec`, `radix`.
+    /// The engine's name of the spec, e.g. `FullAttentionSpec`, `SlidingWindowSpec`, `MambaSpec`, `radix`.
     pub kind: String,
     /// Tokens per block of this group.
     pub block_size: u32,
     /// Window in tokens, where the group has one.
     #[serde(default)]
     pub sliding_window: Option<u32>,
+}
+
+impl GroupHeader {
+    /// The group's kind in the word that events use since vLLM 0.22 (`kv_cache_spec_kind`); `None` for a spec
+    /// that has no such word.
+    pub fn event_kind(&self) -> Option<&'static str> {
+        match self.kind.as_str() {
+            "FullAttentionSpec" | "radix" => Some("full_attention"),
+            "SlidingWindowSpec" => Some("sliding_window"),
+            "MambaSpec" => Some("mamba"),
+            _ => None,
+        }
+    }
 }
 
 fn hex_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<u8>>, D::Error> {

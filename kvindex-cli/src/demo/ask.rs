@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use kvindex_client::v1;
-use kvindex_recording::{EngineHeader, EngineKind, Header, Query, Version};
+use kvindex_recording::{Answer, EngineHeader, EngineKind, Header, Query, Version};
 
 use super::MODEL;
 
@@ -14,10 +14,53 @@ const SGLANG_NAMES_LORA: Version = Version { major: 0, minor: 5, patch: 22 };
 /// How a prompt is put to the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Way {
-    /// By token ids.
+    /// By token ids, about device memory.
     Tokens,
-    /// By the engines' own block hashes.
+    /// By the engines' own block hashes, about device memory.
     Hashes,
+    /// By the engines' own block hashes, about the host tier of engines that have one.
+    Host,
+}
+
+impl Way {
+    /// All ways, in the order in which they are told about.
+    pub(super) const ALL: [Self; 3] = [Self::Tokens, Self::Hashes, Self::Host];
+
+    /// In words.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Tokens => "by tokens",
+            Self::Hashes => "by engine block hashes",
+            Self::Host => "on the host tier by engine block hashes",
+        }
+    }
+
+    /// In JSON.
+    pub(super) fn key(self) -> &'static str {
+        match self {
+            Self::Tokens => "by_tokens",
+            Self::Hashes => "by_hashes",
+            Self::Host => "host_by_hashes",
+        }
+    }
+
+    /// The tier to ask about; engines with one tier are asked as any router would.
+    fn tier(self, query: &Query) -> Option<String> {
+        let several = query.engines.iter().any(|answer| answer.present_cpu.is_some());
+        match self {
+            Self::Host => Some("host".into()),
+            Self::Tokens | Self::Hashes => several.then(|| "device".into()),
+        }
+    }
+
+    /// Tokens that the engine itself has there. What it could load from the host tier is the run of blocks
+    /// there that starts with the prompt.
+    pub(super) fn own_tokens(self, answer: &Answer, engine: &EngineHeader) -> u64 {
+        match self {
+            Self::Tokens | Self::Hashes => answer.expected_tokens(),
+            Self::Host => answer.host_prefix().unwrap_or(0) * u64::from(engine.hash_block_size()),
+        }
+    }
 }
 
 /// One question, whose answer speaks for some of the engines.
@@ -33,7 +76,8 @@ pub(super) struct Question {
     pub(super) request: Option<v1::MatchRequest>,
 }
 
-/// The questions that cover a query for every engine: by tokens, and where there are hashes also by these.
+/// The questions that cover a query for every engine: by tokens, and where there are hashes also by these,
+/// once for each tier.
 pub(super) fn questions(header: &Header, place: usize, query: &Query) -> Vec<Question> {
     // Engines name adapters in their own way, and hash in their own block size; mostly all of them alike.
     let mut by_lora: BTreeMap<Option<&str>, Vec<usize>> = BTreeMap::new();
@@ -46,10 +90,15 @@ pub(super) fn questions(header: &Header, place: usize, query: &Query) -> Vec<Que
         let prompt = (!query.tokens.is_empty()).then(|| by_tokens(query, lora));
         (Way::Tokens, engines, prompt)
     });
-    let by_hashes = by_block_size.into_iter().filter_map(|(block_size, engines)| {
-        let hashes = query.block_hashes_for(block_size)?;
-        let prompt = (!hashes.is_empty()).then(|| by_hashes(hashes, block_size));
-        Some((Way::Hashes, engines, prompt))
+    let with_host = |engines: &[usize]| {
+        engines.iter().any(|i| query.engines.get(*i).is_some_and(|answer| answer.present_cpu.is_some()))
+    };
+    let by_hashes = by_block_size.into_iter().flat_map(|(block_size, engines)| {
+        let hashes = query.block_hashes_for(block_size);
+        let prompt = hashes.filter(|hashes| !hashes.is_empty()).map(|hashes| by_hashes(hashes, block_size));
+        let ways = [(Way::Hashes, hashes.is_some()), (Way::Host, hashes.is_some() && with_host(&engines))];
+        let asked = ways.into_iter().filter(|(_, asked)| *asked);
+        asked.map(move |(way, _)| (way, engines.clone(), prompt.clone())).collect::<Vec<_>>()
     });
     let question = |(way, engines, prompt): (Way, Vec<usize>, Option<v1::Prompt>)| {
         let candidates = if engines.len() == header.engines.len() {
@@ -60,6 +109,7 @@ pub(super) fn questions(header: &Header, place: usize, query: &Query) -> Vec<Que
         let request = prompt.map(|prompt| v1::MatchRequest {
             prompt: Some(prompt),
             candidates,
+            tier: way.tier(query),
             ..v1::MatchRequest::default()
         });
         Question { way, query: place, engines, request }
@@ -104,8 +154,18 @@ fn lora_name<'a>(header: &Header, engine: &'a EngineHeader, query: &'a Query) ->
     }
 }
 
-/// Tokens that an answer says the worker holds; a worker that it does not list holds nothing.
-pub(super) fn matched_tokens(answer: Option<&v1::MatchResponse>, worker: &str) -> u64 {
+/// What an answer says of one worker.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Said {
+    /// Tokens it holds.
+    pub(super) tokens: u64,
+    /// Names of the doubts that mark the answer.
+    pub(super) doubts: Vec<String>,
+}
+
+/// What an answer says of a worker; one that it does not list holds nothing.
+pub(super) fn said_of(answer: Option<&v1::MatchResponse>, worker: &str) -> Said {
     let workers = answer.map_or(&[][..], |answer| &answer.workers);
-    workers.iter().filter(|w| w.worker_id == worker).map(|w| w.matched_tokens).max().unwrap_or(0)
+    let found = workers.iter().filter(|w| w.worker_id == worker).max_by_key(|w| w.matched_tokens);
+    found.map(|w| Said { tokens: w.matched_tokens, doubts: w.doubts.clone() }).unwrap_or_default()
 }

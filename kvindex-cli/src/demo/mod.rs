@@ -2,6 +2,7 @@
 //! engines' own, in one process.
 
 mod ask;
+mod doubts;
 mod format;
 mod play;
 pub(crate) mod roster;
@@ -9,6 +10,7 @@ mod show;
 mod source;
 mod stage;
 mod stay;
+mod tally;
 mod verdict;
 
 use std::net::SocketAddr;
@@ -38,7 +40,8 @@ pub(crate) struct DemoArgs {
     listen: SocketAddr,
 }
 
-/// Plays, asks and compares; fails with exit status 1 when an answer is wrong.
+/// Plays, asks and compares; fails with exit status 1 when an answer differs without saying that it may, or when
+/// more answers differ than the reference model's.
 pub(crate) fn run(args: DemoArgs, output: Output) -> anyhow::Result<ExitCode> {
     let DemoArgs { recording, stay, listen } = args;
     let mut case = Case::open(recording.as_deref())?;

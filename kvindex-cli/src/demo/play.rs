@@ -8,7 +8,7 @@ use kvindex_recording::{Checkpoint, Header, Query, Record};
 use super::ask::{self, Question, Way};
 use super::source::Case;
 use super::stage::{Applied, Stage};
-use super::verdict::{Difference, Tally};
+use super::tally::{Compared, Tally};
 
 /// Questions a call: the node's default limit is 256.
 const QUESTIONS_A_CALL: usize = 200;
@@ -54,7 +54,7 @@ pub(super) fn play_and_check(case: &mut Case, stage: &mut Stage) -> anyhow::Resu
         check(&recording.header, stage, &checkpoint, &mut checked).context(place)?;
     }
     bar.finish_and_clear();
-    if checked.tally.tokens.answers == 0 {
+    if checked.tally.of(Way::Tokens).answers == 0 {
         bail!("the recording has no queries to check");
     }
     Ok(checked)
@@ -112,13 +112,13 @@ fn compare(
         let (Some(engine), Some(own)) = (header.engines.get(*index), query.engines.get(*index)) else {
             continue;
         };
-        checked.tally.count(Difference {
+        checked.tally.count(Compared {
             way: question.way,
             checkpoint: format!("{} ({})", checkpoint.checkpoint, checkpoint.label),
             query: question.query,
             worker: engine.name.clone(),
-            engine: own.expected_tokens(),
-            node: ask::matched_tokens(answer.as_ref(), &engine.name),
+            engine: question.way.own_tokens(own, engine),
+            node: ask::said_of(answer.as_ref(), &engine.name),
         });
     }
     let all = question.engines.len() == header.engines.len();

@@ -8,7 +8,9 @@ use super::play::{Checked, Sample};
 use super::source::Case;
 use super::stage::Stage;
 use super::stay::Invitation;
-use super::verdict::{Count, Difference, Verdict};
+use super::tally::{Compared, Count, Doubted};
+use super::verdict::Verdict;
+use super::{ask::Way, doubts};
 use crate::demo::Output;
 use crate::output;
 
@@ -49,20 +51,38 @@ fn as_text(case: &Case, checked: &Checked, verdict: &Verdict, stay: Option<&Invi
         lines.push("\nSome prompts of the last checkpoint, and who holds how much of them:\n".to_owned());
         lines.push(table(case, &checked.samples).to_string());
     }
-    let wrong = checked.tally.differences.iter().filter(|d| verdict.wrong_ways.contains(&d.way));
-    lines.extend(wrong.map(sentence));
+    lines.extend(checked.tally.wrong.iter().map(sentence));
     lines.extend(stay.map(|stay| format!("\n{}", stay.text())));
     lines.push(format!("\n{} checkpoints passed, every query asked of every engine.", checked.checkpoints));
     lines.extend(verdict.lines.iter().cloned());
+    if !checked.tally.doubted.is_empty() {
+        lines.push("What the wire cannot decide, by the doubt that marks the answer:".to_owned());
+        lines.extend(checked.tally.doubted.iter().map(|(name, doubted)| doubted_text(name, doubted)));
+    }
     lines.push(verdict.summary());
     lines.join("\n")
 }
 
-fn sentence(difference: &Difference) -> String {
-    let Difference { way, checkpoint, query, worker, engine, node } = difference;
+fn doubted_text(name: &str, doubted: &Doubted) -> String {
+    let Doubted { answers, first } = doubted;
+    let mut text = format!("  {name}, {answers} answers: {}", doubts::sentence(name));
+    for compared in first {
+        text.push_str(&format!("\n    {}", sentence(compared)));
+    }
+    let more = answers - first.len() as u64;
+    if more > 0 {
+        text.push_str(&format!("\n    and {more} more"));
+    }
+    text
+}
+
+fn sentence(compared: &Compared) -> String {
+    let Compared { way, checkpoint, query, worker, engine, node } = compared;
     format!(
-        "checkpoint {checkpoint}, query {query}, {worker}: the engine holds {engine} tokens, the node says {node} \
-         (asked by {way:?})"
+        "checkpoint {checkpoint}, query {query}, {worker}: the engine holds {engine} tokens, the node says {} \
+         ({})",
+        node.tokens,
+        way.name()
     )
 }
 
@@ -76,6 +96,7 @@ fn table(case: &Case, samples: &[Sample]) -> Table {
         "matched tokens",
         "engine's own answer",
         "trust",
+        "doubts",
     ]);
     for sample in samples {
         for worker in &sample.answer.workers {
@@ -86,6 +107,7 @@ fn table(case: &Case, samples: &[Sample]) -> Table {
                 worker.matched_tokens.to_string(),
                 own_answer(case, sample, worker).map_or_else(|| "-".into(), |tokens| tokens.to_string()),
                 worker.trust.as_ref().map_or("-", state).to_owned(),
+                if worker.doubts.is_empty() { "-".into() } else { worker.doubts.join(", ") },
             ]);
         }
     }
@@ -113,17 +135,26 @@ pub(super) fn state(trust: &v1::Trust) -> &'static str {
     }
 }
 
+fn count(count: &Count) -> Value {
+    let Count { answers, too_high, too_low, marked, wrong } = count;
+    json!({"answers": answers, "too_high": too_high, "too_low": too_low, "marked": marked, "wrong": wrong})
+}
+
 fn as_json(case: &Case, checked: &Checked, verdict: &Verdict, stay: Option<&Invitation>) -> Value {
     let header = case.header();
-    let count = |count: &Count| json!({"answers": count.answers, "too_high": count.too_high, "too_low": count.too_low});
-    let difference = |d: &Difference| {
-        json!({"asked_by": format!("{:?}", d.way).to_lowercase(), "checkpoint": d.checkpoint, "query": d.query,
-               "worker": d.worker, "engine_tokens": d.engine, "node_tokens": d.node})
+    let compared = |c: &Compared| {
+        json!({"asked_by": c.way.key(), "checkpoint": c.checkpoint, "query": c.query, "worker": c.worker,
+               "engine_tokens": c.engine, "node_tokens": c.node.tokens, "doubts": c.node.doubts})
+    };
+    let doubted = |(name, doubted): (&String, &Doubted)| {
+        json!({"doubt": name, "meaning": doubts::sentence(name), "answers": doubted.answers,
+               "first": doubted.first.iter().map(compared).collect::<Vec<_>>()})
     };
     let sample = |sample: &Sample| {
         let worker = |w: &v1::WorkerMatch| {
             json!({"worker_id": w.worker_id, "matched_blocks": w.matched_blocks, "matched_tokens": w.matched_tokens,
-                   "engine_tokens": own_answer(case, sample, w), "trust": w.trust.as_ref().map(state)})
+                   "engine_tokens": own_answer(case, sample, w), "trust": w.trust.as_ref().map(state),
+                   "doubts": w.doubts})
         };
         json!({"prompt_tokens": sample.answer.prompt_tokens,
                "workers": sample.answer.workers.iter().map(worker).collect::<Vec<_>>()})
@@ -134,13 +165,16 @@ fn as_json(case: &Case, checked: &Checked, verdict: &Verdict, stay: Option<&Invi
         "version": header.version.to_string(),
         "engines": header.engines.len(),
         "checkpoints": checked.checkpoints,
-        "by_tokens": count(&checked.tally.tokens),
-        "by_hashes": count(&checked.tally.hashes),
+        Way::Tokens.key(): count(&checked.tally.of(Way::Tokens)),
+        Way::Hashes.key(): count(&checked.tally.of(Way::Hashes)),
+        Way::Host.key(): count(&checked.tally.of(Way::Host)),
         "answers": verdict.answers,
         "equal": verdict.equal(),
         "undecidable": verdict.undecidable,
         "wrong": verdict.wrong,
-        "differences": checked.tally.differences.iter().map(difference).collect::<Vec<_>>(),
+        "beyond_reference": verdict.beyond,
+        "doubted": checked.tally.doubted.iter().map(doubted).collect::<Vec<_>>(),
+        "differences": checked.tally.wrong.iter().map(compared).collect::<Vec<_>>(),
         "samples": checked.samples.iter().map(sample).collect::<Vec<_>>(),
         "stay": stay.map(Invitation::json),
         "summary": verdict.summary(),

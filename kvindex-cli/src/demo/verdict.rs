@@ -1,135 +1,83 @@
-//! Counting answers that differ from the engines' own, and judging them: the wire leaves some open, and the
-//! reference model of the recordings says how many.
+//! Judging the differences: the wire leaves some answers open. Each of these must be marked, and there may be no
+//! more of them than the reference model of the recordings has.
 
-use kvindex_recording::Bar;
+use kvindex_recording::{Bar, Line};
 
 use super::ask::Way;
-
-/// How many differences are kept to be shown.
-const SHOWN: usize = 10;
-
-/// Answers of one way of asking.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Count {
-    /// Answers compared.
-    pub(super) answers: u64,
-    /// Those that promise more than the engine holds.
-    pub(super) too_high: u64,
-    /// Those that promise less.
-    pub(super) too_low: u64,
-}
-
-impl Count {
-    /// Answers that differ.
-    pub(super) fn mismatches(self) -> u64 {
-        self.too_high + self.too_low
-    }
-}
-
-/// One answer that differs.
-#[derive(Debug, Clone)]
-pub(super) struct Difference {
-    /// How it was asked.
-    pub(super) way: Way,
-    /// The checkpoint's number and label.
-    pub(super) checkpoint: String,
-    /// Place of the query in the checkpoint.
-    pub(super) query: usize,
-    /// The worker.
-    pub(super) worker: String,
-    /// Tokens by the engine's own answer.
-    pub(super) engine: u64,
-    /// Tokens by the node's.
-    pub(super) node: u64,
-}
-
-/// All answers so far.
-#[derive(Debug, Default)]
-pub(super) struct Tally {
-    /// By tokens.
-    pub(super) tokens: Count,
-    /// By engine block hashes.
-    pub(super) hashes: Count,
-    /// The first differences of each way.
-    pub(super) differences: Vec<Difference>,
-}
-
-impl Tally {
-    /// Counts one answer; `difference` describes it.
-    pub(super) fn count(&mut self, difference: Difference) {
-        let count = match difference.way {
-            Way::Tokens => &mut self.tokens,
-            Way::Hashes => &mut self.hashes,
-        };
-        count.answers += 1;
-        if difference.node == difference.engine {
-            return;
-        }
-        if difference.node > difference.engine {
-            count.too_high += 1;
-        } else {
-            count.too_low += 1;
-        }
-        if count.mismatches() <= SHOWN as u64 {
-            self.differences.push(difference);
-        }
-    }
-}
+use super::tally::{Count, Tally};
 
 /// The tally against the bar.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Verdict {
     /// One line for each way of asking.
     pub(super) lines: Vec<String>,
     /// Answers compared.
     pub(super) answers: u64,
-    /// Answers that differ as many as the wire leaves open.
+    /// Answers that differ and are marked.
     pub(super) undecidable: u64,
-    /// Answers that differ beyond that.
+    /// Answers that differ without a mark that allows for it.
     pub(super) wrong: u64,
-    /// Ways of asking whose differences are wrong.
-    pub(super) wrong_ways: Vec<Way>,
+    /// Answers that differ beyond what the reference model has, marked or not.
+    pub(super) beyond: u64,
+}
+
+/// Differences that the reference model has, by one way of asking.
+fn allowed(way: Way, bar: Option<Bar>) -> Option<u64> {
+    let line = |line: Option<Line>| line.map(|line| line.mismatches);
+    match way {
+        Way::Tokens => line(bar?.by_tokens),
+        Way::Hashes => line(bar?.by_hash),
+        Way::Host => bar?.by_hash.map(|line| line.host_mismatches),
+    }
 }
 
 impl Verdict {
-    /// Judges: without a bar no difference is allowed.
+    /// Judges. Without a bar only a difference without a mark is bad.
     pub(super) fn of(tally: &Tally, bar: Option<Bar>) -> Self {
-        let mut verdict =
-            Self { lines: Vec::new(), answers: 0, undecidable: 0, wrong: 0, wrong_ways: Vec::new() };
-        let ways = [
-            (Way::Tokens, "by tokens", tally.tokens, bar.and_then(|b| b.by_tokens)),
-            (Way::Hashes, "by engine block hashes", tally.hashes, bar.and_then(|b| b.by_hash)),
-        ];
-        for (way, name, count, line) in ways {
-            let (answers, differ) = (count.answers, count.mismatches());
-            verdict.answers += answers;
-            if answers == 0 {
-                verdict.lines.push(format!("{name}: not asked, the recording has none"));
-                continue;
-            }
-            let kinds = format!("too high {}, too low {}", count.too_high, count.too_low);
-            let reference = match line {
-                Some(line) => format!("the reference model: {}", line.mismatches),
-                None => "no reference for this recording".into(),
-            };
-            let text = if differ == 0 {
-                format!("all {answers} answers equal the engines' own")
-            } else if differ <= line.map_or(0, |line| line.mismatches) {
-                verdict.undecidable += differ;
-                format!("{differ} answers differ where the wire cannot decide: {kinds}; {reference}")
-            } else {
-                verdict.wrong += differ;
-                verdict.wrong_ways.push(way);
-                format!("{differ} of {answers} answers are wrong: {kinds}; {reference}")
-            };
-            verdict.lines.push(format!("{name}: {text}"));
+        let mut verdict = Self::default();
+        for way in Way::ALL {
+            verdict.judge(way, &tally.of(way), allowed(way, bar));
         }
         verdict
     }
 
-    /// Whether every answer is as good as the wire allows.
+    fn judge(&mut self, way: Way, count: &Count, allowed: Option<u64>) {
+        let (name, answers, differ) = (way.name(), count.answers, count.mismatches());
+        match (way, answers) {
+            (Way::Host, 0) => return,
+            (_, 0) => return self.lines.push(format!("{name}: not asked, the recording has none")),
+            _ => {}
+        }
+        self.answers += answers;
+        self.wrong += count.wrong;
+        self.undecidable += differ - count.wrong;
+        self.beyond += allowed.map_or(0, |allowed| differ.saturating_sub(allowed));
+        let Count { too_high, too_low, wrong, marked, .. } = count;
+        let marked = match marked {
+            0 => String::new(),
+            marked => format!("; {marked} in all carry a mark"),
+        };
+        if differ == 0 {
+            return self.lines.push(format!("{name}: all {answers} answers equal the engines' own{marked}"));
+        }
+        let reference = match allowed {
+            Some(allowed) => format!("the reference model has {allowed}"),
+            None => "the reference model was not asked so".into(),
+        };
+        let marks = match (*wrong, differ - wrong) {
+            (0, _) => "each with a mark".to_owned(),
+            (_, 0) => "none with a mark".to_owned(),
+            (wrong, _) => format!("{wrong} of them without a mark"),
+        };
+        self.lines.push(format!(
+            "{name}: {differ} of {answers} answers differ, {marks}: {too_high} too high, {too_low} too low; \
+             {reference}{marked}"
+        ));
+    }
+
+    /// Whether every answer is as good as the wire allows, or says that it may not be.
     pub(super) fn is_good(&self) -> bool {
-        self.wrong == 0
+        self.wrong == 0 && self.beyond == 0
     }
 
     /// Answers that equal the engine's own.
@@ -140,11 +88,14 @@ impl Verdict {
     /// The last line.
     pub(super) fn summary(&self) -> String {
         let mut text = format!("{} of {} equal", self.equal(), self.answers);
-        if self.wrong > 0 {
-            text.push_str(&format!(", {} wrong", self.wrong));
-        }
-        if self.undecidable > 0 {
-            text.push_str(&format!(", {} undecidable on the wire", self.undecidable));
+        for (count, what) in [
+            (self.wrong, "wrong"),
+            (self.undecidable, "undecidable on the wire"),
+            (self.beyond, "more than the reference model's"),
+        ] {
+            if count > 0 {
+                text.push_str(&format!(", {count} {what}"));
+            }
         }
         text
     }
@@ -152,44 +103,64 @@ impl Verdict {
 
 #[cfg(test)]
 mod tests {
+    use super::super::ask::Said;
+    use super::super::tally::Compared;
     use super::*;
-    use kvindex_recording::Line;
 
-    fn tally(way: Way, answers: &[(u64, u64)]) -> Tally {
+    fn tally(way: Way, answers: &[(u64, u64, bool)]) -> Tally {
         let mut tally = Tally::default();
-        for &(engine, node) in answers {
-            let (checkpoint, worker) = ("0".into(), "a".into());
-            tally.count(Difference { way, checkpoint, query: 0, worker, engine, node });
+        for &(engine, tokens, marked) in answers {
+            let node = Said { tokens, doubts: if marked { vec!["a".into()] } else { Vec::new() } };
+            let (checkpoint, worker) = ("0".into(), "w".into());
+            tally.count(Compared { way, checkpoint, query: 0, worker, engine, node });
         }
         tally
     }
 
-    fn bar(mismatches: u64) -> Option<Bar> {
-        let line = Some(Line { answers: 3, mismatches, too_high: mismatches, too_low: 0 });
-        Some(Bar { by_hash: line, by_tokens: line })
+    fn bar(mismatches: u64, host_mismatches: u64) -> Option<Bar> {
+        let line = Some(Line { answers: 3, mismatches, host_mismatches, ..Line::default() });
+        Some(Bar { by_hash: line, by_tokens: line, clearing_all: None })
     }
 
     #[test]
     fn equal_answers_are_good_with_or_without_a_bar() {
-        let tally = tally(Way::Tokens, &[(16, 16), (0, 0)]);
-        for bar in [None, bar(0), bar(2)] {
+        let tally = tally(Way::Tokens, &[(16, 16, false), (0, 0, true)]);
+        for bar in [None, bar(0, 0), bar(2, 0)] {
             let verdict = Verdict::of(&tally, bar);
             assert!(verdict.is_good());
             assert_eq!(verdict.summary(), "2 of 2 equal");
+            assert!(verdict.lines[0].ends_with("engines' own; 1 in all carry a mark"), "{verdict:?}");
         }
     }
 
     #[test]
-    fn differences_are_allowed_up_to_the_bar() {
-        let tally = tally(Way::Tokens, &[(16, 32), (32, 16), (0, 0)]);
-        let within = Verdict::of(&tally, bar(2));
-        assert!(within.is_good());
-        assert_eq!(within.summary(), "1 of 3 equal, 2 undecidable on the wire");
-        assert!(within.lines[0].ends_with("too high 1, too low 1; the reference model: 2"), "{within:?}");
-        for bar in [None, bar(1)] {
-            let beyond = Verdict::of(&tally, bar);
-            assert!(!beyond.is_good());
-            assert_eq!(beyond.summary(), "1 of 3 equal, 2 wrong");
+    fn marked_differences_are_allowed_up_to_the_bar() {
+        let tally = tally(Way::Tokens, &[(16, 32, true), (32, 16, true), (0, 0, false)]);
+        for bar in [None, bar(2, 0)] {
+            let within = Verdict::of(&tally, bar);
+            assert!(within.is_good());
+            assert_eq!(within.summary(), "1 of 3 equal, 2 undecidable on the wire");
+            assert!(within.lines[0].contains("each with a mark: 1 too high, 1 too low"), "{within:?}");
         }
+        let beyond = Verdict::of(&tally, bar(1, 9));
+        assert!(!beyond.is_good());
+        let summary = "1 of 3 equal, 2 undecidable on the wire, 1 more than the reference model's";
+        assert_eq!(beyond.summary(), summary);
+    }
+
+    #[test]
+    fn a_difference_without_a_mark_is_wrong_whatever_the_bar() {
+        let tally = tally(Way::Hashes, &[(16, 32, true), (32, 16, false)]);
+        let verdict = Verdict::of(&tally, bar(2, 0));
+        assert!(!verdict.is_good());
+        assert_eq!(verdict.summary(), "0 of 2 equal, 1 wrong, 1 undecidable on the wire");
+        assert!(verdict.lines[1].contains("1 of them without a mark"), "{verdict:?}");
+    }
+
+    #[test]
+    fn the_host_tier_has_a_bar_of_its_own() {
+        let tally = tally(Way::Host, &[(16, 32, true)]);
+        assert!(Verdict::of(&tally, bar(0, 1)).is_good());
+        assert!(!Verdict::of(&tally, bar(1, 0)).is_good());
     }
 }

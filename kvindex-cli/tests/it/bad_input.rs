@@ -4,7 +4,7 @@ use crate::node::{Folder, Node, nowhere, run, run_with_input};
 
 #[test]
 fn every_refusal_names_the_flag_and_the_limit() {
-    let cases: [(&[&str], &[&str]); 17] = [
+    let cases: [(&[&str], &[&str]); 18] = [
         (&["match"], &["--model", "--tokens"]),
         (&["match", "--model", "m"], &["--tokens", "--engine-hashes"]),
         (&["match", "--model", "m", "--tokens", "1", "--tokens-file", "-"], &["--tokens", "--tokens-file"]),
@@ -28,6 +28,7 @@ fn every_refusal_names_the_flag_and_the_limit() {
             &["--salt", "--engine-hashes"],
         ),
         (&["register", "w", "--model", "m", "--data-parallel-size", "2"], &["--endpoint"]),
+        (&["register", "w", "--model", "m", "--hash-seed", "0"], &["--hash-algorithm"]),
     ];
     for (arguments, expected) in cases {
         let (code, out, err) = run(arguments);
@@ -89,8 +90,9 @@ fn a_malformed_server_address_is_wrong_use() {
 #[test]
 fn what_the_server_refuses_ends_with_1_and_names_the_field() {
     let node = Node::start(&[]);
-    let cases: [(&[&str], &str); 4] = [
+    let cases: [(&[&str], &str); 5] = [
         (&["register", "w", "--model", "m", "--engine", "trt"], "engine"),
+        (&["register", "w", "--model", "m", "--hash-algorithm", "md5"], "hash_profile.algorithm"),
         (&["register", "w", "--model", "m", "--endpoint", "10.0.0.1"], "endpoint"),
         (&["match", "--model", "", "--tokens", "1"], "model"),
         (&["explain", "--model", "", "--tokens", "1"], "model"),

@@ -79,6 +79,13 @@ impl Holders {
         }
     }
 
+    /// Covers the run up to `end`, with blocks that nobody holds yet.
+    pub(crate) fn cover(&mut self, end: u32) {
+        if end > self.len() {
+            self.grow(end, None);
+        }
+    }
+
     fn grow(&mut self, end: u32, owner: Option<OwnerSlot>) {
         let owners = owner.map_or(OwnerSet::Empty, OwnerSet::One);
         match self.segments.last_mut() {

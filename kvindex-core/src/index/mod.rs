@@ -2,23 +2,28 @@
 //! knows nothing of raft, threads or the network.
 
 mod changes;
+mod groups;
 mod holders;
 mod journal;
 mod outcome;
 mod owner_blocks;
 mod owner_set;
+mod placing;
 mod reader;
 mod registry;
+mod reports;
 mod snapshot;
 mod spaces;
 mod tree;
 
+pub(crate) use groups::{Need, Shape};
 pub(crate) use journal::{Cause, Departure, Incident};
 pub use outcome::{Notice, Outcome};
+pub(crate) use owner_blocks::OwnerBlocks;
 pub(crate) use owner_set::{OwnerSlot, bits};
 pub use reader::{IndexReader, IndexStats, WorkerStreams};
-pub(crate) use registry::Stream;
 pub use registry::{Coverage, StreamStamp};
+pub(crate) use registry::{Owner, Stream};
 pub use snapshot::SnapshotError;
 pub(crate) use spaces::Family;
 pub(crate) use tree::{Place, Space};
@@ -83,6 +88,9 @@ impl Index {
         match command {
             Command::Register(spec) => {
                 self.registry.register((**spec).clone());
+                for stream in self.registry.streams_of(&spec.id) {
+                    self.allow_holes(stream);
+                }
                 notice(Notice::Registered { worker: &spec.id });
             }
             Command::Unregister { worker } => self.unregister(worker, notice, &mut outcome),
@@ -102,6 +110,21 @@ impl Index {
     #[must_use]
     pub fn reader(&self) -> IndexReader<'_> {
         IndexReader::new(self)
+    }
+
+    /// Makes walks go over holes in the namespaces of a stream whose groups need less than every block.
+    fn allow_holes(&mut self, stream: u32) -> Option<()> {
+        let Self { registry, spaces, tree, .. } = self;
+        let stream = registry.stream(stream)?;
+        if stream.groups.is_simple(&stream.spec.groups) {
+            return Some(());
+        }
+        for owner in stream.slots.iter().filter_map(|slot| registry.owner(*slot)) {
+            for place in owner.blocks.iter().filter_map(|(_, place, _)| place) {
+                spaces.allow_holes(Space(tree.run(place.run)?.space));
+            }
+        }
+        Some(())
     }
 
     fn unregister(&mut self, worker: &WorkerId, notice: &mut dyn FnMut(Notice<'_>), outcome: &mut Outcome) {
@@ -156,8 +179,7 @@ impl Index {
             self.applying(stream, BatchSeq(0), at_ms, notice, outcome).drop_blocks(None, Cause::Restarted);
             let incidents = self.limits.journal_incidents_per_stream;
             let state = self.registry.stream_mut(stream)?;
-            state.stamp = StreamStamp { generation, ..StreamStamp::default() };
-            state.other_tiers = false;
+            state.renew(generation);
             state.note(Incident::Generation { generation, at_ms }, incidents);
             outcome.generations += 1;
             notice(Notice::Generation { stream: id, generation });

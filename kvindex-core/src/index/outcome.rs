@@ -1,7 +1,7 @@
 //! What applying a command did: counts for metrics, and notices for those who follow the index.
 
 use crate::hash::SequenceHash;
-use crate::ids::{BatchSeq, Generation, StreamId, Tier, WorkerId};
+use crate::ids::{BatchSeq, Generation, Group, StreamId, Tier, WorkerId};
 use crate::worker::Namespace;
 
 /// Counts of what one command did.
@@ -68,6 +68,8 @@ pub enum Notice<'a> {
         batch: BatchSeq,
         /// Where.
         tier: &'a Tier,
+        /// In which KV-cache group.
+        group: Group,
         /// In which namespace.
         namespace: &'a Namespace,
         /// Which blocks, first to last.
@@ -81,6 +83,8 @@ pub enum Notice<'a> {
         batch: BatchSeq,
         /// Where.
         tier: &'a Tier,
+        /// In which KV-cache group.
+        group: Group,
         /// In which namespace.
         namespace: &'a Namespace,
         /// Which block.

@@ -44,6 +44,8 @@ pub(crate) enum Copies {
 pub(crate) struct OwnerBlocks {
     /// Every held engine hash and its place; `None` when its position is unknown.
     held: Map<EngineBlockHash, Option<Place>>,
+    /// How many of them have none.
+    unplaced: usize,
     /// Copies beyond the first.
     more_copies: Map<EngineBlockHash, u32>,
     /// Engine hashes beyond the first at one place.
@@ -70,6 +72,16 @@ impl OwnerBlocks {
         self.held.get(&block).copied().flatten()
     }
 
+    /// Held blocks whose position is unknown.
+    pub(crate) fn unplaced(&self) -> usize {
+        self.unplaced
+    }
+
+    /// Whether the block is held without a known position.
+    pub(crate) fn is_unplaced(&self, block: EngineBlockHash) -> bool {
+        self.unplaced > 0 && self.held.get(&block) == Some(&None)
+    }
+
     pub(crate) fn orphans(&self) -> usize {
         self.parent_of.len()
     }
@@ -79,6 +91,7 @@ impl OwnerBlocks {
         match self.held.entry(block) {
             hashbrown::hash_map::Entry::Vacant(entry) => {
                 entry.insert(None);
+                self.unplaced += 1;
                 Copies::First
             }
             hashbrown::hash_map::Entry::Occupied(_) => {
@@ -111,6 +124,7 @@ impl OwnerBlocks {
         let Some(place) = self.held.remove(&block) else {
             return Copies::Unknown;
         };
+        self.unplaced -= usize::from(place.is_none());
         self.forget_orphan(block);
         Copies::Last(place)
     }
@@ -118,10 +132,24 @@ impl OwnerBlocks {
     /// Notes where a held block lies. Answers whether the owner is new to that place.
     pub(crate) fn settle(&mut self, block: EngineBlockHash, place: Place, already_there: bool) {
         self.forget_orphan(block);
-        self.held.insert(block, Some(place));
+        if self.held.insert(block, Some(place)) == Some(None) {
+            self.unplaced -= 1;
+        }
         if already_there {
             *self.more_names.entry(place).or_default() += 1;
         }
+    }
+
+    /// Forgets where every block lies, for chains that are cut in other units from now on; answers the places.
+    pub(crate) fn unseat(&mut self) -> Vec<Place> {
+        let mut places: Vec<Place> = self.held.values_mut().filter_map(Option::take).collect();
+        self.unplaced = self.held.len();
+        self.more_names.clear();
+        self.waiting.clear();
+        self.parent_of.clear();
+        places.sort_unstable_by(|a, b| b.cmp(a));
+        places.dedup();
+        places
     }
 
     /// Gives up one name of a place; answers whether it was the last, so that the place must be released.
@@ -222,6 +250,10 @@ impl OwnerBlocks {
         let stray_copy = self.more_copies.iter().find(|(b, n)| **n == 0 || !self.held.contains_key(*b));
         if let Some((block, n)) = stray_copy {
             return Err(format!("{n} more copies of {block}, which is not held"));
+        }
+        let unplaced = self.held.values().filter(|place| place.is_none()).count();
+        if unplaced != self.unplaced {
+            return Err(format!("{unplaced} blocks have no place, counted {}", self.unplaced));
         }
         let mut names: Map<Place, u32> = Map::default();
         for place in self.held.values().flatten() {

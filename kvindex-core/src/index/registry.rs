@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use super::groups::Groups;
 use super::journal::Incident;
 use super::owner_blocks::OwnerBlocks;
 use super::owner_set::OwnerSlot;
+use super::reports::Reports;
 use crate::ids::{BatchSeq, DpRank, Generation, Group, StreamId, Tier, WorkerId};
 use crate::limits::MAX_OWNERS_PER_STREAM;
 use crate::worker::WorkerSpec;
@@ -40,12 +42,18 @@ pub struct StreamStamp {
 #[derive(Debug)]
 pub(crate) struct Stream {
     pub(crate) id: StreamId,
+    /// What is registered of its worker.
+    pub(crate) spec: Arc<WorkerSpec>,
     pub(crate) serial: u32,
     pub(crate) stamp: StreamStamp,
     pub(crate) slots: Vec<OwnerSlot>,
     pub(crate) incidents: VecDeque<Incident>,
     /// Whether blocks beyond device memory were ever announced: a clear of the device then tells only half.
     pub(crate) other_tiers: bool,
+    /// Whether the device was cleared while blocks lay beyond it: they may be gone as well.
+    pub(crate) silent_clear: bool,
+    pub(crate) groups: Groups,
+    pub(crate) reports: Reports,
 }
 
 #[derive(Debug)]
@@ -60,8 +68,9 @@ pub(crate) struct Owner {
     pub(crate) stream: u32,
     pub(crate) tier: Tier,
     pub(crate) group: Group,
-    /// Tokens a block, as last announced.
-    pub(crate) block_size: u32,
+    /// Blocks that this tier takes in only together: what the lengths of its events have in common; 0 before
+    /// the first.
+    pub(crate) chunk: u32,
     pub(crate) blocks: OwnerBlocks,
 }
 
@@ -81,6 +90,11 @@ impl Registry {
         let spec = Arc::new(spec);
         match self.workers.entry(spec.id.clone()) {
             std::collections::btree_map::Entry::Occupied(mut entry) => {
+                for stream in entry.get().streams.values() {
+                    if let Some(stream) = self.streams.get_mut(*stream as usize).and_then(Option::as_mut) {
+                        stream.spec = Arc::clone(&spec);
+                    }
+                }
                 entry.get_mut().spec = spec;
                 false
             }
@@ -139,11 +153,15 @@ impl Registry {
         let stamp = StreamStamp::default();
         let new = Stream {
             id: id.clone(),
+            spec: Arc::clone(&worker.spec),
             serial,
             stamp,
             slots: Vec::new(),
             incidents: VecDeque::new(),
             other_tiers: false,
+            silent_clear: false,
+            groups: Groups::default(),
+            reports: Reports::default(),
         };
         let number = place_in(&mut self.streams, &mut self.free_streams, new);
         worker.streams.insert(id.dp_rank, number);
@@ -179,7 +197,7 @@ impl Registry {
             return None;
         }
         let blocks = OwnerBlocks::default();
-        let owner = Owner { stream, tier: tier.clone(), group, block_size: 0, blocks };
+        let owner = Owner { stream, tier: tier.clone(), group, chunk: 0, blocks };
         let slot = OwnerSlot(place_in(&mut self.owners, &mut self.free_owners, owner));
         let stream = self.stream_mut(stream)?;
         stream.slots.push(slot);
@@ -213,6 +231,15 @@ fn place_in<T>(slab: &mut Vec<Option<T>>, free: &mut Vec<u32>, item: T) -> u32 {
 }
 
 impl Stream {
+    /// Begins another life: nothing that was learned of the old one counts.
+    pub(crate) fn renew(&mut self, generation: Generation) {
+        self.stamp = StreamStamp { generation, ..StreamStamp::default() };
+        self.other_tiers = false;
+        self.silent_clear = false;
+        self.groups.clear();
+        self.reports = Reports::default();
+    }
+
     /// Remembers an incident, forgetting the oldest when there are more than `max`.
     pub(crate) fn note(&mut self, incident: Incident, max: usize) {
         if self.incidents.len() >= max {

@@ -1,15 +1,18 @@
 //! Snapshots: an index as bytes.
 //!
 //! Layout: `KVXSNAP\0`, version (u16 LE), 6 zero bytes, length of the body (u64 LE), body, XXH3-64 of all
-//! before it (u64 LE). Body of version 1: msgpack of [`SnapshotV1`], structs as arrays, hash columns as
-//! little-endian byte strings. The same index makes the same bytes; the journal is not part of it.
+//! before it (u64 LE). Body: msgpack of [`Snapshot`], structs as arrays, hash columns as little-endian byte
+//! strings. Version 2 put what a stream says of its groups behind what version 1 had, which is still read. The
+//! same index makes the same bytes; the journal is not part of it.
 
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::groups::Groups;
 use super::holders::Holders;
 use super::owner_blocks::{Content, Copies, Orphan};
 use super::registry::Owner;
+use super::reports::Reports;
 use super::spaces::Family;
 use super::tree::{Place, Run, Space};
 use super::{Coverage, Index, IndexReader, StreamStamp};
@@ -19,7 +22,7 @@ use crate::limits::{IndexLimits, MAX_RUN_BLOCKS};
 use crate::worker::{Namespace, WorkerSpec};
 
 const MAGIC: &[u8; 8] = b"KVXSNAP\0";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 const HEADER: usize = 24;
 /// Run number of a block whose position is not known.
 const NOWHERE: u32 = u32::MAX;
@@ -39,7 +42,7 @@ pub enum SnapshotError {
 }
 
 #[derive(Serialize, Deserialize)]
-struct SnapshotV1 {
+struct Snapshot {
     spaces: Vec<Namespace>,
     runs: Vec<RunRecord>,
     workers: Vec<WorkerRecord>,
@@ -67,13 +70,29 @@ struct StreamRecord {
     coverage: Coverage,
     other_tiers: bool,
     owners: Vec<OwnerRecord>,
+    #[serde(default)]
+    silent_clear: bool,
+    #[serde(default)]
+    groups: Groups,
+    #[serde(default)]
+    reports: Reports,
+}
+
+impl StreamRecord {
+    /// From version 1, which kept each owner's block size and knew no groups.
+    fn upgrade(&mut self) {
+        for owner in &mut self.owners {
+            self.groups.restore(owner.group, std::mem::take(&mut owner.chunk));
+        }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
 struct OwnerRecord {
     tier: Tier,
     group: Group,
-    block_size: u32,
+    /// Blocks a chunk; in version 1 tokens a block.
+    chunk: u32,
     #[serde(with = "crate::columns")]
     hashes: Vec<EngineBlockHash>,
     /// (Run, offset) of each hash.
@@ -115,7 +134,7 @@ impl Index {
             return Err(SnapshotError::NotASnapshot);
         }
         let version = u16::from_le_bytes([header[8], header[9]]);
-        if version != VERSION {
+        if !(1..=VERSION).contains(&version) {
             return Err(SnapshotError::Version(version));
         }
         let (content, digest) = bytes.split_last_chunk::<8>().ok_or_else(|| damaged("too short"))?;
@@ -127,11 +146,15 @@ impl Index {
         if u64::from_le_bytes(*digest) != xxh3_64(content) {
             return Err(damaged("checksum does not agree"));
         }
-        let record = rmp_serde::from_slice(body).map_err(|e| SnapshotError::Damaged(e.to_string()))?;
+        let mut record: Snapshot =
+            rmp_serde::from_slice(body).map_err(|e| SnapshotError::Damaged(e.to_string()))?;
+        if version == 1 {
+            record.workers.iter_mut().flat_map(|worker| &mut worker.streams).for_each(StreamRecord::upgrade);
+        }
         Self::from_record(record, limits)
     }
 
-    fn from_record(record: SnapshotV1, limits: IndexLimits) -> Result<Self, SnapshotError> {
+    fn from_record(record: Snapshot, limits: IndexLimits) -> Result<Self, SnapshotError> {
         let damaged = |what: &str| SnapshotError::Damaged(what.to_owned());
         let mut index = Self::new(limits);
         for namespace in &record.spaces {
@@ -171,6 +194,9 @@ impl Index {
         self.journal.forgotten_until_ms = Some(before.max(record.applied_at_ms));
         let state = self.registry.stream_mut(stream)?;
         state.other_tiers = record.other_tiers;
+        state.silent_clear = record.silent_clear;
+        state.groups = record.groups;
+        state.reports = record.reports;
         state.stamp = StreamStamp {
             generation: record.generation,
             applied: record.applied,
@@ -180,13 +206,13 @@ impl Index {
         for owner in record.owners {
             self.restore_owner(stream, owner)?;
         }
-        Some(())
+        self.allow_holes(stream)
     }
 
     fn restore_owner(&mut self, stream: u32, record: OwnerRecord) -> Option<()> {
         let slot = self.registry.open_owner(stream, &record.tier, record.group)?;
         let owner = self.registry.owner_mut(slot)?;
-        owner.block_size = record.block_size;
+        owner.chunk = record.chunk;
         if record.places.len() != record.hashes.len() {
             return None;
         }
@@ -227,7 +253,7 @@ impl Index {
 }
 
 impl IndexReader<'_> {
-    fn record(&self) -> SnapshotV1 {
+    fn record(&self) -> Snapshot {
         let mut runs: Vec<_> = self.tree().runs().collect();
         runs.sort_unstable_by_key(|(_, run)| (run.space, run.blocks[0]));
         let mut number = vec![NOWHERE; runs.iter().map(|(id, _)| *id as usize + 1).max().unwrap_or(0)];
@@ -250,11 +276,14 @@ impl IndexReader<'_> {
                     coverage: stream.stamp.coverage,
                     other_tiers: stream.other_tiers,
                     owners: owners.into_iter().map(|owner| record_owner(owner, &number)).collect(),
+                    silent_clear: stream.silent_clear,
+                    groups: stream.groups.clone(),
+                    reports: stream.reports.clone(),
                 })
             });
             WorkerRecord { spec: (*worker.spec).clone(), streams: streams.collect() }
         });
-        SnapshotV1 { spaces: self.spaces().all().to_vec(), runs: runs.collect(), workers: workers.collect() }
+        Snapshot { spaces: self.spaces().all().to_vec(), runs: runs.collect(), workers: workers.collect() }
     }
 }
 
@@ -275,7 +304,7 @@ fn record_owner(owner: &Owner, number: &[u32]) -> OwnerRecord {
     OwnerRecord {
         tier: owner.tier.clone(),
         group: owner.group,
-        block_size: owner.block_size,
+        chunk: owner.chunk,
         hashes: blocks.iter().map(|(block, _, _)| *block).collect(),
         places: blocks.iter().map(|(_, at, _)| place(*at)).collect(),
         copies: blocks.iter().filter(|b| b.2 > 1).map(|(block, _, copies)| (*block, *copies)).collect(),

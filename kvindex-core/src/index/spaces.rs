@@ -60,9 +60,23 @@ impl Equivalent<FamilyKey> for Family<'_> {
 pub(crate) struct Spaces {
     all: Vec<Namespace>,
     families: HashMap<FamilyKey, Vec<Space>, FixedState>,
+    /// Namespaces in which chains may have holes that a match can go over, by number.
+    with_holes: Vec<bool>,
 }
 
 impl Spaces {
+    /// Notes that a group which needs less than every block stores in this namespace.
+    pub(crate) fn allow_holes(&mut self, space: Space) {
+        if let Some(holes) = self.with_holes.get_mut(space.0 as usize) {
+            *holes = true;
+        }
+    }
+
+    /// Whether a walk must look for blocks behind a hole.
+    pub(crate) fn has_holes(&self, space: Space) -> bool {
+        self.with_holes.get(space.0 as usize).copied().unwrap_or(false)
+    }
+
     /// The namespace's number, made when new; `None` when there are too many.
     pub(crate) fn intern(
         &mut self,
@@ -89,6 +103,7 @@ impl Spaces {
             block_size,
             scheme,
         });
+        self.with_holes.push(false);
         self.families.entry(key).or_default().push(space);
         Some(space)
     }

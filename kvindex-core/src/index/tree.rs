@@ -112,6 +112,44 @@ impl RunTree {
         }
     }
 
+    /// Puts `owner` on the blocks `marks` (ascending) of the chain `hashes` below `after`: groups of a hybrid
+    /// model hold some blocks of a chain. Calls `placed` for every mark with its number, place and whether
+    /// `owner` held it before. Blocks at a run's end that nobody holds are not kept.
+    pub(crate) fn hold_marked(
+        &mut self,
+        space: Space,
+        mut after: Option<Place>,
+        hashes: &[SequenceHash],
+        marks: &[usize],
+        owner: OwnerSlot,
+        mut placed: impl FnMut(usize, Place, bool),
+    ) {
+        let end = marks.last().map_or(0, |last| last + 1).min(hashes.len());
+        let (mut at, mut next, mut touched) = (0, 0, Vec::new());
+        while at < end {
+            let rest = &hashes[at..end];
+            let (place, n) = match self.find(space, after, rest[0]) {
+                Some(place) => (place, self.common(place, rest)),
+                None => self.create(space, after, rest),
+            };
+            let run = &mut self.runs[place.run as usize];
+            run.holders.cover(run.blocks.len() as u32);
+            touched.push(place.run);
+            while let Some(mark) = marks.get(next).filter(|mark| **mark < at + n) {
+                let here = Place { run: place.run, offset: place.offset + (mark - at) as u32 };
+                let held = run.holders.contains(here.offset, owner);
+                if !held {
+                    run.holders.insert(here.offset..here.offset + 1, owner);
+                }
+                placed(next, here, held);
+                next += 1;
+            }
+            after = Some(Place { run: place.run, offset: place.offset + n as u32 - 1 });
+            at += n;
+        }
+        touched.into_iter().for_each(|run| self.trim(run));
+    }
+
     /// How many of `hashes` follow each other from `place` on. Hashes are cumulative: equal at the end means
     /// equal all the way, and the first difference can be searched by halving.
     pub(crate) fn common(&self, place: Place, hashes: &[SequenceHash]) -> usize {
@@ -186,6 +224,9 @@ impl RunTree {
 
     fn trim(&mut self, id: u32) {
         let run = &mut self.runs[id as usize];
+        if run.blocks.is_empty() {
+            return;
+        }
         let kept = run.holders.trim() as usize;
         if kept > 0 {
             run.blocks.truncate(kept);

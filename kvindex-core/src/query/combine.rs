@@ -1,4 +1,4 @@
-//! From owners to one answer for a stream: tiers add up, groups must all agree.
+//! From the owners of an ordinary model to one answer for a stream: tiers add up.
 
 use super::found::TierMatch;
 use super::path::Stretch;
@@ -49,7 +49,9 @@ pub(crate) fn by_path(
     path: &[Stretch],
     owners: &[Held<'_>],
 ) -> (usize, Vec<TierMatch>) {
-    let spans = path.iter().flat_map(|stretch| {
+    let mut reached = 0;
+    let path = path.iter().take_while(move |s| s.start == std::mem::replace(&mut reached, s.end));
+    let spans = path.flat_map(|stretch| {
         let segments = reader.tree().run(stretch.run).map_or(&[][..], |run| run.holders.segments());
         let mut done = false;
         segments.iter().map_while(move |segment| {

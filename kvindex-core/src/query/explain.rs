@@ -6,8 +6,8 @@ use std::fmt;
 use super::found::{Scratch, Walk, WorkerMatch};
 use super::prompt::{Prompt, Query, QueryError};
 use crate::hash::SequenceHash;
-use crate::ids::{BatchSeq, Generation, Tier};
-use crate::index::{Cause, Departure, Incident, IndexReader, Place, Stream};
+use crate::ids::{BatchSeq, Generation, Group, Tier};
+use crate::index::{Cause, Departure, Incident, IndexReader, Need, Place, Shape, Stream};
 use crate::worker::Namespace;
 
 /// Most other namespaces that are tried for a prompt.
@@ -79,6 +79,14 @@ pub enum Reason {
         /// When.
         at_ms: u64,
     },
+    /// The groups that need every block hold this one; another KV-cache group of the model does not hold what it
+    /// needs to go on from any later block.
+    GroupLacks {
+        /// Which group.
+        group: Group,
+        /// What it needs, for people.
+        need: String,
+    },
     /// No event of this stream was ever applied.
     NothingHeard,
     /// Not stored since this time; what was before is forgotten.
@@ -104,6 +112,9 @@ impl fmt::Display for Reason {
             }
             Self::OtherNamespace { what } => write!(f, "held in another namespace: {what}"),
             Self::GenerationChanged { at_ms } => write!(f, "gone when the engine restarted at {at_ms} ms"),
+            Self::GroupLacks { group, need } => {
+                write!(f, "KV-cache group {group} lacks what it needs further on: {need}")
+            }
             Self::NothingHeard => write!(f, "nothing was heard from this engine yet"),
             Self::BeforeJournal { since_ms } => {
                 write!(f, "not stored since {since_ms} ms, and the journal reaches no further back")
@@ -206,6 +217,9 @@ impl Case<'_> {
         if stream.stamp.applied.is_none() && stream.stamp.generation == Generation(0) {
             return Reason::NothingHeard;
         }
+        if let Some((group, need)) = self.lacking_group(stream, &worker.matched, at) {
+            return Reason::GroupLacks { group, need };
+        }
         let block = self.scratch.walks.iter().filter_map(|walk| walk.hashes.get(at));
         let gone = block.filter_map(|hash| departures.get(&(stream.serial, *hash))).max_by_key(|d| d.at_ms);
         if let Some(departure) = gone {
@@ -215,6 +229,31 @@ impl Case<'_> {
             return Reason::OtherNamespace { what };
         }
         self.not_seen(stream)
+    }
+
+    /// The first group that ends the match although every group that needs all blocks holds block `at`.
+    fn lacking_group(&self, stream: &Stream, matched: &WorkerMatch, at: usize) -> Option<(Group, String)> {
+        let walk = self.walk(matched)?;
+        let shapes = stream.groups.shapes(&stream.spec.groups);
+        let holds = |shape: &Shape| {
+            let last_unit = at / shape.stride * shape.stride + shape.stride - 1;
+            let place = walk.place(self.reader, last_unit);
+            let run = place.and_then(|place| Some((place, self.reader.tree().run(place.run)?)));
+            let owners = stream.slots.iter().filter(|slot| {
+                self.reader.registry().owner(**slot).is_some_and(|owner| owner.group == shape.group)
+            });
+            let mut owners = owners.copied();
+            run.is_some_and(|(at, run)| owners.any(|slot| run.holders.contains(at.offset, slot)))
+        };
+        if !shapes.iter().filter(|shape| shape.need == Need::All).all(holds) {
+            return None;
+        }
+        let lacking = shapes.iter().find(|shape| shape.need != Need::All)?;
+        let need = match lacking.need {
+            Need::Last(blocks) => format!("the last {blocks} blocks before a boundary (sliding window)"),
+            Need::State | Need::All => "the state at a boundary (mamba)".to_owned(),
+        };
+        Some((lacking.group, need))
     }
 
     fn departed(&self, stream: &Stream, gone: &Departure) -> Reason {

@@ -3,11 +3,16 @@
 use std::sync::Arc;
 
 use super::combine::{Held, by_engine_hashes, by_path};
+use super::doubt::{Doubt, Doubts};
+use super::groups::{GroupHeld, Units, longest_hit};
 use super::path::{Depths, Stretch, walk};
 use super::prompt::{Prompt, Query, QueryError};
+use crate::engine::{ClearPolicy, HiddenIdentity};
 use crate::hash::{BlockHasher, SequenceHash};
 use crate::ids::{DpRank, Tier};
-use crate::index::{Family, IndexReader, OwnerSlot, Space, Stream, StreamStamp};
+use crate::index::{
+    Family, IndexReader, Owner, OwnerBlocks, OwnerSlot, Place, Shape, Space, Stream, StreamStamp,
+};
 use crate::worker::WorkerSpec;
 
 /// Buffers of a query, kept by the caller so that the next one allocates nothing.
@@ -23,7 +28,10 @@ pub struct Scratch {
 pub(crate) struct Walk {
     pub(crate) space: Space,
     pub(crate) block_size: u32,
+    /// Whether engines of this namespace hide something that this prompt has.
     pub(crate) hidden: bool,
+    /// Whether they show salts at all.
+    tells_salt: bool,
     pub(crate) hashes: Vec<SequenceHash>,
     pub(crate) path: Vec<Stretch>,
     depths: Depths,
@@ -45,7 +53,8 @@ pub struct WorkerMatch {
     pub worker: Arc<WorkerSpec>,
     /// Its data-parallel rank.
     pub dp_rank: DpRank,
-    /// Tokens a block; 0 when the stream has not announced any block yet.
+    /// Tokens a block; in hybrid models those of one hash, which all groups' sizes are multiples of. 0 when the
+    /// stream has not announced any block yet.
     pub block_size: u32,
     /// Longest prefix held without a hole, in blocks.
     pub matched_blocks: usize,
@@ -55,8 +64,8 @@ pub struct WorkerMatch {
     pub tiers: Vec<TierMatch>,
     /// What the answer rests on.
     pub stream: StreamStamp,
-    /// Whether the engine's events hide a salt or images that this prompt has: tokens alone then cannot tell.
-    pub ambiguous: bool,
+    /// What the engine's events leave open about this answer; empty when it is as good as they are.
+    pub doubts: Doubts,
 }
 
 /// How much of a match lies on one tier.
@@ -71,8 +80,8 @@ pub struct TierMatch {
 }
 
 /// Finds for every worker of the query's tenant and model, and each of its streams, the longest prefix that
-/// it holds. Exact for streams with complete coverage; for hybrid models no longer than what every group
-/// holds.
+/// it holds; for hybrid models the longest that every group can serve. Exact for streams with complete coverage
+/// and no [`Doubts`].
 ///
 /// # Errors
 /// When the query contradicts itself.
@@ -147,7 +156,7 @@ impl WorkerMatch {
             matched_tokens: 0,
             tiers: Vec::new(),
             stream,
-            ambiguous: false,
+            doubts: Doubts::default(),
         }
     }
 }
@@ -169,6 +178,7 @@ impl Scratch {
             walk.space = *space;
             walk.block_size = namespace.block_size;
             walk.hidden = query.hidden_from(namespace.scheme);
+            walk.tells_salt = namespace.scheme.salt;
             query.sequence_hashes(namespace.block_size, namespace.scheme, &mut self.hasher, &mut walk.hashes);
             self.walks.push(walk);
         }
@@ -182,7 +192,7 @@ impl Scratch {
         }
     }
 
-    /// The stream's best answer, over groups and namespaces.
+    /// The stream's answer: the best over namespaces of what all its groups can serve.
     pub(crate) fn match_stream(
         &self,
         reader: &IndexReader<'_>,
@@ -192,41 +202,38 @@ impl Scratch {
     ) -> WorkerMatch {
         let registry = reader.registry();
         let mut found = WorkerMatch::nothing(spec, stream.id.dp_rank, stream.stamp);
+        found.block_size = stream.groups.unit(&spec.groups);
+        let on_tier = |tier: &Tier| query.filter.tier.is_none_or(|name| tier.name() == name);
         let owners = stream.slots.iter().filter_map(|slot| Some((*slot, registry.owner(*slot)?)));
-        let mut owners: Vec<_> = owners.collect();
-        owners.sort_by_key(|(_, owner)| (owner.group, &owner.tier));
-        found.block_size = owners.first().map_or(0, |(_, owner)| owner.block_size);
-        let mut best: Option<WorkerMatch> = None;
-        for group in owners.chunk_by(|a, b| a.1.group == b.1.group) {
-            let on_tier = |tier: &Tier| query.filter.tier.is_none_or(|name| tier.name() == name);
-            let held = group.iter().filter(|(_, owner)| on_tier(&owner.tier));
-            let held: Vec<Held<'_>> =
-                held.map(|(slot, owner)| Held { slot: *slot, tier: &owner.tier }).collect();
-            let size = group.first().map_or(0, |(_, owner)| owner.block_size);
-            let answer = self.match_group(reader, query, &held, size, &found);
-            // A hit is what every group can serve; a group that cannot be judged serves nothing.
-            if best.as_ref().is_none_or(|best| answer.matched_tokens < best.matched_tokens) {
-                best = Some(answer);
-            }
-        }
-        best.unwrap_or(found)
+        let mut owners: Vec<_> = owners.filter(|(_, owner)| on_tier(&owner.tier)).collect();
+        owners.sort_by_key(|(_, owner)| (&owner.tier, owner.group));
+        let owners: Vec<GroupHeld<'_>> =
+            owners.into_iter().map(|(slot, owner)| GroupHeld::of(slot, owner, spec)).collect();
+        let walk = if stream.groups.is_simple(&spec.groups) && owners.iter().all(|owner| owner.chunk <= 1) {
+            let held: Vec<Held<'_>> = owners.iter().map(|owner| owner.held).collect();
+            self.match_simple(reader, query, &held, &mut found)
+        } else {
+            self.match_groups(reader, query, &stream.groups.shapes(&spec.groups), &owners, &mut found)
+        };
+        found.doubts = doubts(reader, query, stream, spec, walk);
+        found
     }
 
-    fn match_group(
+    /// One group that needs every block. Answers the walk that found most, if one found anything.
+    fn match_simple(
         &self,
         reader: &IndexReader<'_>,
         query: &Query<'_>,
         held: &[Held<'_>],
-        block_size: u32,
-        blank: &WorkerMatch,
-    ) -> WorkerMatch {
-        let mut answer = WorkerMatch { block_size, ..blank.clone() };
+        found: &mut WorkerMatch,
+    ) -> Option<&Walk> {
         if let Prompt::EngineHashes(hashes) = query.prompt {
-            if query.block_size == Some(block_size) {
-                answer.fill(by_engine_hashes(reader, hashes, held), block_size);
+            if query.block_size == Some(found.block_size) {
+                found.fill(by_engine_hashes(reader, hashes, held), found.block_size);
             }
-            return answer;
+            return None;
         }
+        let mut best = None;
         for walk in &self.walks {
             let (blocks, tiers) = match held {
                 [only] => {
@@ -236,16 +243,91 @@ impl Scratch {
                 }
                 several => by_path(reader, &walk.path, several),
             };
-            if blocks * walk.block_size as usize > answer.matched_tokens {
-                answer.fill((blocks, tiers), walk.block_size);
+            if blocks * walk.block_size as usize > found.matched_tokens {
+                found.fill((blocks, tiers), walk.block_size);
+                best = Some(walk);
             }
-            answer.ambiguous |= walk.hidden && walk.block_size == block_size;
         }
-        answer
+        best
+    }
+
+    /// Groups that must all serve the match. Their chains count in the stream's hash units.
+    fn match_groups(
+        &self,
+        reader: &IndexReader<'_>,
+        query: &Query<'_>,
+        shapes: &[Shape],
+        owners: &[GroupHeld<'_>],
+        found: &mut WorkerMatch,
+    ) -> Option<&Walk> {
+        let unit = found.block_size;
+        if let Prompt::EngineHashes(hashes) = query.prompt {
+            if query.block_size == Some(unit) {
+                found.fill(longest_hit(reader, Units::Engine(hashes), shapes, owners), unit);
+            }
+            return None;
+        }
+        let mut best = None;
+        for walk in self.walks.iter().filter(|walk| walk.block_size == unit) {
+            let units = Units::Path(&walk.path);
+            let (blocks, tiers) = longest_hit(reader, units, shapes, owners);
+            if blocks * unit as usize > found.matched_tokens {
+                found.fill((blocks, tiers), unit);
+                best = Some(walk);
+            }
+        }
+        best
+    }
+}
+
+/// What the engine's events leave open about an answer that `walk` found.
+fn doubts(
+    reader: &IndexReader<'_>,
+    query: &Query<'_>,
+    stream: &Stream,
+    spec: &WorkerSpec,
+    walk: Option<&Walk>,
+) -> Doubts {
+    let simple = stream.groups.is_simple(&spec.groups);
+    let owners = || stream.slots.iter().filter_map(|slot| reader.registry().owner(*slot));
+    let mut doubts = Doubts::default();
+    doubts.add(Doubt::RepeatedReports, stream.reports.seen());
+    let unclear = !simple && stream.groups.shapes(&spec.groups).iter().any(|shape| !shape.known);
+    doubts.add(Doubt::UnknownGroups, unclear);
+    let beyond = query.filter.tier.is_none_or(|name| name != Tier::Device.name());
+    let stale = spec.cleared == ClearPolicy::AllTiers || owners().any(|o| o.tier != Tier::Device);
+    doubts.add(Doubt::SilentClear, stream.silent_clear && beyond && stale);
+    if matches!(query.prompt, Prompt::EngineHashes(_)) {
+        return doubts;
+    }
+    let possible = spec.hidden_identity == HiddenIdentity::Possible;
+    let hides = |walk: &Walk| spec.hides_identity(query.lora.is_some()) || !walk.tells_salt;
+    let hidden = walk.is_some_and(|walk| walk.hidden || (possible && hides(walk)));
+    doubts.add(Doubt::HiddenIdentity, hidden);
+    let by_content = spec.profile().hashes_content();
+    doubts.add(Doubt::ContentHashes, by_content);
+    // A block that waits for its parent is out of an ordinary model's reach, parent or not.
+    let lost = |blocks: &OwnerBlocks| blocks.unplaced() > if simple { blocks.orphans() } else { 0 };
+    doubts.add(Doubt::UnplacedBlocks, !by_content && owners().any(|owner| lost(&owner.blocks)));
+    doubts
+}
+
+impl<'a> GroupHeld<'a> {
+    fn of(slot: OwnerSlot, owner: &'a Owner, spec: &WorkerSpec) -> Self {
+        let told = spec.offload_chunk.filter(|_| owner.tier != Tier::Device);
+        let chunk = told.unwrap_or(owner.chunk) as usize;
+        Self { group: owner.group, held: Held { slot, tier: &owner.tier }, chunk }
     }
 }
 
 impl Walk {
+    /// Where a block of the prompt lies, if the walk came by it.
+    pub(crate) fn place(&self, reader: &IndexReader<'_>, block: usize) -> Option<Place> {
+        let stretch = self.path.iter().find(|stretch| (stretch.start..stretch.end).contains(&block))?;
+        let offset = u32::try_from(block - stretch.start).ok()?;
+        reader.tree().run(stretch.run).map(|_| Place { run: stretch.run, offset })
+    }
+
     /// Tokens of the prefix that one owner holds in this namespace.
     pub(crate) fn tokens_held(&self, owner: OwnerSlot) -> usize {
         self.depths.of(owner) * self.block_size as usize

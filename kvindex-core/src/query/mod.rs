@@ -2,11 +2,14 @@
 //! in memory, and with the caller's scratch space instead of allocations.
 
 mod combine;
+mod doubt;
 mod explain;
 mod found;
+mod groups;
 mod path;
 mod prompt;
 
+pub use doubt::{Doubt, Doubts};
 pub use explain::{Explanation, Reason, WorkerExplanation, explain, explain_hashed};
 pub use found::{Matches, Scratch, TierMatch, WorkerMatch, find_hashed, find_matches, hash_prompt};
 pub use prompt::{Filter, Prompt, PromptItem, Query, QueryError, Tokens};

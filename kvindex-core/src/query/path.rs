@@ -14,17 +14,23 @@ pub(crate) struct Stretch {
     pub(crate) end: usize,
 }
 
-/// Finds the stretches of `hashes`, from the first block on, for as long as the tree has them.
+/// Finds the stretches of `hashes`, from the first block on, for as long as the tree has them; in a namespace
+/// with holes also those behind one. Every stretch starts at its run's head: a block inside a run is reached
+/// through the one before it, whose hash the prompt has as well.
 pub(crate) fn walk(reader: &IndexReader<'_>, space: Space, hashes: &[SequenceHash], path: &mut Vec<Stretch>) {
     path.clear();
-    let tree = reader.tree();
+    let (tree, holes) = (reader.tree(), reader.spaces().has_holes(space));
     let mut at = 0;
-    while let Some(head) = hashes.get(at)
-        && let Some(run) = tree.head(space, *head)
-    {
-        let n = tree.common(Place { run, offset: 0 }, &hashes[at..]);
-        path.push(Stretch { run, start: at, end: at + n });
-        at += n;
+    while let Some(head) = hashes.get(at) {
+        match tree.head(space, *head) {
+            Some(run) => {
+                let n = tree.common(Place { run, offset: 0 }, &hashes[at..]);
+                path.push(Stretch { run, start: at, end: at + n });
+                at += n;
+            }
+            None if holes => at += 1,
+            None => return,
+        }
     }
 }
 
@@ -57,6 +63,9 @@ impl Depths {
         let mut first = true;
         let mut reached = 0;
         for stretch in path {
+            if stretch.start > reached {
+                break;
+            }
             let Some(run) = reader.tree().run(stretch.run) else { break };
             for segment in run.holders.segments() {
                 if first {

@@ -1,10 +1,10 @@
 //! Random event histories against the naive oracle, with shrinking.
 
-use kvindex_core::{Command, Index, IndexLimits, KvEvent, WorkerId, WorkerSpec};
+use kvindex_core::{Command, Index, IndexLimits, KvEvent, WorkerId};
 use proptest::prelude::*;
 
 use crate::oracle::{Oracle, TIERS};
-use crate::rig::{MODEL, Rig, ask, on_host, removed, stored, stream};
+use crate::rig::{Rig, ask, on_host, removed, spec, stored, stream};
 
 const WORKERS: [&str; 3] = ["a", "b", "c"];
 
@@ -78,8 +78,8 @@ impl World {
             }
             Step::Leave { worker } => {
                 let id = WorkerId::new(WORKERS[worker]).unwrap();
-                self.rig.index.apply(&Command::Unregister { worker: id.clone() });
-                self.rig.index.apply(&Command::Register(Box::new(WorkerSpec::new(id, MODEL))));
+                self.rig.index.apply(&Command::Unregister { worker: id });
+                self.rig.index.apply(&Command::Register(Box::new(spec(WORKERS[worker]))));
                 self.oracle.clear(WORKERS[worker], None);
                 self.last = None;
             }

@@ -36,20 +36,34 @@ fn golden(name: &str, bytes: &[u8]) {
 }
 
 #[test]
-fn snapshot_version_1() {
+fn snapshot_version_2() {
     let (rig, _) = history();
-    golden("snapshot-v1.bin", &rig.index.snapshot());
-    let kept = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/snapshot-v1.bin")).unwrap();
+    golden("snapshot-v2.bin", &rig.index.snapshot());
+    let kept = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/snapshot-v2.bin")).unwrap();
     let restored = Index::restore(&kept, IndexLimits::default()).unwrap();
     assert_eq!(restored.digest(), rig.index.digest());
     assert_eq!(ask(&restored, b"xyz"), ask(&rig.index, b"xyz"));
 }
 
+/// The same history as the release before wrote it: the answers are the same.
 #[test]
-fn commands_version_1() {
+fn snapshot_version_1_is_read() {
+    let (rig, _) = history();
+    let restored =
+        Index::restore(include_bytes!("../golden/snapshot-v1.bin"), IndexLimits::default()).unwrap();
+    for path in [&b"xyz"[..], b"xyw", b"pqr"] {
+        let blocks = |index: &Index| {
+            ask(index, path).iter().map(|w| (w.block_size, w.matched_blocks)).collect::<Vec<_>>()
+        };
+        assert_eq!(blocks(&restored), blocks(&rig.index));
+    }
+}
+
+#[test]
+fn commands_version_2() {
     let (rig, commands) = history();
     let bytes = rmp_serde::to_vec(&commands).unwrap();
-    golden("commands-v1.bin", &bytes);
+    golden("commands-v2.bin", &bytes);
     let read: Vec<Command> = rmp_serde::from_slice(&bytes).unwrap();
     assert_eq!(read, commands);
     let mut again = Rig::new(&["a", "b"]);

@@ -4,7 +4,10 @@
 mod exactness;
 mod formats;
 mod hashes;
+mod hybrid;
+mod mirrors;
 mod oracle;
 mod reasons;
 mod rig;
 mod rules;
+mod tiers;

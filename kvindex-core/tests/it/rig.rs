@@ -1,9 +1,9 @@
 //! Short ways to say commands and questions.
 
 use kvindex_core::{
-    Batch, BatchSeq, BlockHasher, BlockRemoved, BlockStored, Command, DpRank, EngineBlockHash, EventBatch,
-    Generation, Index, KvEvent, Outcome, Query, Scratch, StreamEvents, StreamId, Tier, WorkerId, WorkerMatch,
-    WorkerSpec, find_matches,
+    Batch, BatchSeq, BlockHasher, BlockRemoved, BlockStored, Command, DpRank, EngineBlockHash, EngineProfile,
+    EventBatch, Generation, Index, KvEvent, Outcome, Query, Scratch, StreamEvents, StreamId, Tier, WorkerId,
+    WorkerMatch, WorkerSpec, find_matches,
 };
 
 pub(crate) const MODEL: &str = "m";
@@ -40,6 +40,11 @@ pub(crate) fn removed(worker: &str, path: &[u8]) -> BlockRemoved {
     BlockRemoved { block_hashes: vec![engine_hash(worker, path)], ..BlockRemoved::default() }
 }
 
+/// A worker whose offload tiers move single blocks, as the oracle's do.
+pub(crate) fn spec(worker: &str) -> WorkerSpec {
+    WorkerSpec { offload_chunk: Some(1), ..WorkerSpec::new(WorkerId::new(worker).unwrap(), MODEL) }
+}
+
 /// An index fed one batch at a time.
 pub(crate) struct Rig {
     pub(crate) index: Index,
@@ -50,8 +55,7 @@ impl Rig {
     pub(crate) fn new(workers: &[&str]) -> Self {
         let mut index = Index::default();
         for worker in workers {
-            let spec = WorkerSpec::new(WorkerId::new(*worker).unwrap(), MODEL);
-            index.apply(&Command::Register(Box::new(spec)));
+            index.apply(&Command::Register(Box::new(spec(worker))));
         }
         Self { index, now_ms: 1000 }
     }
@@ -62,12 +66,22 @@ impl Rig {
         self.index.apply(&command)
     }
 
+    /// The same from an engine of which more is known.
+    pub(crate) fn send_as(&mut self, worker: &str, events: Vec<KvEvent>, profile: &EngineProfile) -> Outcome {
+        let command = self.batch_as(worker, events, profile);
+        self.index.apply(&command)
+    }
+
     pub(crate) fn next_batch(&mut self, worker: &str, events: Vec<KvEvent>) -> Command {
+        self.batch_as(worker, events, &EngineProfile::default())
+    }
+
+    fn batch_as(&mut self, worker: &str, events: Vec<KvEvent>, profile: &EngineProfile) -> Command {
         self.now_ms += 10;
         let stamp = self.index.reader().stream(&stream(worker)).unwrap_or_default();
         let seq = BatchSeq(stamp.applied.map_or(0, |seq| seq.0 + 1));
         let batch = EventBatch { events, ..EventBatch::default() };
-        let changes = batch.seal(&Default::default(), &mut BlockHasher::new());
+        let changes = batch.seal(profile, &mut BlockHasher::new());
         Command::Events(StreamEvents {
             stream: stream(worker),
             generation: stamp.generation,

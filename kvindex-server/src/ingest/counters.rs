@@ -32,6 +32,10 @@ pub struct IngestCounters {
     pub bad_frames: Counter,
     /// Socket errors that left a stream waiting for its next chance.
     pub socket_errors: Counter,
+    /// Times a further publisher came to an endpoint that kvindex binds for one engine.
+    pub extra_publishers: Counter,
+    /// Batches that name another data-parallel rank than their stream has.
+    pub another_rank: Counter,
     /// Events with an unknown tag, passed over.
     pub unknown_events: Counter,
     /// Stored events kept by engine hash alone, their tokens or extra keys not being readable.

@@ -7,6 +7,8 @@ mod contexts;
 mod counters;
 pub mod decode;
 pub mod limits;
+mod opening;
+mod profile_check;
 mod replay;
 pub mod sequencer;
 mod service;
@@ -14,5 +16,7 @@ mod status;
 mod subscriber;
 
 pub use counters::{Counter, IngestCounters};
-pub use service::{Handle, IngestConfig, IngestError, Sink, Subscription, start};
+pub use opening::IngestError;
+pub use profile_check::HashCheck;
+pub use service::{Handle, IngestConfig, Sink, Subscription, start};
 pub use status::StreamStatus;

@@ -6,16 +6,17 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use kvindex_core::mirror::HashProfile;
 use kvindex_core::{BatchSeq, Command, EngineProfile, GapPolicy, Generation, StreamId};
 use parking_lot::Mutex;
 
 use super::contexts::Contexts;
 use super::counters::IngestCounters;
-use super::limits::MAX_ENDPOINT_BYTES;
-use super::replay::open_dealer;
+use super::opening::{IngestError, check_endpoint, check_text, open};
 use super::sequencer::{Sequencer, SequencerConfig};
 use super::status::{Clock, SharedStatus, StreamStatus};
 use super::subscriber::{Link, Order, Stream, Subscriber};
+use crate::endpoints::Endpoint;
 
 /// Takes the commands of one turn, in order; called from the ingest threads, one at a time for each stream. It
 /// must not call back into the [`Handle`].
@@ -45,7 +46,8 @@ pub struct Subscription {
     pub stream: StreamId,
     /// What decoding and hashing need to know of the engine.
     pub profile: EngineProfile,
-    /// The engine's PUB socket, `tcp://host:port` or `ipc://path`.
+    /// The engine's PUB socket, `tcp://host:port` or `ipc://path`; or where it connects to us, `tcp://*:port` or
+    /// `bind+tcp://address:port`.
     pub endpoint: String,
     /// The engine's ROUTER socket for replays, where it has one.
     pub replay_endpoint: Option<String>,
@@ -53,54 +55,8 @@ pub struct Subscription {
     pub topic: String,
     /// What an unfillable gap does to the stream's blocks.
     pub gap_policy: GapPolicy,
-}
-
-/// Why the service cannot do what was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum IngestError {
-    /// An address that ZeroMQ cannot connect to.
-    #[error("{field}: cannot connect to {endpoint:?}: {source}")]
-    BadEndpoint {
-        /// `endpoint` or `replay_endpoint`.
-        field: &'static str,
-        /// The address.
-        endpoint: String,
-        /// ZeroMQ's word on it.
-        source: zmq::Error,
-    },
-    /// An address of a kind that reaches no engine.
-    #[error("{field}: {endpoint:?} must be tcp://host:port (port 1 to 65535) or ipc://path")]
-    UnsupportedEndpoint {
-        /// `endpoint` or `replay_endpoint`.
-        field: &'static str,
-        /// The address.
-        endpoint: String,
-    },
-    /// A text is too long.
-    #[error("{field}: {len} bytes, the limit is {limit}")]
-    TooLong {
-        /// Which.
-        field: &'static str,
-        /// Its length.
-        len: usize,
-        /// The limit.
-        limit: usize,
-    },
-    /// The stream is followed already.
-    #[error("stream {0} is followed already")]
-    AlreadyFollowed(StreamId),
-    /// A socket of the service's own failed.
-    #[error("ingest socket: {0}")]
-    Socket(#[from] zmq::Error),
-    /// The service was given no threads.
-    #[error("threads: 0, at least 1 is needed")]
-    NoThreads,
-    /// A thread could not be started.
-    #[error("cannot start an ingest thread: {0}")]
-    Thread(#[from] std::io::Error),
-    /// The service was shut down.
-    #[error("ingest is shut down")]
-    ShutDown,
+    /// How the engine is said to hash blocks; what it announces is checked against it.
+    pub hash_profile: Option<HashProfile>,
 }
 
 /// Steers a running service. Dropping it shuts the service down.
@@ -181,16 +137,17 @@ impl Handle {
         resume: Option<(Generation, BatchSeq)>,
     ) -> Result<(), IngestError> {
         check_text("topic", &source.topic)?;
-        check_endpoint("endpoint", &source.endpoint)?;
-        if let Some(endpoint) = &source.replay_endpoint {
-            check_endpoint("replay_endpoint", endpoint)?;
+        let endpoint = check_endpoint("endpoint", &source.endpoint, Endpoint::parse)?;
+        if let Some(replay) = &source.replay_endpoint {
+            check_endpoint("replay_endpoint", replay, Endpoint::parse_replay)?;
         }
         let id = source.stream.clone();
         if self.table.read().contains_key(&id) {
             return Err(IngestError::AlreadyFollowed(id));
         }
         let (number, context, name) = self.contexts.lock().take();
-        let followed = self.follow(source, resume, &context, number, name);
+        let followed = open(&context, &source, &endpoint, name)
+            .and_then(|link| self.follow(source, resume, &context, number, link));
         if followed.is_err() {
             self.contexts.lock().release(number);
         }
@@ -203,11 +160,10 @@ impl Handle {
         resume: Option<(Generation, BatchSeq)>,
         context: &zmq::Context,
         number: usize,
-        name: u64,
+        link: Link,
     ) -> Result<(), IngestError> {
         let id = source.stream.clone();
-        let link = open(context, &source, name)?;
-        let status = Arc::new(SharedStatus::default());
+        let status = Arc::new(SharedStatus::new(link.binds()));
         let sequencer = Sequencer::new(self.sequencer_config(&source), resume);
         status.publish(&sequencer);
         let shared = Arc::clone(&status);
@@ -307,44 +263,4 @@ impl Drop for Handle {
     fn drop(&mut self) {
         self.shutdown();
     }
-}
-
-fn open(context: &zmq::Context, source: &Subscription, name: u64) -> Result<Link, IngestError> {
-    let bad = |field, endpoint: &str, source| match source {
-        zmq::Error::EINVAL | zmq::Error::EPROTONOSUPPORT | zmq::Error::ENOCOMPATPROTO => {
-            IngestError::BadEndpoint { field, endpoint: endpoint.into(), source }
-        }
-        other => IngestError::Socket(other),
-    };
-    if let Some(endpoint) = &source.replay_endpoint {
-        open_dealer(context, endpoint).map_err(|error| bad("replay_endpoint", endpoint, error))?;
-    }
-    Link::open(context, &source.endpoint, &source.topic, name)
-        .map_err(|error| bad("endpoint", &source.endpoint, error))
-}
-
-fn check_text(field: &'static str, text: &str) -> Result<(), IngestError> {
-    match text.len() {
-        len if len > MAX_ENDPOINT_BYTES => {
-            Err(IngestError::TooLong { field, len, limit: MAX_ENDPOINT_BYTES })
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Refuses what ZeroMQ would take but cannot mean an engine: other transports, and addresses to bind.
-fn check_endpoint(field: &'static str, endpoint: &str) -> Result<(), IngestError> {
-    check_text(field, endpoint)?;
-    let known = match endpoint.strip_prefix("tcp://") {
-        // libzmq resolves names and some bad ports only later, out of sight.
-        Some(address) => address.rsplit_once(':').is_some_and(|(host, port)| {
-            let port = port.parse::<u16>().unwrap_or(0);
-            port > 0 && !matches!(host, "" | "*")
-        }),
-        None => endpoint.strip_prefix("ipc://").is_some_and(|path| !path.is_empty()),
-    };
-    if !known {
-        return Err(IngestError::UnsupportedEndpoint { field, endpoint: endpoint.into() });
-    }
-    Ok(())
 }

@@ -1,11 +1,12 @@
 //! What is known of each stream right now, shared between the thread that follows it and whoever answers
 //! queries: an answer's trust stamp reads it without ever waiting for the receive path.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
 use kvindex_core::{BatchSeq, Generation};
 
+use super::profile_check::HashCheck;
 use super::sequencer::{Phase, Sequencer};
 
 /// A stream as ingest sees it.
@@ -15,6 +16,14 @@ pub struct StreamStatus {
     pub phase: Phase,
     /// Whether the subscription is connected.
     pub connected: bool,
+    /// Whether kvindex binds the endpoint and the engine connects to it.
+    pub binds: bool,
+    /// How many publishers it is connected to; more than one only where engines connect to kvindex, by mistake.
+    pub publishers: u32,
+    /// Whether a batch named another data-parallel rank than the stream has.
+    pub another_rank: bool,
+    /// Whether the engine hashes as its hash profile says.
+    pub hash_check: HashCheck,
     /// Age in milliseconds of the oldest batch known to exist and not yet applied; `None` when there is none.
     pub behind_ms: Option<u64>,
     /// Its generation.
@@ -32,8 +41,11 @@ const NOT_BEHIND: u64 = u64::MAX;
 /// One stream's row of the shared table.
 #[derive(Debug)]
 pub(super) struct SharedStatus {
+    binds: bool,
     phase: AtomicU8,
-    connected: AtomicBool,
+    publishers: AtomicU32,
+    another_rank: AtomicBool,
+    hash_check: AtomicU8,
     behind_since_ms: AtomicU64,
     generation: AtomicU64,
     next: AtomicU64,
@@ -41,11 +53,15 @@ pub(super) struct SharedStatus {
     gaps: AtomicU64,
 }
 
-impl Default for SharedStatus {
-    fn default() -> Self {
+impl SharedStatus {
+    /// Of a stream that nothing is known of yet.
+    pub(super) fn new(binds: bool) -> Self {
         Self {
+            binds,
             phase: AtomicU8::new(0),
-            connected: AtomicBool::new(false),
+            publishers: AtomicU32::new(0),
+            another_rank: AtomicBool::new(false),
+            hash_check: AtomicU8::new(0),
             behind_since_ms: AtomicU64::new(NOT_BEHIND),
             generation: AtomicU64::new(0),
             next: AtomicU64::new(0),
@@ -53,9 +69,7 @@ impl Default for SharedStatus {
             gaps: AtomicU64::new(0),
         }
     }
-}
 
-impl SharedStatus {
     /// Takes over the sequencer's view, once what it decided was applied.
     pub(super) fn publish<B>(&self, sequencer: &Sequencer<B>) {
         let phase = match sequencer.phase() {
@@ -75,8 +89,17 @@ impl SharedStatus {
         let _ = self.behind_since_ms.compare_exchange(unset.0, unset.1, Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    pub(super) fn set_connected(&self, connected: bool) {
-        self.connected.store(connected, Ordering::Relaxed);
+    pub(super) fn set_publishers(&self, publishers: usize) {
+        self.publishers.store(u32::try_from(publishers).unwrap_or(u32::MAX), Ordering::Relaxed);
+    }
+
+    /// Notes that a batch named another rank; whether it is the first that did.
+    pub(super) fn note_another_rank(&self) -> bool {
+        !self.another_rank.swap(true, Ordering::Relaxed)
+    }
+
+    pub(super) fn set_hash_check(&self, state: HashCheck) {
+        self.hash_check.store(state as u8, Ordering::Relaxed);
     }
 
     pub(super) fn count_received(&self) {
@@ -94,9 +117,16 @@ impl SharedStatus {
             _ => Phase::Live,
         };
         let since = self.behind_since_ms.load(Ordering::Relaxed);
+        let publishers = self.publishers.load(Ordering::Relaxed);
+        let state = self.hash_check.load(Ordering::Relaxed);
+        let hash_check = HashCheck::ALL.into_iter().find(|check| *check as u8 == state).unwrap_or_default();
         StreamStatus {
             phase,
-            connected: self.connected.load(Ordering::Relaxed),
+            connected: publishers > 0,
+            binds: self.binds,
+            publishers,
+            another_rank: self.another_rank.load(Ordering::Relaxed),
+            hash_check,
             behind_ms: (since != NOT_BEHIND).then(|| now_ms.saturating_sub(since)),
             generation: Generation(self.generation.load(Ordering::Relaxed)),
             next: BatchSeq(self.next.load(Ordering::Relaxed)),

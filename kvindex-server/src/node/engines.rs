@@ -63,6 +63,10 @@ impl Engines {
             heard: status.phase != Phase::Pending,
             behind: status.phase == Phase::CatchingUp || status.behind_ms.is_some(),
             lag_ms: status.behind_ms.unwrap_or(0),
+            binds: status.binds,
+            crowded: status.publishers > 1,
+            another_rank: status.another_rank,
+            hash_check: status.hash_check,
         })
     }
 
@@ -79,6 +83,8 @@ fn subscriptions(definition: &WorkerDefinition) -> impl Iterator<Item = Subscrip
         replay_endpoint: source.replay_endpoint.clone(),
         topic: source.topic.clone(),
         gap_policy: definition.gap_policy,
+        // Checked when the worker was defined, so it can be read.
+        hash_profile: definition.hash_profile.as_ref().and_then(|profile| profile.of(&definition.spec).ok()),
     })
 }
 

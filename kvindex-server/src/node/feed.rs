@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use kvindex_core::{
-    BatchSeq, Command, DpRank, Generation, Index, Notice, SequenceHash, StreamId, Tier, WorkerId,
+    BatchSeq, Command, DpRank, Generation, Group, Index, Notice, SequenceHash, StreamId, Tier, WorkerId,
 };
 use tokio::sync::broadcast;
 
@@ -64,6 +64,8 @@ pub struct FeedEvent {
     pub kind: FeedKind,
     /// The tier, when it is about one.
     pub tier: Option<Tier>,
+    /// KV-cache group of the blocks.
+    pub group: Group,
     /// LoRA adapter of the blocks.
     pub lora: Option<Arc<str>>,
     /// Tokens a block; 0 when no blocks are named.
@@ -143,19 +145,21 @@ pub(super) struct Collected {
 impl Collected {
     pub(super) fn note(&mut self, notice: Notice<'_>) {
         let event = match notice {
-            Notice::Stored { stream, batch, tier, namespace, blocks } => FeedEvent {
+            Notice::Stored { stream, batch, tier, group, namespace, blocks } => FeedEvent {
                 seq: Some(batch),
                 tier: Some(tier.clone()),
+                group,
                 lora: namespace.lora.clone(),
                 block_size: namespace.block_size,
                 blocks: blocks.to_vec(),
                 count: blocks.len() as u64,
                 ..self.about(stream, FeedKind::Stored)
             },
-            Notice::Removed { stream, batch, tier, namespace, block } => {
+            Notice::Removed { stream, batch, tier, group, namespace, block } => {
                 let event = FeedEvent {
                     seq: Some(batch),
                     tier: Some(tier.clone()),
+                    group,
                     lora: namespace.lora.clone(),
                     block_size: namespace.block_size,
                     blocks: vec![block],
@@ -184,15 +188,10 @@ impl Collected {
         match self.events.last_mut() {
             Some(last)
                 if last.kind == FeedKind::Removed
-                    && (&last.worker, last.dp_rank, last.seq, &last.tier, &last.lora, last.block_size)
-                        == (
-                            &event.worker,
-                            event.dp_rank,
-                            event.seq,
-                            &event.tier,
-                            &event.lora,
-                            event.block_size,
-                        ) =>
+                    && (&last.worker, last.dp_rank, last.seq)
+                        == (&event.worker, event.dp_rank, event.seq)
+                    && (&last.tier, last.group, &last.lora, last.block_size)
+                        == (&event.tier, event.group, &event.lora, event.block_size) =>
             {
                 last.blocks.extend(event.blocks);
                 last.count += 1;
@@ -215,6 +214,7 @@ impl Collected {
             at_ms: self.at_ms,
             kind,
             tier: None,
+            group: Group(0),
             lora: None,
             block_size: 0,
             blocks: Vec::new(),

@@ -9,6 +9,7 @@ use kvindex_core::{
 
 use super::Node;
 use super::groups::{GroupBest, best_of_groups};
+use crate::ingest::HashCheck;
 use crate::metrics::StreamGauges;
 use crate::trust::Trust;
 use crate::workers::{StreamSource, WorkerDefinition};
@@ -70,6 +71,8 @@ pub struct ListedStream {
     pub trust: Trust,
     /// Blocks it holds.
     pub blocks: usize,
+    /// Whether its engine hashes as the worker's hash profile says.
+    pub hash_check: HashCheck,
 }
 
 impl Node {
@@ -153,7 +156,9 @@ impl Node {
             let known = heard.iter().find(|(rank, _, _)| *rank == dp_rank);
             let (stamp, blocks) = known.map(|(_, stamp, held)| (*stamp, *held)).unwrap_or_default();
             let source = definition.streams.iter().find(|source| source.dp_rank == dp_rank).cloned();
-            ListedStream { dp_rank, source, trust: Trust::judge(&stamp, self.link(&stream)), blocks }
+            let link = self.link(&stream);
+            let trust = Trust::judge(&stamp, link);
+            ListedStream { dp_rank, source, trust, blocks, hash_check: link.hash_check }
         };
         let streams = ranks.into_iter().map(stream).collect();
         ListedWorker { definition, streams }
@@ -167,6 +172,7 @@ impl Node {
                 worker: worker.as_str().to_owned(),
                 dp_rank: stream.dp_rank.0,
                 trust: stream.trust,
+                hash_check: stream.hash_check,
             };
             listed.streams.into_iter().map(gauges)
         });

@@ -71,6 +71,7 @@ fn not_followed(error: &IngestError) -> RegisterError {
     let field = match error {
         IngestError::BadEndpoint { field, .. }
         | IngestError::UnsupportedEndpoint { field, .. }
+        | IngestError::NotBound { field, .. }
         | IngestError::TooLong { field, .. } => field,
         IngestError::AlreadyFollowed(_)
         | IngestError::Socket(_)
@@ -139,6 +140,7 @@ impl Node {
         if let Some(known) = &known
             && known.definition.keeps_blocks_of(definition)
             && known.definition.gap_policy == definition.gap_policy
+            && known.definition.hash_profile == definition.hash_profile
         {
             // Only words about the worker changed: its streams go on undisturbed.
             self.describe(definition, origin);

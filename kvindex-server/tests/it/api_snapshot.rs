@@ -127,11 +127,15 @@ async fn an_unwritable_snapshot_is_an_error_at_shutdown() {
     assert!(error.contains("node.snapshot"), "{error}");
 }
 
-/// Golden bytes: a file of version 1 keeps being read, and is written again byte for byte. Set
-/// `KVINDEX_WRITE_GOLDEN=1` to make the file of a new version.
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
+/// Golden bytes: what the node writes is read again and written byte for byte. Set `KVINDEX_WRITE_GOLDEN=1` to
+/// make the file anew when the index's own snapshot has a new version.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_file_of_version_1_is_read_and_written_unchanged() {
-    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/node-snapshot-v1.bin");
+async fn the_file_is_read_and_written_unchanged() {
+    let golden = golden("node-snapshot-v1-index-v2.bin");
     let folder = Folder::new("golden");
     if std::env::var_os("KVINDEX_WRITE_GOLDEN").is_some() {
         let mut server = Server::start().await;
@@ -139,7 +143,6 @@ async fn the_file_of_version_1_is_read_and_written_unchanged() {
         let subscribed = v1::RegisterRequest { endpoint: "tcp://127.0.0.1:1".into(), ..worker("b") };
         server.register_as(subscribed).await;
         server.push("a", 0, vec![stored(3)]).await;
-        std::fs::create_dir_all(golden.parent().unwrap()).unwrap();
         server.running.node().store_snapshot(&golden).unwrap();
     }
     std::fs::copy(&golden, folder.file()).unwrap();
@@ -148,4 +151,15 @@ async fn the_file_of_version_1_is_read_and_written_unchanged() {
     let again = folder.0.join("again");
     server.running.node().store_snapshot(&again).unwrap();
     assert!(std::fs::read(again).unwrap() == std::fs::read(golden).unwrap(), "the layout changed");
+}
+
+/// The file of the version before, with an index of version 1 in it, is still read.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_file_of_the_version_before_is_read() {
+    let folder = Folder::new("before");
+    std::fs::copy(golden("node-snapshot-v1.bin"), folder.file()).unwrap();
+    let mut server = Server::with(with_file(&folder.file(), None)).await;
+    assert_eq!(blocks(&server.find(prompt(tokens(48))).await)[0], ("a", 3));
+    let known = server.running.node().known_workers();
+    assert_eq!(known.iter().map(|w| w.definition.spec.id.as_str()).collect::<Vec<_>>(), ["a", "b"]);
 }

@@ -34,6 +34,7 @@ pub(crate) fn subscription(number: u32, endpoint: &str, replay: Option<&str>) ->
         replay_endpoint: replay.map(String::from),
         topic: String::new(),
         gap_policy: GapPolicy::Purge,
+        hash_profile: None,
     }
 }
 

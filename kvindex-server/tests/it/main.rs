@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod api_engine;
+mod api_hash_check;
 mod api_inputs;
 mod api_limits;
 mod api_match;
@@ -11,9 +12,14 @@ mod api_routes;
 mod api_server;
 mod api_snapshot;
 mod api_watch;
+mod hash_mirrors;
+mod ingest_answers;
 mod ingest_bad_input;
+mod ingest_endpoints;
 mod ingest_faults;
+mod ingest_killed;
 mod ingest_load;
+mod ingest_node;
 mod ingest_recordings;
 mod ingest_rig;
 mod recorded_engines;

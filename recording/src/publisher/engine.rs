@@ -23,6 +23,8 @@ pub(super) struct Engine {
     pub(super) subscriptions: usize,
     /// Positions of the records that can be replayed.
     pub(super) buffer: VecDeque<usize>,
+    /// It connects where it publishes, to an endpoint that a subscriber binds.
+    connects: bool,
     publish: Option<Socket>,
     pub(super) router: Option<Socket>,
 }
@@ -33,7 +35,7 @@ pub(super) fn failed(engine: u32, doing: &'static str) -> impl Fn(zmq::Error) ->
 }
 
 impl Engine {
-    /// Binds both sockets. Ports that the OS chose are kept for ever after.
+    /// Opens both sockets. Ports that the OS chose are kept for ever after.
     pub(super) fn open_first(
         context: &Context,
         header: &EngineHeader,
@@ -48,6 +50,7 @@ impl Engine {
                 format!("tcp://{}:{port}", options.host)
             }
         };
+        let publish_to = options.publish_to.get(&header.index).cloned();
         let mut engine = Self {
             index: header.index,
             endpoints: EngineEndpoints {
@@ -55,7 +58,7 @@ impl Engine {
                 name: header.name.clone(),
                 topic: header.topic.clone(),
                 dp_rank: header.dp_rank,
-                publish: address(options.port),
+                publish: publish_to.clone().unwrap_or_else(|| address(options.port)),
                 replay: address(options.replay_port),
             },
             history: Vec::new(),
@@ -63,6 +66,7 @@ impl Engine {
             replay_fault: options.faults.replay.get(&header.index).copied().unwrap_or_default(),
             subscriptions: 0,
             buffer: VecDeque::new(),
+            connects: publish_to.is_some(),
             publish: None,
             router: None,
         };
@@ -71,7 +75,7 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Binds what is closed, on the same ports as before.
+    /// Opens what is closed, on the same ports as before.
     pub(super) fn open(
         &mut self,
         context: &Context,
@@ -100,8 +104,11 @@ impl Engine {
         // Every subscriber's subscription is reported, not only the first of a topic.
         socket.set_xpub_verbose(true).map_err(&setting)?;
         socket.set_sndhwm(options.hwm).map_err(&setting)?;
-        let endpoint = bind(&socket, &self.endpoints.publish, options)?;
-        self.endpoints.publish = endpoint;
+        if self.connects {
+            connect(&socket, &self.endpoints.publish, options).map_err(&setting)?;
+        } else {
+            self.endpoints.publish = bind(&socket, &self.endpoints.publish, options)?;
+        }
         self.publish = Some(socket);
         Ok(())
     }
@@ -156,12 +163,21 @@ impl Engine {
     }
 }
 
+fn prepare(socket: &Socket, endpoint: &str, options: &PublisherOptions) -> Result<(), zmq::Error> {
+    socket.set_linger(i32::try_from(options.linger.as_millis()).unwrap_or(i32::MAX))?;
+    socket.set_ipv6(endpoint.contains('['))
+}
+
+/// Connects, now or as soon as somebody listens there; until then messages are lost, as an engine's are.
+fn connect(socket: &Socket, endpoint: &str, options: &PublisherOptions) -> Result<(), zmq::Error> {
+    prepare(socket, endpoint, options)?;
+    socket.connect(endpoint)
+}
+
 /// Binds and says which endpoint it became.
 fn bind(socket: &Socket, endpoint: &str, options: &PublisherOptions) -> Result<String, PublisherError> {
     let bad = |source| PublisherError::Bind { endpoint: endpoint.to_owned(), source };
-    let linger = i32::try_from(options.linger.as_millis()).unwrap_or(i32::MAX);
-    socket.set_linger(linger).map_err(bad)?;
-    socket.set_ipv6(endpoint.contains('[')).map_err(bad)?;
+    prepare(socket, endpoint, options).map_err(bad)?;
     socket.bind(endpoint).map_err(bad)?;
     let bound = socket.get_last_endpoint().map_err(bad)?;
     // The library prints it, so it is text; were it not, the name it was bound by still serves.

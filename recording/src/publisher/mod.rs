@@ -35,7 +35,8 @@ pub struct EngineEndpoints {
     pub topic: String,
     /// Its data-parallel rank.
     pub dp_rank: u32,
-    /// Where to subscribe, e.g. `tcp://127.0.0.1:40001`. The same for all its lives.
+    /// Where to subscribe, e.g. `tcp://127.0.0.1:40001`; of an engine that connects, where to bind. The same for
+    /// all its lives.
     pub publish: String,
     /// Where to ask for a replay.
     pub replay: String,
@@ -129,7 +130,7 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Binds all sockets and starts the thread. Nothing is published yet.
+    /// Opens all sockets and starts the thread. Nothing is published yet.
     ///
     /// # Errors
     /// A bad option, or an address that cannot be bound.

@@ -1,4 +1,4 @@
-//! What a caller may choose of the publisher: where it binds, how fast it plays, what goes wrong.
+//! What a caller may choose of the publisher: where it binds or connects, how fast it plays, what goes wrong.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -15,6 +15,9 @@ pub struct PublisherOptions {
     pub port: Option<u16>,
     /// Engine `i` answers replay requests on this port + `i`; `None` lets the OS choose.
     pub replay_port: Option<u16>,
+    /// Engines, by index, that publish by connecting to a subscriber's endpoint, as engines do whose own endpoint
+    /// has a host; the others bind. Replay sockets always bind.
+    pub publish_to: BTreeMap<u32, String>,
     /// How fast to play.
     pub pace: Pace,
     /// Framing of replay answers.
@@ -41,6 +44,7 @@ impl Default for PublisherOptions {
             host: "127.0.0.1".into(),
             port: None,
             replay_port: None,
+            publish_to: BTreeMap::new(),
             pace: Pace::Unpaced,
             replay_frames: ReplayFrames::Three,
             // vLLM's own default.
@@ -133,6 +137,8 @@ pub enum ReplayFault {
     NoEndMarker,
     /// It answers this many messages, then its socket closes until the engine restarts or the fault is set anew.
     DieMidway(usize),
+    /// It answers this many messages and then no more, as an engine that hangs does.
+    StallAfter(usize),
 }
 
 impl Faults {
@@ -181,6 +187,14 @@ impl PublisherOptions {
         for (field, engine) in self.faults.engines() {
             if engine as usize >= engines {
                 return bad(field, format!("engine {engine}, the recording has {engines}"));
+            }
+        }
+        for (&engine, endpoint) in &self.publish_to {
+            if engine as usize >= engines {
+                return bad("publish_to", format!("engine {engine}, the recording has {engines}"));
+            }
+            if !endpoint.starts_with("tcp://") && !endpoint.starts_with("ipc://") {
+                return bad("publish_to", format!("{endpoint:?} is neither tcp://host:port nor ipc://path"));
             }
         }
         for (field, port) in [("port", self.port), ("replay_port", self.replay_port)] {

@@ -72,7 +72,7 @@ impl Answer<'_> {
         let limit = match fault {
             ReplayFault::Silent => return Ok(0),
             ReplayFault::Garbage => return self.garbage(),
-            ReplayFault::DieMidway(n) => n,
+            ReplayFault::DieMidway(n) | ReplayFault::StallAfter(n) => n,
             ReplayFault::None | ReplayFault::NoEndMarker => usize::MAX,
         };
         let mut sent = 0;

@@ -113,6 +113,14 @@ impl Answer {
     pub fn expected_tokens(&self) -> u64 {
         self.raw_hit_tokens.unwrap_or(self.hit_tokens)
     }
+
+    /// Blocks of the prompt that lie on the CPU tier without a hole from the first one on: what that tier alone
+    /// could load. In block hashes, each [`hash_block_size`](crate::EngineHeader::hash_block_size) tokens;
+    /// `None` for an engine without the tier.
+    pub fn host_prefix(&self) -> Option<u64> {
+        let present = self.present_cpu.as_ref()?;
+        Some(present.bytes().take_while(|bit| *bit == b'1').count() as u64)
+    }
 }
 
 /// Why the answers could not be read.

@@ -1,6 +1,7 @@
 //! Tests of the recordings, their truth and the publisher; sockets are real, on ports the OS chooses.
 #![allow(clippy::unwrap_used)]
 
+mod connect;
 mod container;
 mod play;
 mod replay_faults;

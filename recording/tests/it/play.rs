@@ -231,6 +231,8 @@ fn senseless_options_are_refused_by_name() {
         ("replay_port", PublisherOptions { port: Some(5557), replay_port: Some(5558), ..plain() }),
         ("hwm", PublisherOptions { hwm: -1, ..plain() }),
         ("buffer_steps", PublisherOptions { buffer_steps: 0, ..plain() }),
+        ("publish_to", PublisherOptions { publish_to: [(2, "tcp://h:1".into())].into(), ..plain() }),
+        ("publish_to", PublisherOptions { publish_to: [(0, "h:1".into())].into(), ..plain() }),
         ("faults.drop_fraction", fault(Faults { drop_fraction: 1.5, ..Faults::default() })),
         ("faults.lose", fault(Faults { lose: vec![SeqRange::new(2, 0..=1)], ..Faults::default() })),
         ("faults.restart_after", fault(Faults { restart_after: vec![(5, 1)], ..Faults::default() })),

@@ -119,6 +119,15 @@ fn garbage_is_no_answer() {
 }
 
 #[test]
+fn it_stalls_and_stays() {
+    let (publisher, context) = played(with(ReplayFault::StallAfter(3)));
+    for _ in 0..2 {
+        assert_eq!(answer(&publisher, &context, 10), (vec![10, 11, 12], false));
+    }
+    assert_eq!(publisher.stats().replay_requests, 2, "the socket is still there");
+}
+
+#[test]
 fn it_dies_midway_and_comes_back_when_told() {
     let (publisher, context) = played(with(ReplayFault::DieMidway(3)));
     assert_eq!(answer(&publisher, &context, 0), (vec![0, 1, 2], false));

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use kvindex_recording::{Checkpoint, Query, Truth, TruthError};
+use kvindex_recording::{Checkpoint, Query, Recording, Truth, TruthError};
 
 use crate::case;
 
@@ -113,6 +113,38 @@ fn mixed_a_has_hashes_for_each_block_size() {
     assert_eq!(lengths(query), [(16, 42), (32, 21), (64, 10)]);
     assert_eq!(query.block_hashes_for(32).unwrap()[0], 13_519_432_318_025_315_317);
     assert_eq!(query.block_hashes_for(128), None);
+}
+
+#[test]
+fn hybrid_models_have_presence_for_each_group_at_the_hash_unit() {
+    let header = Recording::open_header(&case("hybrid-blocksize")).unwrap();
+    let engine = &header.engines[0];
+    assert_eq!((engine.hash_block_size(), engine.scheduler_block_size()), (16, 32));
+    let group = |kind, size, window| (Some(kind), size, window);
+    let groups: Vec<_> =
+        engine.groups.iter().map(|g| (g.event_kind(), g.block_size, g.sliding_window)).collect();
+    assert_eq!(groups, [group("full_attention", 32, None), group("sliding_window", 16, Some(40))]);
+    assert!(!header.hides_group_kinds());
+    assert!(Recording::open_header(&case("hybrid-swa-v0.20.2")).unwrap().hides_group_kinds());
+    assert!(!Recording::open_header(&case("basic-v0.20.2")).unwrap().hides_group_kinds());
+    let mamba = checkpoints("hybrid-mamba");
+    let query = &mamba[3].queries[0];
+    assert_eq!(query.engines[0].present, ["1111111", "0000001"]);
+    assert_eq!(query.block_hashes_for(16).map(<[u64]>::len), Some(7));
+    assert_eq!(query.engines[0].expected_tokens(), 112);
+}
+
+#[test]
+fn offload_cases_have_the_cpu_tier_and_its_chunk() {
+    for (name, chunk) in [("offload-cpu", 1), ("offload-cpu-chunk4", 4), ("offload-cpu-legacy", 1)] {
+        let header = Recording::open_header(&case(name)).unwrap();
+        assert_eq!(header.offload_chunk(), Some(chunk), "{name}");
+    }
+    assert_eq!(Recording::open_header(&case("basic")).unwrap().offload_chunk(), None);
+    let all = checkpoints("offload-cpu-chunk4");
+    let answer = &all[3].queries[0].engines[0];
+    assert_eq!((answer.present_cpu.as_deref(), answer.host_prefix()), (Some("1111000"), Some(4)));
+    assert_eq!(checkpoints("basic")[0].queries[0].engines[0].host_prefix(), None);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Answers as messages.
 
-use kvindex_core::{Reason, TierMatch, WorkerMatch};
+use kvindex_core::{GroupKind, Reason, TierMatch, WorkerMatch};
 use kvindex_proto::v1;
 
 use crate::node::{Explained, FeedEvent, Found, GroupBest, ListedWorker, TrustedMatch};
@@ -58,6 +58,7 @@ fn word(reason: &Reason) -> &'static str {
         Reason::LostInGap { .. } => "lost_in_gap",
         Reason::OtherNamespace { .. } => "other_namespace",
         Reason::GenerationChanged { .. } => "generation_changed",
+        Reason::GroupLacks { .. } => "group_lacks",
         Reason::NothingHeard => "nothing_heard",
         Reason::BeforeJournal { .. } => "before_journal",
     }
@@ -73,13 +74,14 @@ fn when(reason: &Reason) -> (Option<u64>, Option<u64>, Option<String>) {
         Reason::Complete
         | Reason::NeverStored
         | Reason::OtherNamespace { .. }
+        | Reason::GroupLacks { .. }
         | Reason::NothingHeard
         | Reason::BeforeJournal { .. } => (None, None, None),
     }
 }
 
 fn worker_match(found: TrustedMatch, prompt_tokens: usize) -> v1::WorkerMatch {
-    let WorkerMatch { worker, dp_rank, block_size, matched_blocks, matched_tokens, tiers, ambiguous, .. } =
+    let WorkerMatch { worker, dp_rank, block_size, matched_blocks, matched_tokens, tiers, doubts, .. } =
         found.matched;
     let tier = |tier: TierMatch| v1::TierMatch {
         blocks: tier.blocks as u64,
@@ -102,8 +104,9 @@ fn worker_match(found: TrustedMatch, prompt_tokens: usize) -> v1::WorkerMatch {
         uncached_tokens: prompt_tokens.saturating_sub(matched_tokens) as u64,
         tiers: tiers.into_iter().map(tier).collect(),
         trust: Some(trust(&found.trust)),
-        ambiguous,
+        ambiguous: !doubts.is_empty(),
         labels: worker.labels.clone(),
+        doubts: doubts.iter().map(|doubt| doubt.name().to_owned()).collect(),
     }
 }
 
@@ -127,9 +130,24 @@ fn trust(trust: &Trust) -> v1::Trust {
     }
 }
 
+fn group(group: &kvindex_core::GroupSpec) -> v1::KvCacheGroup {
+    let kind = match group.kind {
+        GroupKind::Full => "full_attention",
+        GroupKind::SlidingWindow => "sliding_window",
+        GroupKind::Mamba => "mamba",
+        GroupKind::Other => "other",
+    };
+    v1::KvCacheGroup {
+        group_idx: u32::from(group.group.0),
+        kind: kind.into(),
+        block_size: group.block_size,
+        sliding_window: group.sliding_window.unwrap_or(0),
+    }
+}
+
 /// A known worker.
 pub(crate) fn worker(listed: ListedWorker) -> v1::Worker {
-    let WorkerDefinition { spec, gap_policy, .. } = listed.definition;
+    let WorkerDefinition { spec, gap_policy, hash_profile, .. } = listed.definition;
     let stream = |stream: crate::node::ListedStream| v1::WorkerStream {
         dp_rank: stream.dp_rank.0,
         endpoint: stream.source.as_ref().map(|source| source.endpoint.clone()),
@@ -137,6 +155,7 @@ pub(crate) fn worker(listed: ListedWorker) -> v1::Worker {
         topic: stream.source.map(|source| source.topic).unwrap_or_default(),
         trust: Some(trust(&stream.trust)),
         blocks: stream.blocks as u64,
+        hash_check: stream.hash_check.name().into(),
     };
     v1::Worker {
         worker_id: spec.id.as_str().to_owned(),
@@ -155,6 +174,23 @@ pub(crate) fn worker(listed: ListedWorker) -> v1::Worker {
             kvindex_core::GapPolicy::KeepAsSuspect => "keep_as_suspect",
         }
         .into(),
+        groups: spec.groups.iter().map(group).collect(),
+        cleared: match spec.cleared {
+            kvindex_core::ClearPolicy::Device => "device",
+            kvindex_core::ClearPolicy::AllTiers => "all_tiers",
+        }
+        .into(),
+        hidden_identity: match spec.hidden_identity {
+            kvindex_core::HiddenIdentity::Possible => "possible",
+            kvindex_core::HiddenIdentity::Unused => "unused",
+        }
+        .into(),
+        offload_chunk: spec.offload_chunk.unwrap_or(0),
+        hash_profile: hash_profile.map(|profile| v1::HashProfile {
+            algorithm: profile.algorithm,
+            hash_seed: profile.hash_seed,
+            none_hash: profile.none_hash,
+        }),
         pod: spec.pod.as_ref().map(pod),
         model: spec.model,
         tenant: spec.tenant,
@@ -182,5 +218,6 @@ pub(crate) fn watch_event(event: &FeedEvent) -> v1::WatchEvent {
         block_size: event.block_size,
         sequence_hashes: event.blocks.iter().map(|hash| hash.0).collect(),
         count: event.count,
+        group_idx: u32::from(event.group.0),
     }
 }

@@ -3,7 +3,7 @@
 use kvindex_core::limits::{MAX_BLOCK_SIZE, MAX_BLOCKS_PER_EVENT, MAX_DP_RANKS};
 use kvindex_core::{
     BatchSeq, BlockRemoved, BlockStored, DpRank, EngineBlockHash, EventBatch, ExtraKey, Generation, Group,
-    KvEvent, StreamId, Tier, WorkerId,
+    GroupKind, KvEvent, StreamId, Tier, WorkerId,
 };
 use kvindex_proto::v1;
 
@@ -95,6 +95,10 @@ fn stored(event: v1::PublishEvent, group: Group) -> Result<BlockStored, ApiError
         cache_salt: event.cache_salt.filter(|salt| !salt.is_empty()),
         lookahead: Vec::new(),
         group,
+        kind: Some(event.kv_cache_spec_kind.as_str())
+            .filter(|kind| !kind.is_empty())
+            .map(GroupKind::from_wire),
+        sliding_window: event.kv_cache_spec_sliding_window,
     })
 }
 

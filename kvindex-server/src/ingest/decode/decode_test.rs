@@ -107,7 +107,8 @@ fn unknown_tags_keys_and_fields_are_passed_over() {
     let unknown = [
         List(vec![Text("BlockMigrated"), Map(vec![(Int(1), Nil)])]),
         Map(vec![(Text("type"), Text("Heartbeat")), (Text("block_hashes"), Text("not hashes"))]),
-        Map(vec![(Text("event_type"), Text("stored")), (Text("seq_hashes"), ints([1]))]),
+        Map(vec![(Text("event_type"), Text("updated")), (Text("seq_hashes"), ints([1]))]),
+        Map(vec![(Text("seq_hashes"), ints([1]))]),
     ];
     for event in unknown {
         let decoded = between(event);

@@ -2,7 +2,7 @@
 //! the map form names them; both fill the same struct, so one rule decides what a field means.
 
 use kvindex_core::limits::MAX_BLOCK_SIZE;
-use kvindex_core::{BlockRemoved, BlockStored, EngineBlockHash, ExtraKey, Group, KvEvent, Tier};
+use kvindex_core::{BlockRemoved, BlockStored, EngineBlockHash, ExtraKey, Group, GroupKind, KvEvent, Tier};
 
 use super::error::DecodeError;
 use super::hashes::{hash_list, optional_hash};
@@ -32,12 +32,25 @@ impl Tag {
             _ => Self::Unknown,
         }
     }
+
+    /// By the word of the indexer standard (Mooncake RFC 1527), which Mooncake's store puts beside or in place of
+    /// the engines' own.
+    fn of_standard(word: &str) -> Option<Self> {
+        match word {
+            "stored" => Some(Self::Stored),
+            "removed" => Some(Self::Removed),
+            "cleared" => Some(Self::Cleared),
+            _ => None,
+        }
+    }
 }
 
 /// Every field that any version of any event has had and that means something here.
 #[derive(Default)]
 struct Fields {
     block_hashes: Option<Vec<EngineBlockHash>>,
+    /// The same under the indexer standard's name; a publisher may send both.
+    seq_hashes: Option<Vec<EngineBlockHash>>,
     parent: Option<EngineBlockHash>,
     token_ids: Vec<u32>,
     tokens_unknown: bool,
@@ -50,6 +63,8 @@ struct Fields {
     cache_salt: Option<String>,
     lookahead: Vec<Vec<u32>>,
     group: Group,
+    kind: Option<GroupKind>,
+    sliding_window: Option<u32>,
 }
 
 /// Reads one event; `None` when its tag is unknown.
@@ -63,7 +78,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<Option<Decoded>, DecodeErr
     Err(reader.wrong_kind("event", "an array or a map"))
 }
 
-const STORED_FIELDS: [&str; 9] = [
+const STORED_FIELDS: [&str; 11] = [
     "block_hashes",
     "parent_block_hash",
     "token_ids",
@@ -73,6 +88,8 @@ const STORED_FIELDS: [&str; 9] = [
     "lora_name",
     "extra_keys",
     "group_idx",
+    "kv_cache_spec_kind",
+    "kv_cache_spec_sliding_window",
 ];
 const REMOVED_FIELDS: [&str; 3] = ["block_hashes", "medium", "group_idx"];
 
@@ -114,6 +131,9 @@ fn read_map(reader: &mut Reader<'_>, len: usize) -> Result<Option<Decoded>, Deco
         if key == "type" {
             let name = reader.text("type")?.ok_or_else(|| reader.wrong_kind("type", "text"))?;
             tag = Some(Tag::of(name));
+        } else if key == "event_type" {
+            let word = optional_text(reader, "event_type")?;
+            tag = tag.or(word.and_then(Tag::of_standard));
         } else if tag == Some(Tag::Unknown) {
             // Its fields may mean anything, so none may make it malformed.
             reader.skip("event")?;
@@ -121,7 +141,7 @@ fn read_map(reader: &mut Reader<'_>, len: usize) -> Result<Option<Decoded>, Deco
             fields.read(key, reader)?;
         }
     }
-    // Without a "type" the publisher speaks another dialect (Mooncake's store sends `event_type`).
+    // Without a word for what happened the publisher speaks another dialect.
     fields.build(tag.unwrap_or(Tag::Unknown))
 }
 
@@ -129,7 +149,9 @@ impl Fields {
     fn read(&mut self, name: &str, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
         match name {
             "block_hashes" => self.block_hashes = Some(hash_list(reader, "block_hashes")?),
-            "parent_block_hash" => self.parent = optional_hash(reader, "parent_block_hash")?,
+            "seq_hashes" => self.seq_hashes = Some(hash_list(reader, "seq_hashes")?),
+            "parent_block_hash" => self.parent = optional_hash(reader, "parent_block_hash")?.or(self.parent),
+            "parent_hash" => self.parent = self.parent.or(optional_hash(reader, "parent_hash")?),
             "token_ids" => self.token_ids = self.understood(tokens(reader, "token_ids")?),
             "block_size" => self.block_size = block_size(reader)?,
             "lora_id" => self.lora_id = optional_int(reader, "lora_id", u64::MAX)?,
@@ -138,9 +160,20 @@ impl Fields {
             "extra_keys" => self.extra_keys = self.understood(extra_keys(reader)?),
             "cache_salt" => self.cache_salt = optional_text(reader, "cache_salt")?.map(Into::into),
             "lookahead_token_ids" => self.lookahead = self.understood(lookahead(reader)?),
+            // Of a whole deployment, and part of its hashes: no prompt's tokens alone can name these blocks.
+            "additional_salt" => {
+                self.tokens_unknown |= optional_text(reader, "additional_salt")?.is_some();
+            }
             "group_idx" => {
                 let group = optional_int(reader, "group_idx", u16::MAX.into())?.unwrap_or(0);
                 self.group = Group(u16::try_from(group).unwrap_or(u16::MAX));
+            }
+            "kv_cache_spec_kind" => {
+                self.kind = optional_text(reader, "kv_cache_spec_kind")?.map(GroupKind::from_wire);
+            }
+            "kv_cache_spec_sliding_window" => {
+                let window = optional_int(reader, "kv_cache_spec_sliding_window", u32::MAX.into())?;
+                self.sliding_window = window.and_then(|tokens| u32::try_from(tokens).ok());
             }
             _ => reader.skip("event")?,
         }
@@ -176,9 +209,15 @@ impl Fields {
     fn build(self, tag: Tag) -> Result<Option<Decoded>, DecodeError> {
         let event = match tag {
             Tag::Unknown => return Ok(None),
+            // The standard lets an event clear one medium, the engines' names none. One that clears another
+            // medium than the device's cannot be told to the index, and passing it over must be.
+            Tag::Cleared if self.tier != Tier::Device => {
+                let (field, expected) = ("medium", "the device's, in an event that clears");
+                return Err(DecodeError::WrongKind { field, expected, found: "another" });
+            }
             Tag::Cleared => KvEvent::AllBlocksCleared,
             Tag::Removed => KvEvent::BlockRemoved(BlockRemoved {
-                block_hashes: required(self.block_hashes)?,
+                block_hashes: required(self.block_hashes.or(self.seq_hashes))?,
                 tier: self.tier,
                 group: self.group,
             }),
@@ -190,7 +229,7 @@ impl Fields {
     fn build_stored(self) -> Result<Decoded, DecodeError> {
         let tokens_known = !self.tokens_unknown;
         let event = KvEvent::BlockStored(BlockStored {
-            block_hashes: required(self.block_hashes)?,
+            block_hashes: required(self.block_hashes.or(self.seq_hashes))?,
             parent: self.parent,
             token_ids: if tokens_known { self.token_ids } else { Vec::new() },
             block_size: self.block_size,
@@ -202,6 +241,8 @@ impl Fields {
             cache_salt: self.cache_salt,
             lookahead: self.lookahead,
             group: self.group,
+            kind: self.kind,
+            sliding_window: self.sliding_window,
         });
         Ok(Decoded { event, tokens_known })
     }

@@ -1,7 +1,7 @@
 //! Reads one event batch from the wire: one tolerant reader for every schema that vLLM and SGLang have
-//! published. It makes a single pass over the bytes, because decoding every token of a fleet is the
-//! busiest loop of ingest, and keeps whatever it can understand: an event it cannot use is skipped and
-//! counted, an unknown field or tag is passed over.
+//! published, and for what Mooncake's store makes of these. It makes a single pass over the bytes, because
+//! decoding every token of a fleet is the busiest loop of ingest, and keeps whatever it can understand: an
+//! event it cannot use is skipped and counted, an unknown field or tag is passed over.
 
 mod error;
 mod event;
@@ -11,6 +11,8 @@ mod reader;
 
 #[cfg(test)]
 mod decode_test;
+#[cfg(test)]
+mod mooncake_test;
 #[cfg(test)]
 mod vectors_test;
 

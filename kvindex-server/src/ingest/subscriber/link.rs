@@ -1,5 +1,12 @@
-//! One stream's subscription: its SUB socket, and the monitor that tells whether it is connected.
+//! One stream's subscription: its SUB socket, connected to the engine or bound for it, and the monitor that
+//! tells who is at the other end.
 
+use std::time::{Duration, Instant};
+
+use zmq::SocketEvent;
+
+use super::peers::{Change, Peers};
+use crate::endpoints::Endpoint;
 use crate::ingest::limits::MAX_FRAME_BYTES;
 use crate::ingest::replay::receive;
 
@@ -10,18 +17,25 @@ const RECONNECT_MS: (i32, i32) = (100, 5_000);
 /// Idle seconds before TCP keep-alive probes start, between probes, and probes until the peer counts as gone: a
 /// vanished node is noticed within a minute.
 const KEEPALIVE_S: (i32, i32, i32) = (30, 10, 3);
+/// The longest wait for a bound port to be free again; it takes a thread switch.
+const UNBIND_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A subscription.
 pub(in crate::ingest) struct Link {
     subscription: zmq::Socket,
     monitor: zmq::Socket,
+    peers: Peers,
+    /// What is bound, as ZeroMQ calls it.
+    bound: Option<String>,
 }
 
-/// What became of a connection.
+/// What became of the subscription's connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LinkEvent {
-    Connected,
-    Disconnected,
+    /// A publisher came; so many are there now.
+    Joined { publishers: usize },
+    /// One left.
+    Left { publishers: usize },
 }
 
 /// Three frames of a publication; the topic is not kept.
@@ -32,53 +46,77 @@ pub(super) enum Publication {
 }
 
 impl Link {
-    /// Subscribes to `topic` at `endpoint`. `name` makes the monitor's address unique in the context.
+    /// Subscribes to `topic` at `endpoint`, by connecting to it or by binding it. `name` makes the monitor's
+    /// address unique in the context.
     ///
     /// # Errors
-    /// When the endpoint is none, or the context has no sockets left.
+    /// When the endpoint is none or cannot be bound, or the context has no sockets left.
     pub(in crate::ingest) fn open(
         context: &zmq::Context,
-        endpoint: &str,
+        endpoint: &Endpoint,
         topic: &str,
         name: u64,
     ) -> zmq::Result<Self> {
-        let subscription = context.socket(zmq::SUB)?;
-        subscription.set_linger(0)?;
-        subscription.set_ipv6(true)?;
-        subscription.set_rcvhwm(RECEIVE_HIGH_WATER_MARK)?;
-        subscription.set_maxmsgsize(MAX_FRAME_BYTES)?;
-        subscription.set_reconnect_ivl(RECONNECT_MS.0)?;
-        subscription.set_reconnect_ivl_max(RECONNECT_MS.1)?;
-        subscription.set_tcp_keepalive(1)?;
-        subscription.set_tcp_keepalive_idle(KEEPALIVE_S.0)?;
-        subscription.set_tcp_keepalive_intvl(KEEPALIVE_S.1)?;
-        subscription.set_tcp_keepalive_cnt(KEEPALIVE_S.2)?;
-        subscription.set_subscribe(topic.as_bytes())?;
+        let subscription = subscription(context, topic)?;
         let address = format!("inproc://link-{name}");
-        // The handshake, not the TCP connection: a proxy in between accepts also when the engine is away.
-        let events = zmq::SocketEvent::HANDSHAKE_SUCCEEDED.to_raw() | zmq::SocketEvent::DISCONNECTED.to_raw();
-        subscription.monitor(&address, events.into())?;
+        subscription.monitor(&address, monitored(endpoint.binds()))?;
         let monitor = context.socket(zmq::PAIR)?;
         monitor.set_linger(0)?;
         monitor.connect(&address)?;
-        subscription.connect(endpoint)?;
-        Ok(Self { subscription, monitor })
+        let mut link = Self { subscription, monitor, peers: Peers::default(), bound: None };
+        if endpoint.binds() {
+            link.subscription.bind(&endpoint.address())?;
+            link.bound = link.subscription.get_last_endpoint()?.ok();
+        } else {
+            link.subscription.connect(&endpoint.address())?;
+        }
+        Ok(link)
+    }
+
+    /// Whether kvindex waits here for the engine to connect.
+    pub(in crate::ingest) fn binds(&self) -> bool {
+        self.bound.is_some()
     }
 
     pub(super) fn poll_items(&self) -> [zmq::PollItem<'_>; 2] {
         [self.monitor.as_poll_item(zmq::POLLIN), self.subscription.as_poll_item(zmq::POLLIN)]
     }
 
-    /// The next connection event, if one is waiting.
-    pub(super) fn event(&self) -> zmq::Result<Option<LinkEvent>> {
-        while let Some(frames) = receive(&self.monitor)? {
-            let number = frames.first().and_then(|frame| frame.first_chunk::<2>());
-            let event = number.map(|bytes| zmq::SocketEvent::from_raw(u16::from_ne_bytes(*bytes)));
-            match event {
-                Some(zmq::SocketEvent::HANDSHAKE_SUCCEEDED) => return Ok(Some(LinkEvent::Connected)),
-                Some(zmq::SocketEvent::DISCONNECTED) => return Ok(Some(LinkEvent::Disconnected)),
-                _ => {}
+    /// The next change of who publishes, if one is waiting.
+    pub(super) fn event(&mut self) -> zmq::Result<Option<LinkEvent>> {
+        while let Some((event, value)) = self.monitored_event()? {
+            let change = match event {
+                SocketEvent::CONNECTED | SocketEvent::ACCEPTED => Change::Opened(value),
+                // The handshake, not the TCP connection: a proxy in between accepts also when the engine is away.
+                SocketEvent::HANDSHAKE_SUCCEEDED => Change::Welcomed,
+                SocketEvent::DISCONNECTED => Change::Closed(value),
+                SocketEvent::CLOSED => continue, // a listener's end
+                _ => Change::Refused,
+            };
+            let before = self.peers.publishers();
+            self.peers.note(change);
+            let publishers = self.peers.publishers();
+            match publishers.cmp(&before) {
+                std::cmp::Ordering::Greater => return Ok(Some(LinkEvent::Joined { publishers })),
+                std::cmp::Ordering::Less => return Ok(Some(LinkEvent::Left { publishers })),
+                std::cmp::Ordering::Equal => {}
             }
+        }
+        Ok(None)
+    }
+
+    /// What the monitor tells next: an event, and its descriptor or error number.
+    fn monitored_event(&self) -> zmq::Result<Option<(SocketEvent, u32)>> {
+        while let Some(frames) = receive(&self.monitor)? {
+            let Some((number, value)) = frames.first().and_then(|frame| frame.split_first_chunk::<2>())
+            else {
+                continue;
+            };
+            let Some(value) = value.first_chunk::<4>() else {
+                continue;
+            };
+            let event = SocketEvent::from_raw(u16::from_ne_bytes(*number));
+            return Ok(Some((event, u32::from_ne_bytes(*value))));
         }
         Ok(None)
     }
@@ -99,4 +137,67 @@ impl Link {
             _ => Publication::Malformed,
         })
     }
+
+    /// Gives the port back now: ZeroMQ closes a listener in its own time, and whoever registers the worker anew
+    /// must find the port free.
+    fn unbind(&self, bound: &str) -> zmq::Result<()> {
+        self.subscription.unbind(bound)?;
+        let end = Instant::now() + UNBIND_TIMEOUT;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero()
+                || self.monitor.poll(zmq::POLLIN, i64::try_from(left.as_millis()).unwrap_or(0))? == 0
+            {
+                return Ok(());
+            }
+            while let Some((event, _)) = self.monitored_event()? {
+                if event == SocketEvent::CLOSED {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        if let Some(bound) = self.bound.take()
+            && let Err(error) = self.unbind(&bound)
+        {
+            tracing::debug!(bound, %error, "the port is given back late");
+        }
+    }
+}
+
+fn subscription(context: &zmq::Context, topic: &str) -> zmq::Result<zmq::Socket> {
+    let subscription = context.socket(zmq::SUB)?;
+    subscription.set_linger(0)?;
+    subscription.set_ipv6(true)?;
+    subscription.set_rcvhwm(RECEIVE_HIGH_WATER_MARK)?;
+    subscription.set_maxmsgsize(MAX_FRAME_BYTES)?;
+    subscription.set_reconnect_ivl(RECONNECT_MS.0)?;
+    subscription.set_reconnect_ivl_max(RECONNECT_MS.1)?;
+    subscription.set_tcp_keepalive(1)?;
+    subscription.set_tcp_keepalive_idle(KEEPALIVE_S.0)?;
+    subscription.set_tcp_keepalive_intvl(KEEPALIVE_S.1)?;
+    subscription.set_tcp_keepalive_cnt(KEEPALIVE_S.2)?;
+    subscription.set_subscribe(topic.as_bytes())?;
+    Ok(subscription)
+}
+
+/// The events that [`Link::event`] understands, and the one that [`Link::unbind`] waits for.
+fn monitored(binds: bool) -> i32 {
+    let mut events = vec![
+        SocketEvent::CONNECTED,
+        SocketEvent::ACCEPTED,
+        SocketEvent::HANDSHAKE_SUCCEEDED,
+        SocketEvent::HANDSHAKE_FAILED_NO_DETAIL,
+        SocketEvent::HANDSHAKE_FAILED_PROTOCOL,
+        SocketEvent::HANDSHAKE_FAILED_AUTH,
+        SocketEvent::DISCONNECTED,
+    ];
+    if binds {
+        events.push(SocketEvent::CLOSED);
+    }
+    events.iter().fold(0, |all, event| all | i32::from(event.to_raw()))
 }

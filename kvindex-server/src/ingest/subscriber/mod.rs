@@ -2,6 +2,7 @@
 //! over. It sleeps in `zmq::poll` until something comes or a deadline passes.
 
 mod link;
+mod peers;
 mod stream;
 
 use std::collections::HashMap;

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kvindex_core::{Batch, BatchSeq, BlockHasher, GapPolicy, Generation};
+use kvindex_core::{Batch, BatchSeq, BlockHasher, DpRank, EventBatch, GapPolicy, Generation};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::link::{Link, LinkEvent, Publication};
@@ -12,6 +12,7 @@ use crate::ingest::batcher::Batcher;
 use crate::ingest::counters::IngestCounters;
 use crate::ingest::decode::{blocks_of, decode};
 use crate::ingest::limits::MESSAGES_PER_TURN;
+use crate::ingest::profile_check::{HashCheck, ProfileCheck};
 use crate::ingest::replay::{Answer, ReplayRequest};
 use crate::ingest::sequencer::{Action, Arrival, Input, Phase, Sequencer};
 use crate::ingest::service::Subscription;
@@ -44,6 +45,7 @@ pub(in crate::ingest) struct Stream {
     replay: Option<ReplayRequest>,
     replay_timeout: Duration,
     phase: Phase,
+    check: Option<ProfileCheck>,
 }
 
 impl Stream {
@@ -56,7 +58,9 @@ impl Stream {
         replay_timeout: Duration,
     ) -> Self {
         let phase = sequencer.phase();
-        Self { source, status, context, link, sequencer, replay: None, replay_timeout, phase }
+        let release_known = source.profile.version.is_some();
+        let check = source.hash_profile.map(|profile| ProfileCheck::new(profile, release_known));
+        Self { source, status, context, link, sequencer, replay: None, replay_timeout, phase, check }
     }
 
     /// Sockets to wait for: monitor, subscription, and the replay's if one runs.
@@ -110,16 +114,23 @@ impl Stream {
         loop {
             match self.link.event() {
                 Ok(None) => return,
-                Ok(Some(event)) => {
-                    let connected = event == LinkEvent::Connected;
-                    self.status.set_connected(connected);
-                    let (stream, endpoint) = (&self.source.stream, &self.source.endpoint);
-                    tracing::info!(%stream, endpoint, connected, "engine link");
-                    self.step(if connected { Input::Connected } else { Input::Disconnected }, turn);
-                }
+                Ok(Some(event)) => self.link_changed(event, turn),
                 Err(error) => return self.socket_error("monitor", error, turn),
             }
         }
+    }
+
+    fn link_changed(&mut self, event: LinkEvent, turn: &mut Turn<'_>) {
+        let (LinkEvent::Joined { publishers } | LinkEvent::Left { publishers }) = event;
+        self.status.set_publishers(publishers);
+        let (stream, endpoint) = (&self.source.stream, &self.source.endpoint);
+        tracing::info!(%stream, endpoint, publishers, "engine link");
+        if publishers > 1 && matches!(event, LinkEvent::Joined { .. }) {
+            turn.counters.extra_publishers.add(1);
+            tracing::warn!(%stream, endpoint, publishers, "several engines connect to one stream's endpoint");
+        }
+        // Where one of several left, what they said in turn is to be sorted out with the one that stays.
+        self.step(if publishers > 0 { Input::Connected } else { Input::Disconnected }, turn);
     }
 
     /// Whether nothing is left to read.
@@ -246,12 +257,38 @@ impl Stream {
         };
         turn.counters.count_decoded(&decoded);
         turn.counters.applied.add(1);
+        self.check_rank(decoded.batch.dp_rank, turn.counters);
+        self.check_hashes(&decoded.batch);
         let changes = decoded.seal(&self.source.profile, turn.hasher);
         let blocks = blocks_of(&decoded.batch);
         turn.batcher.batch(&self.source.stream, generation, Batch { seq, changes }, blocks, turn.unix_ms);
     }
 
+    /// A batch of another rank shows that the stream's endpoint is that rank's: a wrong port, most often.
+    fn check_rank(&self, named: Option<DpRank>, counters: &IngestCounters) {
+        let Some(named) = named.filter(|rank| *rank != self.source.stream.dp_rank) else {
+            return;
+        };
+        counters.another_rank.add(1);
+        if self.status.note_another_rank() {
+            let (stream, endpoint) = (&self.source.stream, &self.source.endpoint);
+            tracing::warn!(%stream, endpoint, rank = named.0, "the engine's batches name another dp rank");
+        }
+    }
+
+    /// Before the tokens are gone.
+    fn check_hashes(&mut self, batch: &EventBatch) {
+        if let Some(verdict) = self.check.as_mut().and_then(|check| check.look(batch)) {
+            self.status.set_hash_check(verdict.state);
+            verdict.tell(&self.source.stream);
+        }
+    }
+
     fn new_generation(&mut self, generation: Generation, turn: &mut Turn<'_>) {
+        if let Some(check) = &mut self.check {
+            check.restart();
+            self.status.set_hash_check(HashCheck::Unchecked);
+        }
         turn.counters.new_generations.add(1);
         tracing::info!(stream = %self.source.stream, %generation, "new generation");
         turn.batcher.new_generation(&self.source.stream, generation, turn.unix_ms);
