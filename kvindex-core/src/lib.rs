@@ -63,8 +63,8 @@ pub use index::{
 };
 pub use limits::IndexLimits;
 pub use query::{
-    Doubt, Doubts, Explanation, Filter, Matches, Prompt, PromptItem, Query, QueryError, Reason, Scratch,
-    TierMatch, Tokens, WorkerExplanation, WorkerMatch, explain, explain_hashed, find_hashed, find_matches,
-    hash_prompt,
+    Candidates, Doubt, Doubts, Explanation, Filter, Matches, Prompt, PromptItem, Query, QueryError, Reason,
+    Score, ScoreQuery, Scratch, StreamSlot, TierMatch, Tokens, WorkerExplanation, WorkerMatch, explain,
+    explain_hashed, find_hashed, find_matches, hash_prompt, score,
 };
 pub use worker::{CopyPolicy, DEFAULT_TENANT, HashScheme, ItemForm, Namespace, PodRef, WorkerSpec};

@@ -13,6 +13,7 @@ use crate::command::{Change, StoredRun};
 use crate::engine::{EngineKind, gcd};
 use crate::hash::EngineBlockHash;
 use crate::ids::{BatchSeq, Group, Tier};
+use crate::limits::MAX_BLOCK_SIZE;
 use crate::worker::CopyPolicy;
 
 /// The index in the middle of one batch of one stream.
@@ -36,19 +37,32 @@ impl Applying<'_> {
     }
 
     fn store(&mut self, run: &StoredRun) {
+        if run.block_size.saturating_mul(run.stride) > MAX_BLOCK_SIZE {
+            self.outcome.refused += run.engine_hashes.len() as u64;
+            return self.doubt();
+        }
         if self.learn(run) {
             self.unseat();
         }
-        if run.engine_hashes.is_empty() || self.only_reports(run) {
+        if run.engine_hashes.is_empty() {
             return;
         }
-        let Some((space, owner, counted)) = self.room_for(run) else {
+        let room = self.index.limits.max_entries.saturating_sub(self.index.entries);
+        let fits = run.engine_hashes.len() <= room;
+        if fits && self.only_reports(run) {
+            return;
+        }
+        let Some((space, owner, counted)) = self.room_for(run).filter(|_| fits) else {
             self.outcome.refused += run.engine_hashes.len() as u64;
             self.doubt();
             return;
         };
+        let by_content = self.names_content(owner).unwrap_or(run.scheme.content_only);
+        // An owner's blocks are named one way or the other; a run of the other kind is known by its names.
+        let whole = run.local_hashes.len() == run.engine_hashes.len();
+        let space = space.filter(|_| run.scheme.content_only == by_content && (whole || !by_content));
         let copies = run.engine_hashes.iter().map(|block| self.add_copy(owner, *block, counted));
-        if let (Some(space), true) = (space, run.scheme.content_only) {
+        if by_content {
             let new: Vec<bool> = copies.collect();
             return self.store_content(space, owner, run, &new);
         }
@@ -59,11 +73,24 @@ impl Applying<'_> {
         }
     }
 
+    /// Whether what an owner holds is named by content alone; `None` when it holds nothing.
+    fn names_content(&self, owner: OwnerSlot) -> Option<bool> {
+        let blocks = &self.index.registry.owner(owner)?.blocks;
+        let known = blocks.contents_known() > 0;
+        (known || !blocks.is_empty()).then_some(known)
+    }
+
     /// Takes note of what the run says of its group and tier; whether the stream's chains are cut in other
     /// units from now on.
     fn learn(&mut self, run: &StoredRun) -> bool {
-        let stream = self.index.registry.stream_mut(self.stream);
-        stream.is_some_and(|stream| stream.groups.learn(run, &stream.spec.groups))
+        let Some(stream) = self.index.registry.stream_mut(self.stream) else { return false };
+        let simple = stream.groups.is_simple(&stream.spec.groups);
+        let recut = stream.groups.learn(run, &stream.spec.groups);
+        if simple != stream.groups.is_simple(&stream.spec.groups) {
+            self.index.registry.review(self.stream);
+            self.index.allow_holes(self.stream);
+        }
+        recut
     }
 
     /// Whether the run repeats what is held and is not to be counted, see [`reports`](super::reports).
@@ -100,10 +127,6 @@ impl Applying<'_> {
     /// Namespace (none when the run says nothing that could be placed in one) and owner of a run, and whether
     /// copies count; `None` when the index may not grow by it.
     fn room_for(&mut self, run: &StoredRun) -> Option<(Option<Space>, OwnerSlot, bool)> {
-        let room = self.index.limits.max_entries.saturating_sub(self.index.entries);
-        if run.engine_hashes.len() > room {
-            return None;
-        }
         let Index { registry, spaces, .. } = &mut *self.index;
         let stream = registry.stream(self.stream)?;
         let spec = &stream.spec;
@@ -150,6 +173,10 @@ impl Applying<'_> {
                 Copies::Unknown => self.outcome.removed_unknown += 1,
                 Copies::First | Copies::Other => {}
                 Copies::Last(place) => {
+                    if let Some(stream) = self.index.registry.stream_mut(self.stream) {
+                        stream.reports.gone(group, *block);
+                    }
+                    let Some(owner) = self.index.registry.owner_mut(slot) else { return };
                     self.index.entries -= 1;
                     self.outcome.removed += 1;
                     let gone = place.is_some_and(|at| owner.blocks.leave(at));
@@ -199,7 +226,7 @@ impl Applying<'_> {
     }
 
     /// Forgets where the stream's blocks lie: their hashes are known, but count in other units from now on.
-    fn unseat(&mut self) {
+    pub(super) fn unseat(&mut self) {
         let Some(stream) = self.index.registry.stream(self.stream) else { return };
         for slot in stream.slots.clone() {
             let Index { registry, tree, spaces, .. } = &mut *self.index;

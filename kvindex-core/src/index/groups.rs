@@ -48,11 +48,9 @@ pub(crate) struct Shape {
 }
 
 impl Groups {
-    /// Takes note of what a stored run says of its group; answers whether the stream's hash unit changed.
+    /// Takes note of what a stored run says of its group; answers whether the chains of the stream, a hybrid
+    /// model's, are cut in other units from now on.
     pub(crate) fn learn(&mut self, run: &StoredRun, configured: &[GroupSpec]) -> bool {
-        if run.block_size == 0 {
-            return false;
-        }
         let before = self.unit(configured);
         let size = run.block_size.saturating_mul(run.stride.max(1));
         let at = match self.0.binary_search_by_key(&run.group, |known| known.group) {
@@ -66,12 +64,13 @@ impl Groups {
             }
         };
         let known = &mut self.0[at];
-        known.kind = run.kind.or(known.kind);
-        known.sliding_window = run.sliding_window.or(known.sliding_window);
+        // What a group is does not change in one life of an engine: the first word counts.
+        known.kind = known.kind.or(run.kind);
+        known.sliding_window = known.sliding_window.or(run.sliding_window).filter(|window| *window > 0);
         if self.is_simple(configured) {
             // A tier behind the device may come in blocks of its own; the device's are the engine's.
             let known = &mut self.0[at];
-            if run.tier == Tier::Device || known.block_size == 0 {
+            if size > 0 && (run.tier == Tier::Device || known.block_size == 0) {
                 (known.block_size, known.unit) = (size, run.block_size);
             }
         } else {
@@ -79,7 +78,7 @@ impl Groups {
             known.block_size = known.block_size.max(size);
             known.unit = gcd(known.unit, run.block_size);
         }
-        before != 0 && before != self.unit(configured)
+        !self.is_simple(configured) && before != 0 && before != self.unit(configured)
     }
 
     /// Takes over a group of which no more than the block size is known.
@@ -134,7 +133,7 @@ impl Announced {
             (Some(GroupKind::Mamba), _) => Need::State,
             // The token before the boundary sees itself and the window's other tokens.
             (Some(GroupKind::SlidingWindow), Some(window)) => {
-                Need::Last(window.saturating_sub(1).div_ceil(self.block_size.max(1)) as usize)
+                Need::Last((window.saturating_sub(1).div_ceil(self.block_size.max(1)) as usize).max(1))
             }
             _ => Need::All,
         };

@@ -2,6 +2,7 @@
 //! knows nothing of raft, threads or the network.
 
 mod changes;
+mod contents;
 mod groups;
 mod holders;
 mod journal;
@@ -20,7 +21,7 @@ pub(crate) use groups::{Need, Shape};
 pub(crate) use journal::{Cause, Departure, Incident};
 pub use outcome::{Notice, Outcome};
 pub(crate) use owner_blocks::OwnerBlocks;
-pub(crate) use owner_set::{OwnerSlot, bits};
+pub(crate) use owner_set::{OwnerSet, OwnerSlot, bits};
 pub use reader::{IndexReader, IndexStats, WorkerStreams};
 pub use registry::{Coverage, StreamStamp};
 pub(crate) use registry::{Owner, Stream};
@@ -87,8 +88,17 @@ impl Index {
         let mut outcome = Outcome::default();
         match command {
             Command::Register(spec) => {
+                let units = |registry: &Registry| -> Vec<(u32, u32)> {
+                    let streams = registry.streams_of(&spec.id).into_iter();
+                    let unit = |stream: &Stream| stream.groups.unit(&stream.spec.groups);
+                    streams.filter_map(|number| Some((number, unit(registry.stream(number)?)))).collect()
+                };
+                let before = units(&self.registry);
                 self.registry.register((**spec).clone());
-                for stream in self.registry.streams_of(&spec.id) {
+                for ((stream, before), (_, now)) in before.into_iter().zip(units(&self.registry)) {
+                    if before != now && before != 0 {
+                        self.applying(stream, BatchSeq(0), 0, notice, &mut outcome).unseat();
+                    }
                     self.allow_holes(stream);
                 }
                 notice(Notice::Registered { worker: &spec.id });
@@ -122,6 +132,9 @@ impl Index {
         for owner in stream.slots.iter().filter_map(|slot| registry.owner(*slot)) {
             for place in owner.blocks.iter().filter_map(|(_, place, _)| place) {
                 spaces.allow_holes(Space(tree.run(place.run)?.space));
+            }
+            for (space, _) in owner.blocks.iter_contents().flat_map(|(_, content)| &content.positions) {
+                spaces.allow_holes(*space);
             }
         }
         Some(())
@@ -180,6 +193,8 @@ impl Index {
             let incidents = self.limits.journal_incidents_per_stream;
             let state = self.registry.stream_mut(stream)?;
             state.renew(generation);
+            self.registry.review(stream);
+            let state = self.registry.stream_mut(stream)?;
             state.note(Incident::Generation { generation, at_ms }, incidents);
             outcome.generations += 1;
             notice(Notice::Generation { stream: id, generation });

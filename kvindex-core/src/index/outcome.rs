@@ -27,7 +27,7 @@ pub struct Outcome {
     pub removed_unknown: u64,
     /// Blocks stored whose parent is not known: kept by engine hash until it comes.
     pub orphaned: u64,
-    /// Orphans joined to their parent.
+    /// Orphans joined to their parent, and blocks placed by a name that came up elsewhere.
     pub joined: u64,
     /// Orphans that will not be joined because too many wait.
     pub unjoinable: u64,

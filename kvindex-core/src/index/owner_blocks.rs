@@ -5,6 +5,7 @@
 
 use foldhash::fast::FixedState;
 use hashbrown::{HashMap, HashSet};
+use std::collections::BTreeMap;
 
 use super::tree::{Place, Space};
 use crate::hash::{EngineBlockHash, LocalBlockHash, SequenceHash};
@@ -51,7 +52,7 @@ pub(crate) struct OwnerBlocks {
     /// Engine hashes beyond the first at one place.
     more_names: Map<Place, u32>,
     /// Orphans by the parent they wait for, and the parent by orphan.
-    waiting: Map<EngineBlockHash, Vec<Orphan>>,
+    waiting: Map<EngineBlockHash, BTreeMap<EngineBlockHash, Orphan>>,
     parent_of: Map<EngineBlockHash, EngineBlockHash>,
     /// Only for engines that hash content alone.
     contents: Map<EngineBlockHash, Content>,
@@ -62,6 +63,10 @@ pub(crate) struct OwnerBlocks {
 impl OwnerBlocks {
     pub(crate) fn len(&self) -> usize {
         self.held.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.held.is_empty()
     }
 
     pub(crate) fn holds(&self, block: EngineBlockHash) -> bool {
@@ -168,7 +173,7 @@ impl OwnerBlocks {
     pub(crate) fn wait_for(&mut self, parent: EngineBlockHash, orphan: Orphan) {
         self.forget_orphan(orphan.block);
         self.parent_of.insert(orphan.block, parent);
-        self.waiting.entry(parent).or_default().push(orphan);
+        self.waiting.entry(parent).or_default().insert(orphan.block, orphan);
     }
 
     /// The orphans of `parent`, which are none any more.
@@ -177,10 +182,10 @@ impl OwnerBlocks {
             return Vec::new();
         }
         let orphans = self.waiting.remove(&parent).unwrap_or_default();
-        for orphan in &orphans {
-            self.parent_of.remove(&orphan.block);
+        for orphan in orphans.keys() {
+            self.parent_of.remove(orphan);
         }
-        orphans
+        orphans.into_values().collect()
     }
 
     fn forget_orphan(&mut self, block: EngineBlockHash) {
@@ -189,7 +194,7 @@ impl OwnerBlocks {
         }
         let Some(parent) = self.parent_of.remove(&block) else { return };
         if let Some(list) = self.waiting.get_mut(&parent) {
-            list.retain(|orphan| orphan.block != block);
+            list.remove(&block);
             if list.is_empty() {
                 self.waiting.remove(&parent);
             }
@@ -221,7 +226,7 @@ impl OwnerBlocks {
     }
 
     pub(crate) fn iter_waiting(&self) -> impl Iterator<Item = (EngineBlockHash, &Orphan)> {
-        self.waiting.iter().flat_map(|(parent, list)| list.iter().map(|orphan| (*parent, orphan)))
+        self.waiting.iter().flat_map(|(parent, list)| list.values().map(|orphan| (*parent, orphan)))
     }
 
     pub(crate) fn iter_contents(&self) -> impl Iterator<Item = (EngineBlockHash, &Content)> {
@@ -265,7 +270,7 @@ impl OwnerBlocks {
             }
         }
         for (block, parent) in &self.parent_of {
-            let waits = self.waiting.get(parent).is_some_and(|l| l.iter().any(|o| o.block == *block));
+            let waits = self.waiting.get(parent).is_some_and(|l| l.contains_key(block));
             if !waits || self.held.get(block) != Some(&None) {
                 return Err(format!("orphan {block} of {parent} is kept wrong"));
             }

@@ -11,9 +11,7 @@ use super::registry::Owner;
 use super::tree::{Place, Space};
 use crate::command::StoredRun;
 use crate::hash::{EngineBlockHash, LocalBlockHash, SequenceHash};
-
-/// Most positions remembered for one block of an engine that hashes content alone.
-const MAX_POSITIONS: usize = 64;
+use crate::ids::Tier;
 
 impl Applying<'_> {
     fn place(&self, owner: OwnerSlot, block: EngineBlockHash) -> Option<Place> {
@@ -33,8 +31,9 @@ impl Applying<'_> {
 
     /// [`place_anywhere`](Self::place_anywhere) within one namespace.
     fn place_within(&self, space: Space, owner: OwnerSlot, block: EngineBlockHash) -> Option<Place> {
-        let place = self.place_anywhere(owner, block);
-        place.filter(|at| self.index.tree.run(at.run).is_some_and(|run| run.space == space.0))
+        let inside = |at: &Place| self.index.tree.run(at.run).is_some_and(|run| run.space == space.0);
+        let elsewhere = || self.siblings().iter().find_map(|slot| self.place(*slot, block).filter(inside));
+        self.place(owner, block).filter(inside).or_else(elsewhere)
     }
 
     /// Places blocks of which only the names are known, where the stream holds them elsewhere. The others wait
@@ -49,8 +48,16 @@ impl Applying<'_> {
         }
     }
 
-    /// Places a run whose tokens are known.
+    /// Places a run whose tokens are known. Connectors of tiers behind the device leave out extra keys, so there
+    /// a name that the stream has placed tells more than the tokens do.
     pub(super) fn place_run(&mut self, space: Space, owner: OwnerSlot, run: &StoredRun) {
+        if run.tier != Tier::Device {
+            self.place_by_name(owner, &run.engine_hashes);
+            let unplaced = run.engine_hashes.iter().any(|block| self.place(owner, *block).is_none());
+            if let Some(owner) = self.index.registry.owner_mut(owner).filter(|_| unplaced) {
+                owner.by_tokens = true;
+            }
+        }
         let after = match run.parent.map(|parent| self.place_within(space, owner, parent)) {
             None => None,
             Some(Some(at)) => Some(at),
@@ -272,7 +279,13 @@ impl Applying<'_> {
             }
             at += n;
         });
-        strays.into_iter().for_each(|stray| tree.release(stray, owner));
+        for stray in strays {
+            if let Some(block) = tree.hash_at(stray) {
+                let (stream, batch, group) = (&stream, self.batch, *group);
+                (self.notice)(Notice::Removed { stream, batch, tier, group, namespace, block });
+            }
+            tree.release(stray, owner);
+        }
         last
     }
 
@@ -292,6 +305,12 @@ impl Applying<'_> {
                 }
                 return self.place_chain(space, owner, Some(at), &engine[i + 1..], &local[i + 1..]);
             }
+            // What lies in another namespace, or below what does, cannot be joined here.
+            let elsewhere = |block| self.place_anywhere(owner, block).is_some();
+            if elsewhere(*block) || parent.is_some_and(elsewhere) {
+                parent = Some(*block);
+                continue;
+            }
             let Some(holder) = self.index.registry.owner_mut(owner) else { return };
             if let Some(parent) = parent {
                 if holder.blocks.orphans() < max {
@@ -302,45 +321,6 @@ impl Applying<'_> {
                 }
             }
             parent = Some(*block);
-        }
-    }
-
-    /// Stores blocks of an engine that hashes content alone: a block stands at every position it was ever
-    /// announced at, where a position is (content of the block before, own content).
-    pub(super) fn store_content(&mut self, space: Space, owner: OwnerSlot, run: &StoredRun, new: &[bool]) {
-        let max = self.index.limits.max_orphans_per_owner;
-        let Some(holder) = self.index.registry.owner_mut(owner) else { return };
-        let content_of = |parent| holder.blocks.content_of(parent).and_then(|c| c.local);
-        let mut before = run.parent.map(content_of);
-        let mut changed = Vec::new();
-        for ((block, local), new) in run.engine_hashes.iter().zip(&run.local_hashes).zip(new) {
-            if holder.blocks.content_of(*block).is_some() || holder.blocks.contents_known() < max {
-                let content = holder.blocks.content(*block);
-                content.local = Some(*local);
-                let position = match before {
-                    None => Some(SequenceHash::chain(None, *local)),
-                    Some(known) => known.map(|k| SequenceHash::chain(Some(SequenceHash(k.0)), *local)),
-                };
-                let position = position.map(|hash| (space, hash));
-                let fresh = position.filter(|p| !content.positions.contains(p));
-                let fresh = fresh.filter(|_| content.positions.len() < MAX_POSITIONS);
-                if let Some(position) = fresh.filter(|position| holder.blocks.claim(*position)) {
-                    holder.blocks.content(*block).positions.push(position);
-                    changed.push(position);
-                }
-                if *new {
-                    changed.extend(&holder.blocks.content(*block).positions);
-                }
-            } else {
-                self.outcome.unjoinable += 1;
-            }
-            before = Some(Some(*local));
-        }
-        if holder.blocks.contents_known() >= max {
-            self.doubt();
-        }
-        for (space, hash) in changed {
-            self.index.tree.hold_chain(space, None, &[hash], owner, |_, _, _| {});
         }
     }
 }

@@ -53,6 +53,8 @@ pub(crate) struct Stream {
     /// Whether the device was cleared while blocks lay beyond it: they may be gone as well.
     pub(crate) silent_clear: bool,
     pub(crate) groups: Groups,
+    /// Whether it is counted as such, see [`Registry::review`].
+    intricate: bool,
     pub(crate) reports: Reports,
 }
 
@@ -71,6 +73,8 @@ pub(crate) struct Owner {
     /// Blocks that this tier takes in only together: what the lengths of its events have in common; 0 before
     /// the first.
     pub(crate) chunk: u32,
+    /// Whether blocks behind the device were placed by tokens alone, where connectors leave out extra keys.
+    pub(crate) by_tokens: bool,
     pub(crate) blocks: OwnerBlocks,
 }
 
@@ -82,6 +86,12 @@ pub(crate) struct Registry {
     owners: Vec<Option<Owner>>,
     free_owners: Vec<u32>,
     next_serial: u32,
+    /// For each owner slot its stream, and as bits whether the owner is all there is to its stream: the one group
+    /// of an ordinary model, on the device. Kept apart, because a query reads nothing else of most owners.
+    stream_of: Vec<u32>,
+    plain: Vec<u64>,
+    /// Streams whose groups need less than every block: they may match where they do not hold the first block.
+    intricate: usize,
 }
 
 impl Registry {
@@ -90,12 +100,14 @@ impl Registry {
         let spec = Arc::new(spec);
         match self.workers.entry(spec.id.clone()) {
             std::collections::btree_map::Entry::Occupied(mut entry) => {
-                for stream in entry.get().streams.values() {
+                let numbers: Vec<u32> = entry.get().streams.values().copied().collect();
+                for stream in &numbers {
                     if let Some(stream) = self.streams.get_mut(*stream as usize).and_then(Option::as_mut) {
                         stream.spec = Arc::clone(&spec);
                     }
                 }
                 entry.get_mut().spec = spec;
+                numbers.into_iter().for_each(|stream| self.review(stream));
                 false
             }
             std::collections::btree_map::Entry::Vacant(entry) => {
@@ -124,7 +136,8 @@ impl Registry {
             return false;
         };
         for stream in worker.streams.into_values() {
-            self.streams[stream as usize] = None;
+            let gone = self.streams[stream as usize].take();
+            self.intricate -= usize::from(gone.is_some_and(|stream| stream.intricate));
             self.free_streams.push(stream);
         }
         true
@@ -161,6 +174,7 @@ impl Registry {
             other_tiers: false,
             silent_clear: false,
             groups: Groups::default(),
+            intricate: false,
             reports: Reports::default(),
         };
         let number = place_in(&mut self.streams, &mut self.free_streams, new);
@@ -197,21 +211,73 @@ impl Registry {
             return None;
         }
         let blocks = OwnerBlocks::default();
-        let owner = Owner { stream, tier: tier.clone(), group, chunk: 0, blocks };
+        let owner = Owner { stream, tier: tier.clone(), group, chunk: 0, by_tokens: false, blocks };
         let slot = OwnerSlot(place_in(&mut self.owners, &mut self.free_owners, owner));
-        let stream = self.stream_mut(stream)?;
-        stream.slots.push(slot);
-        stream.other_tiers |= *tier != Tier::Device;
+        self.stream_of.resize(self.stream_of.len().max(slot.index() + 1), u32::MAX);
+        self.stream_of[slot.index()] = stream;
+        self.plain.resize(self.plain.len().max(slot.index() / 64 + 1), 0);
+        // In an order that does not depend on history: where a name lies twice, the first counts.
+        let before =
+            |other: &OwnerSlot| self.owner(*other).is_some_and(|o| (&o.tier, o.group) < (tier, group));
+        let at = self.stream(stream)?.slots.iter().take_while(|other| before(other)).count();
+        let state = self.stream_mut(stream)?;
+        state.slots.insert(at, slot);
+        state.other_tiers |= *tier != Tier::Device;
+        self.review(stream);
         Some(slot)
+    }
+
+    /// Notes again which of a stream's owners are plain, after a change of its owners, groups or registration.
+    pub(crate) fn review(&mut self, number: u32) {
+        let Some(stream) = self.streams.get_mut(number as usize).and_then(Option::as_mut) else { return };
+        let simple = stream.groups.is_simple(&stream.spec.groups);
+        if simple == stream.intricate {
+            stream.intricate = !simple;
+            self.intricate = if simple { self.intricate - 1 } else { self.intricate + 1 };
+        }
+        let alone = simple && stream.slots.len() == 1;
+        for slot in &stream.slots {
+            let device = |owner: &Owner| owner.tier == Tier::Device;
+            let plain = alone && self.owners[slot.index()].as_ref().is_some_and(device);
+            let bit = 1 << (slot.0 % 64);
+            let word = &mut self.plain[slot.index() / 64];
+            *word = if plain { *word | bit } else { *word & !bit };
+        }
+    }
+
+    /// Whether the owner is all there is to its stream.
+    pub(crate) fn is_plain(&self, slot: OwnerSlot) -> bool {
+        self.plain_word(slot.index() / 64) >> (slot.0 % 64) & 1 == 1
+    }
+
+    /// The same for slots 64·i to 64·i+63, as bits.
+    pub(crate) fn plain_word(&self, i: usize) -> u64 {
+        self.plain.get(i).copied().unwrap_or(0)
+    }
+
+    /// Number of an owner's stream.
+    pub(crate) fn stream_number(&self, slot: OwnerSlot) -> u32 {
+        self.stream_of.get(slot.index()).copied().unwrap_or(u32::MAX)
+    }
+
+    pub(crate) fn stream_number_of(&self, id: &StreamId) -> Option<u32> {
+        self.workers.get(&id.worker)?.streams.get(&id.dp_rank).copied()
+    }
+
+    /// Whether there are streams that may match without holding the first block.
+    pub(crate) fn has_intricate(&self) -> bool {
+        self.intricate > 0
     }
 
     /// Takes an owner out of its stream, with what it held.
     pub(crate) fn close_owner(&mut self, slot: OwnerSlot) -> Option<Owner> {
         let owner = self.owners.get_mut(slot.index())?.take()?;
         self.free_owners.push(slot.0);
+        self.plain[slot.index() / 64] &= !(1 << (slot.0 % 64));
         if let Some(stream) = self.stream_mut(owner.stream) {
             stream.slots.retain(|s| *s != slot);
         }
+        self.review(owner.stream);
         Some(owner)
     }
 

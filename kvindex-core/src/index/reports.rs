@@ -12,7 +12,7 @@
 //! not hold: window blocks that were let go.
 
 use serde::{Deserialize, Serialize};
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 
 use crate::hash::EngineBlockHash;
 use crate::ids::{BatchSeq, Group};
@@ -21,7 +21,7 @@ use crate::ids::{BatchSeq, Group};
 const SIGN: u32 = 32;
 /// The mode counts as seen when signs weigh more than this: two signs within 32 events.
 const SEEN: u32 = SIGN;
-/// Most blocks remembered to be taken back.
+/// Most blocks remembered to be taken back; beyond it all are forgotten.
 const MAX_REMEMBERED: usize = 65_536;
 
 /// What a stream gave away of its report mode.
@@ -31,8 +31,8 @@ pub(crate) struct Reports {
     seen: bool,
     /// The last event that only repeated what was held: its batch and group, and its last block.
     last: Option<(BatchSeq, Group, EngineBlockHash)>,
-    /// Repeated blocks that were counted as copies, oldest first.
-    counted: VecDeque<(Group, EngineBlockHash)>,
+    /// Repeated blocks that were counted as copies, and how often; none of what has left since.
+    counted: BTreeMap<(Group, EngineBlockHash), u32>,
 }
 
 impl Reports {
@@ -61,11 +61,21 @@ impl Reports {
 
     fn remember(&mut self, group: Group, blocks: &[EngineBlockHash]) -> bool {
         if !self.seen {
-            self.counted.extend(blocks.iter().map(|block| (group, *block)));
-            let excess = self.counted.len().saturating_sub(MAX_REMEMBERED);
-            self.counted.drain(..excess);
+            for block in blocks {
+                *self.counted.entry((group, *block)).or_default() += 1;
+            }
+            if self.counted.len() > MAX_REMEMBERED {
+                self.counted.clear();
+            }
         }
         self.seen
+    }
+
+    /// The last copy of a block has left: nothing of it can be taken back.
+    pub(crate) fn gone(&mut self, group: Group, block: EngineBlockHash) {
+        if !self.counted.is_empty() {
+            self.counted.remove(&(group, block));
+        }
     }
 
     /// Any other stored event, and whether its first block is `new`. Answers the copies to take back,
@@ -81,16 +91,20 @@ impl Reports {
         if last.is_some_and(|(at, of, _)| at != batch || of == group) {
             self.last = None;
         }
+        if self.seen {
+            return Vec::new();
+        }
         self.weight = self.weight.saturating_sub(1);
         if parent.is_none_or(|parent| last != Some((batch, group, parent))) || !new {
             return Vec::new();
         }
         self.weight += SIGN;
-        if self.seen || self.weight <= SEEN {
+        if self.weight <= SEEN {
             return Vec::new();
         }
         self.seen = true;
-        std::mem::take(&mut self.counted).into()
+        let counted = std::mem::take(&mut self.counted).into_iter();
+        counted.flat_map(|(block, times)| std::iter::repeat_n(block, times as usize)).collect()
     }
 }
 

@@ -103,6 +103,8 @@ struct OwnerRecord {
     orphans: Vec<(EngineBlockHash, EngineBlockHash, u32, LocalBlockHash)>,
     /// (Block, content, positions) of engines that hash content alone.
     contents: Vec<ContentRecord>,
+    #[serde(default)]
+    by_tokens: bool,
 }
 
 type ContentRecord = (EngineBlockHash, Option<LocalBlockHash>, Vec<(u32, SequenceHash)>);
@@ -197,6 +199,8 @@ impl Index {
         state.silent_clear = record.silent_clear;
         state.groups = record.groups;
         state.reports = record.reports;
+        self.registry.review(stream);
+        let state = self.registry.stream_mut(stream)?;
         state.stamp = StreamStamp {
             generation: record.generation,
             applied: record.applied,
@@ -213,6 +217,7 @@ impl Index {
         let slot = self.registry.open_owner(stream, &record.tier, record.group)?;
         let owner = self.registry.owner_mut(slot)?;
         owner.chunk = record.chunk;
+        owner.by_tokens = record.by_tokens;
         if record.places.len() != record.hashes.len() {
             return None;
         }
@@ -310,5 +315,6 @@ fn record_owner(owner: &Owner, number: &[u32]) -> OwnerRecord {
         copies: blocks.iter().filter(|b| b.2 > 1).map(|(block, _, copies)| (*block, *copies)).collect(),
         orphans,
         contents,
+        by_tokens: owner.by_tokens,
     }
 }

@@ -24,16 +24,20 @@ pub enum Doubt {
     /// The engine cleared its cache without saying whether the tiers behind device memory were cleared too. The
     /// match may be too long there, or too short if the worker's clear policy is to clear them all.
     SilentClear,
+    /// A tier moves blocks in chunks whose size is guessed from the events, and the match would be longer if it did
+    /// not. The match may be too short.
+    GuessedChunk,
 }
 
 /// All kinds, in order.
-const ALL: [Doubt; 6] = [
+const ALL: [Doubt; 7] = [
     Doubt::HiddenIdentity,
     Doubt::ContentHashes,
     Doubt::RepeatedReports,
     Doubt::UnknownGroups,
     Doubt::UnplacedBlocks,
     Doubt::SilentClear,
+    Doubt::GuessedChunk,
 ];
 
 impl Doubt {
@@ -47,6 +51,7 @@ impl Doubt {
             Self::UnknownGroups => "unknown_groups",
             Self::UnplacedBlocks => "unplaced_blocks",
             Self::SilentClear => "silent_clear",
+            Self::GuessedChunk => "guessed_chunk",
         }
     }
 
@@ -74,13 +79,14 @@ impl Doubt {
             Self::SilentClear => {
                 "a clear named no tier, so what lies behind device memory may be gone or not"
             }
+            Self::GuessedChunk => "how many blocks a tier moves at once is guessed from its events",
         }
     }
 
     /// Whether the match may be longer than what the engine would serve.
     #[must_use]
     pub fn may_be_too_long(self) -> bool {
-        !matches!(self, Self::UnknownGroups | Self::UnplacedBlocks)
+        !matches!(self, Self::UnknownGroups | Self::UnplacedBlocks | Self::GuessedChunk)
     }
 
     /// Whether the match may be shorter than what the engine would serve.

@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::fmt;
 
 use super::found::{Scratch, Walk, WorkerMatch};
+use super::groups::{Units, first_lacking};
 use super::prompt::{Prompt, Query, QueryError};
 use crate::hash::SequenceHash;
 use crate::ids::{BatchSeq, Generation, Group, Tier};
-use crate::index::{Cause, Departure, Incident, IndexReader, Need, Place, Shape, Stream};
+use crate::index::{Cause, Departure, Incident, IndexReader, Need, Place, Stream};
 use crate::worker::Namespace;
 
 /// Most other namespaces that are tried for a prompt.
@@ -217,7 +218,7 @@ impl Case<'_> {
         if stream.stamp.applied.is_none() && stream.stamp.generation == Generation(0) {
             return Reason::NothingHeard;
         }
-        if let Some((group, need)) = self.lacking_group(stream, &worker.matched, at) {
+        if let Some((group, need)) = self.lacking_group(stream, &worker.matched) {
             return Reason::GroupLacks { group, need };
         }
         let block = self.scratch.walks.iter().filter_map(|walk| walk.hashes.get(at));
@@ -231,27 +232,18 @@ impl Case<'_> {
         self.not_seen(stream)
     }
 
-    /// The first group that ends the match although every group that needs all blocks holds block `at`.
-    fn lacking_group(&self, stream: &Stream, matched: &WorkerMatch, at: usize) -> Option<(Group, String)> {
+    /// The group that ends the match of a hybrid model, if those that need every block do not.
+    fn lacking_group(&self, stream: &Stream, matched: &WorkerMatch) -> Option<(Group, String)> {
         let walk = self.walk(matched)?;
-        let shapes = stream.groups.shapes(&stream.spec.groups);
-        let holds = |shape: &Shape| {
-            let last_unit = at / shape.stride * shape.stride + shape.stride - 1;
-            let place = walk.place(self.reader, last_unit);
-            let run = place.and_then(|place| Some((place, self.reader.tree().run(place.run)?)));
-            let owners = stream.slots.iter().filter(|slot| {
-                self.reader.registry().owner(**slot).is_some_and(|owner| owner.group == shape.group)
-            });
-            let mut owners = owners.copied();
-            run.is_some_and(|(at, run)| owners.any(|slot| run.holders.contains(at.offset, slot)))
-        };
-        if !shapes.iter().filter(|shape| shape.need == Need::All).all(holds) {
-            return None;
-        }
-        let lacking = shapes.iter().find(|shape| shape.need != Need::All)?;
+        let mut shapes = stream.groups.shapes(&stream.spec.groups);
+        shapes.sort_by_key(|shape| (shape.need != Need::All, shape.group));
+        let owners = super::found::owners_of(self.reader, stream, |_| true);
+        let units = Units::Path(&walk.path);
+        let lacking = first_lacking(self.reader, units, &shapes, &owners, matched.matched_blocks)?;
         let need = match lacking.need {
+            Need::All => return None,
             Need::Last(blocks) => format!("the last {blocks} blocks before a boundary (sliding window)"),
-            Need::State | Need::All => "the state at a boundary (mamba)".to_owned(),
+            Need::State => "the state at a boundary (mamba)".to_owned(),
         };
         Some((lacking.group, need))
     }

@@ -7,13 +7,12 @@ use super::doubt::{Doubt, Doubts};
 use super::groups::{GroupHeld, Units, longest_hit};
 use super::path::{Depths, Stretch, walk};
 use super::prompt::{Prompt, Query, QueryError};
+use super::score::Score;
 use crate::engine::{ClearPolicy, HiddenIdentity};
 use crate::hash::{BlockHasher, SequenceHash};
 use crate::ids::{DpRank, Tier};
-use crate::index::{
-    Family, IndexReader, Owner, OwnerBlocks, OwnerSlot, Place, Shape, Space, Stream, StreamStamp,
-};
-use crate::worker::WorkerSpec;
+use crate::index::{Family, IndexReader, Owner, OwnerBlocks, OwnerSlot, Shape, Space, Stream, StreamStamp};
+use crate::worker::{HashScheme, WorkerSpec};
 
 /// Buffers of a query, kept by the caller so that the next one allocates nothing.
 #[derive(Debug, Default)]
@@ -21,6 +20,8 @@ pub struct Scratch {
     pub(crate) hasher: BlockHasher,
     pub(crate) walks: Vec<Walk>,
     spare: Vec<Walk>,
+    pub(crate) alive: Vec<u64>,
+    pub(crate) scores: Vec<Score>,
 }
 
 /// One namespace's part of a query.
@@ -30,8 +31,7 @@ pub(crate) struct Walk {
     pub(crate) block_size: u32,
     /// Whether engines of this namespace hide something that this prompt has.
     pub(crate) hidden: bool,
-    /// Whether they show salts at all.
-    tells_salt: bool,
+    pub(crate) scheme: HashScheme,
     pub(crate) hashes: Vec<SequenceHash>,
     pub(crate) path: Vec<Stretch>,
     depths: Depths,
@@ -178,7 +178,7 @@ impl Scratch {
             walk.space = *space;
             walk.block_size = namespace.block_size;
             walk.hidden = query.hidden_from(namespace.scheme);
-            walk.tells_salt = namespace.scheme.salt;
+            walk.scheme = namespace.scheme;
             query.sequence_hashes(namespace.block_size, namespace.scheme, &mut self.hasher, &mut walk.hashes);
             self.walks.push(walk);
         }
@@ -200,22 +200,25 @@ impl Scratch {
         stream: &Stream,
         spec: &Arc<WorkerSpec>,
     ) -> WorkerMatch {
-        let registry = reader.registry();
         let mut found = WorkerMatch::nothing(spec, stream.id.dp_rank, stream.stamp);
         found.block_size = stream.groups.unit(&spec.groups);
         let on_tier = |tier: &Tier| query.filter.tier.is_none_or(|name| tier.name() == name);
-        let owners = stream.slots.iter().filter_map(|slot| Some((*slot, registry.owner(*slot)?)));
-        let mut owners: Vec<_> = owners.filter(|(_, owner)| on_tier(&owner.tier)).collect();
-        owners.sort_by_key(|(_, owner)| (&owner.tier, owner.group));
-        let owners: Vec<GroupHeld<'_>> =
-            owners.into_iter().map(|(slot, owner)| GroupHeld::of(slot, owner, spec)).collect();
-        let walk = if stream.groups.is_simple(&spec.groups) && owners.iter().all(|owner| owner.chunk <= 1) {
+        let mut owners = owners_of(reader, stream, on_tier);
+        let simple = stream.groups.is_simple(&spec.groups);
+        let walk = if simple && owners.iter().all(|owner| owner.chunk <= 1) {
             let held: Vec<Held<'_>> = owners.iter().map(|owner| owner.held).collect();
             self.match_simple(reader, query, &held, &mut found)
         } else {
             self.match_groups(reader, query, &stream.groups.shapes(&spec.groups), &owners, &mut found)
         };
-        found.doubts = doubts(reader, query, stream, spec, walk);
+        found.doubts = doubts(reader, query, stream, &found, walk);
+        let guessed = spec.offload_chunk.is_none() && owners.iter().any(|owner| owner.chunk > 1);
+        if guessed {
+            owners.iter_mut().for_each(|owner| owner.chunk = 1);
+            let mut alone = found.clone();
+            self.match_groups(reader, query, &stream.groups.shapes(&spec.groups), &owners, &mut alone);
+            found.doubts.add(Doubt::GuessedChunk, alone.matched_tokens > found.matched_tokens);
+        }
         found
     }
 
@@ -280,31 +283,49 @@ impl Scratch {
     }
 }
 
+/// A stream's owners on the tiers asked for, the fastest first.
+pub(crate) fn owners_of<'a>(
+    reader: &IndexReader<'a>,
+    stream: &Stream,
+    on_tier: impl Fn(&Tier) -> bool,
+) -> Vec<GroupHeld<'a>> {
+    let registry = reader.registry();
+    let owners = stream.slots.iter().filter_map(|slot| Some((*slot, registry.owner(*slot)?)));
+    let owners = owners.filter(|(_, owner)| on_tier(&owner.tier));
+    // The registry keeps a stream's owners in order of tier and group.
+    owners.map(|(slot, owner)| GroupHeld::of(slot, owner, &stream.spec)).collect()
+}
+
 /// What the engine's events leave open about an answer that `walk` found.
 fn doubts(
     reader: &IndexReader<'_>,
     query: &Query<'_>,
     stream: &Stream,
-    spec: &WorkerSpec,
+    found: &WorkerMatch,
     walk: Option<&Walk>,
 ) -> Doubts {
+    let spec = &*stream.spec;
     let simple = stream.groups.is_simple(&spec.groups);
     let owners = || stream.slots.iter().filter_map(|slot| reader.registry().owner(*slot));
     let mut doubts = Doubts::default();
     doubts.add(Doubt::RepeatedReports, stream.reports.seen());
     let unclear = !simple && stream.groups.shapes(&spec.groups).iter().any(|shape| !shape.known);
     doubts.add(Doubt::UnknownGroups, unclear);
+    // Whether the tiers behind the device make the match longer, and whether they could.
+    let on_device = found.tiers.iter().find(|t| t.tier == Tier::Device).map_or(0, |t| t.prefix_blocks);
+    let lengthened = found.matched_blocks > on_device;
     let beyond = query.filter.tier.is_none_or(|name| name != Tier::Device.name());
-    let stale = spec.cleared == ClearPolicy::AllTiers || owners().any(|o| o.tier != Tier::Device);
-    doubts.add(Doubt::SilentClear, stream.silent_clear && beyond && stale);
+    let open = if spec.cleared == ClearPolicy::AllTiers { beyond } else { lengthened };
+    doubts.add(Doubt::SilentClear, stream.silent_clear && open);
     if matches!(query.prompt, Prompt::EngineHashes(_)) {
         return doubts;
     }
     let possible = spec.hidden_identity == HiddenIdentity::Possible;
-    let hides = |walk: &Walk| spec.hides_identity(query.lora.is_some()) || !walk.tells_salt;
+    let by_tokens = lengthened && owners().any(|owner| owner.by_tokens && !owner.blocks.is_empty());
+    let hides = |walk: &Walk| spec.hides_identity(query.lora.is_some()) || !walk.scheme.salt || by_tokens;
     let hidden = walk.is_some_and(|walk| walk.hidden || (possible && hides(walk)));
     doubts.add(Doubt::HiddenIdentity, hidden);
-    let by_content = spec.profile().hashes_content();
+    let by_content = walk.map_or_else(|| spec.profile().hashes_content(), |walk| walk.scheme.content_only);
     doubts.add(Doubt::ContentHashes, by_content);
     // A block that waits for its parent is out of an ordinary model's reach, parent or not.
     let lost = |blocks: &OwnerBlocks| blocks.unplaced() > if simple { blocks.orphans() } else { 0 };
@@ -321,13 +342,6 @@ impl<'a> GroupHeld<'a> {
 }
 
 impl Walk {
-    /// Where a block of the prompt lies, if the walk came by it.
-    pub(crate) fn place(&self, reader: &IndexReader<'_>, block: usize) -> Option<Place> {
-        let stretch = self.path.iter().find(|stretch| (stretch.start..stretch.end).contains(&block))?;
-        let offset = u32::try_from(block - stretch.start).ok()?;
-        reader.tree().run(stretch.run).map(|_| Place { run: stretch.run, offset })
-    }
-
     /// Tokens of the prefix that one owner holds in this namespace.
     pub(crate) fn tokens_held(&self, owner: OwnerSlot) -> usize {
         self.depths.of(owner) * self.block_size as usize

@@ -120,16 +120,13 @@ fn keep_whole_chunks(present: &mut Present, chunk: usize, stride: usize) {
 
 /// Longest prefix, in units, that every group can serve.
 fn hit(shapes: &[Shape], groups: &[Present], len: usize) -> usize {
-    let aligned = shapes.iter().filter(|shape| shape.need != Need::State).map(|shape| shape.stride);
-    let step = aligned.fold(1, lcm);
+    let step = boundary(shapes);
+    if step > len {
+        return 0;
+    }
     // For each group and each of its blocks, how many blocks on end are there up to it.
-    let runs: Vec<Vec<usize>> =
+    let runs: Vec<Vec<u32>> =
         shapes.iter().zip(groups).map(|(s, present)| on_end(present, s.stride)).collect();
-    let serves = |shape: &Shape, present: &Present, runs: &[usize], units: usize| match shape.need {
-        Need::State => present[units - 1],
-        Need::All => runs[units / shape.stride - 1] == units / shape.stride,
-        Need::Last(n) => n == 0 || runs[units / shape.stride - 1] >= n.min(units / shape.stride),
-    };
     let mut units = len / step * step;
     while units > 0 {
         let mut all = shapes.iter().zip(groups).zip(&runs);
@@ -141,9 +138,46 @@ fn hit(shapes: &[Shape], groups: &[Present], len: usize) -> usize {
     0
 }
 
+/// Whether a group can go on from a boundary of so many units.
+fn serves(shape: &Shape, present: &Present, runs: &[u32], units: usize) -> bool {
+    let blocks = units / shape.stride;
+    let on_end = blocks.checked_sub(1).and_then(|last| runs.get(last)).map_or(0, |run| *run as usize);
+    match shape.need {
+        Need::State => units.checked_sub(1).is_some_and(|last| present.get(last) == Some(&true)),
+        Need::All => on_end == blocks,
+        Need::Last(n) => on_end >= n.min(blocks),
+    }
+}
+
+/// Units from one boundary to the next: where the blocks of all groups end. A state ends anywhere.
+fn boundary(shapes: &[Shape]) -> usize {
+    let aligned = shapes.iter().filter(|shape| shape.need != Need::State).map(|shape| shape.stride);
+    aligned.fold(1, lcm)
+}
+
+/// The group that does not serve the first boundary after `units` although the groups before it in `shapes` do.
+pub(crate) fn first_lacking(
+    reader: &IndexReader<'_>,
+    units: Units<'_>,
+    shapes: &[Shape],
+    owners: &[GroupHeld<'_>],
+    matched: usize,
+) -> Option<Shape> {
+    let next = matched.checked_add(boundary(shapes)).filter(|next| *next <= units.len())?;
+    let lacks = |shape: &&Shape| {
+        let mut present = vec![false; units.len()];
+        for owner in owners.iter().filter(|owner| owner.group == shape.group) {
+            let held = units.present(reader, owner.held.slot);
+            present.iter_mut().zip(&held).for_each(|(all, new)| *all |= new);
+        }
+        !serves(shape, &present, &on_end(&present, shape.stride), next)
+    };
+    shapes.iter().find(lacks).copied()
+}
+
 /// For each block of `stride` units, how many blocks on end are present up to it; a block is where its last
 /// unit is.
-fn on_end(present: &Present, stride: usize) -> Vec<usize> {
+fn on_end(present: &Present, stride: usize) -> Vec<u32> {
     let mut run = 0;
     let ends = present.iter().skip(stride - 1).step_by(stride);
     ends.map(|held| {
@@ -158,7 +192,7 @@ fn lcm(a: usize, b: usize) -> usize {
     while y > 0 {
         (x, y) = (y, x % y);
     }
-    a / x.max(1) * b
+    (a / x.max(1)).saturating_mul(b)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use kvindex_core::{Command, Index, IndexLimits, KvEvent, WorkerId};
 use proptest::prelude::*;
 
 use crate::oracle::{Oracle, TIERS};
-use crate::rig::{Rig, ask, on_host, removed, spec, stored, stream};
+use crate::rig::{Rig, ask, compare_scores, on_host, removed, spec, stored, stream};
 
 const WORKERS: [&str; 3] = ["a", "b", "c"];
 
@@ -101,6 +101,7 @@ impl World {
     }
 
     fn compare(&self, path: &[u8]) {
+        compare_scores(&self.rig.index, path);
         for found in ask(&self.rig.index, path) {
             let worker = found.worker.id.as_str();
             let whole = self.oracle.prefix(worker, 2, path);

@@ -9,7 +9,7 @@ use kvindex_core::{
 };
 use proptest::prelude::*;
 
-use crate::rig::{BLOCK, MODEL, Rig, ask, engine_hash, tokens};
+use crate::rig::{BLOCK, MODEL, Rig, ask, compare_scores, engine_hash, tokens};
 
 /// Group 0 has every block, of `stride` units; group 1 a window of `window` units; group 2 states at boundaries.
 #[derive(Debug, Clone, Copy)]
@@ -142,6 +142,7 @@ impl World {
     }
 
     fn compare(&self, path: &[u8]) {
+        compare_scores(&self.rig.index, path);
         let expected = self.hit(path);
         let hashes: Vec<EngineBlockHash> =
             (1..=path.len()).map(|end| engine_hash("a", &path[..end])).collect();

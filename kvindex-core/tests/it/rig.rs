@@ -2,8 +2,8 @@
 
 use kvindex_core::{
     Batch, BatchSeq, BlockHasher, BlockRemoved, BlockStored, Command, DpRank, EngineBlockHash, EngineProfile,
-    EventBatch, Generation, Index, KvEvent, Outcome, Query, Scratch, StreamEvents, StreamId, Tier, WorkerId,
-    WorkerMatch, WorkerSpec, find_matches,
+    EventBatch, Generation, Index, KvEvent, Outcome, Query, ScoreQuery, Scratch, SequenceHash, StreamEvents,
+    StreamId, Tier, WorkerId, WorkerMatch, WorkerSpec, find_matches, score,
 };
 
 pub(crate) const MODEL: &str = "m";
@@ -127,4 +127,43 @@ pub(crate) fn on_host(mut event: KvEvent) -> KvEvent {
         KvEvent::AllBlocksCleared => {}
     }
     event
+}
+
+/// Scores say what matches say, for all streams, for the best few and for some candidates.
+pub(crate) fn compare_scores(index: &Index, path: &[u8]) {
+    let (tokens, mut hasher) = (tokens(path), BlockHasher::new());
+    let mut before = None;
+    let hashes = tokens.chunks_exact(BLOCK as usize).map(|block| {
+        before = Some(SequenceHash::chain(before, hasher.local(block, &[])));
+        before.unwrap()
+    });
+    let hashes: Vec<SequenceHash> = hashes.collect();
+    let (reader, mut scratch) = (index.reader(), Scratch::default());
+    let expected = |id: &StreamId| {
+        let found =
+            ask(index, path).into_iter().find(|w| w.worker.id == id.worker && w.dp_rank == id.dp_rank);
+        found.map_or(0, |w| w.matched_blocks)
+    };
+    let query = ScoreQuery::new(MODEL, BLOCK, &hashes);
+    let all = score(&reader, &query, &mut scratch).unwrap().to_vec();
+    assert!(all.windows(2).all(|pair| pair[0].blocks >= pair[1].blocks), "{all:?}");
+    let scored: Vec<(StreamId, usize)> =
+        all.iter().map(|s| (reader.stream_of(s.stream).unwrap().clone(), s.blocks as usize)).collect();
+    for (id, blocks) in &scored {
+        assert_eq!(*blocks, expected(id), "{id}");
+    }
+    let matched = ask(index, path).iter().filter(|w| w.matched_blocks > 0).count();
+    assert_eq!(scored.len(), matched, "each once, none left out");
+    for top_k in [0, 1, 2] {
+        let few = score(&reader, &ScoreQuery { top_k, ..query }, &mut scratch).unwrap();
+        let lengths: Vec<u32> = few.iter().map(|s| s.blocks).collect();
+        let best: Vec<u32> = all.iter().map(|s| s.blocks).take(top_k).collect();
+        assert_eq!(lengths, best);
+    }
+    let some: Vec<&StreamId> = scored.iter().map(|(id, _)| id).step_by(2).collect();
+    let candidates = reader.candidates(some.iter().copied());
+    let query = ScoreQuery { candidates: Some(&candidates), ..query };
+    let chosen = score(&reader, &query, &mut scratch).unwrap().to_vec();
+    assert_eq!(chosen.len(), some.len());
+    assert!(chosen.iter().all(|s| some.contains(&reader.stream_of(s.stream).unwrap())));
 }
