@@ -61,6 +61,11 @@ impl Applying<'_> {
         // An owner's blocks are named one way or the other; a run of the other kind is known by its names.
         let whole = run.local_hashes.len() == run.engine_hashes.len();
         let space = space.filter(|_| run.scheme.content_only == by_content && (whole || !by_content));
+        if let Some(space) = space.filter(|_| !by_content && run.tier == Tier::Device)
+            && let Some(from) = self.add_new(owner, &run.engine_hashes)
+        {
+            return self.place_run(space, owner, run, Some(from));
+        }
         let copies = run.engine_hashes.iter().map(|block| self.add_copy(owner, *block, counted));
         if by_content {
             let new: Vec<bool> = copies.collect();
@@ -69,8 +74,16 @@ impl Applying<'_> {
         copies.for_each(drop);
         match space {
             None => self.place_by_name(owner, &run.engine_hashes),
-            Some(space) => self.place_run(space, owner, run),
+            Some(space) => self.place_run(space, owner, run, None),
         }
+    }
+
+    /// Adds blocks of which the owner holds none; answers the number of the first. Otherwise nothing changes.
+    fn add_new(&mut self, owner: OwnerSlot, blocks: &[EngineBlockHash]) -> Option<usize> {
+        let from = self.index.registry.owner_mut(owner)?.blocks.add_new(blocks)?;
+        self.index.entries += blocks.len();
+        self.outcome.stored += blocks.len() as u64;
+        Some(from)
     }
 
     /// Whether what an owner holds is named by content alone; `None` when it holds nothing.
@@ -144,6 +157,7 @@ impl Applying<'_> {
         }
         let in_chunks = spec.engine == EngineKind::Vllm && run.tier != Tier::Device;
         let owner = registry.open_owner(self.stream, &run.tier, run.group)?;
+        registry.owner(owner).filter(|owner| owner.blocks.has_room(run.engine_hashes.len()))?;
         if let Some(owner) = registry.owner_mut(owner).filter(|_| in_chunks) {
             owner.chunk = gcd(owner.chunk, u32::try_from(run.engine_hashes.len()).unwrap_or(u32::MAX));
         }
@@ -167,6 +181,9 @@ impl Applying<'_> {
             self.outcome.removed_unknown += hashes.len() as u64;
             return;
         };
+        if let Some(owner) = self.index.registry.owner(slot).filter(|_| hashes.len() > 1) {
+            owner.blocks.warm(hashes);
+        }
         for block in hashes {
             let Some(owner) = self.index.registry.owner_mut(slot) else { return };
             match owner.blocks.take_copy(*block) {

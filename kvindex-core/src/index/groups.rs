@@ -78,7 +78,8 @@ impl Groups {
             known.block_size = known.block_size.max(size);
             known.unit = gcd(known.unit, run.block_size);
         }
-        !self.is_simple(configured) && before != 0 && before != self.unit(configured)
+        let several = !self.is_simple(configured) || run.stride > 1;
+        several && before != 0 && before != self.unit(configured)
     }
 
     /// Takes over a group of which no more than the block size is known.

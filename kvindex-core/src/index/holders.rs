@@ -96,7 +96,29 @@ impl Holders {
 
     /// Takes `owner` out of `range`.
     pub(crate) fn remove(&mut self, range: Range<u32>, owner: OwnerSlot) {
-        self.edit(range, |owners| owners.remove(owner));
+        if !self.recede(&range, owner) {
+            self.edit(range, |owners| owners.remove(owner));
+        }
+    }
+
+    /// The ordinary removal, an owner's last blocks: only the border between two segments moves. Answers whether
+    /// it was one.
+    fn recede(&mut self, range: &Range<u32>, owner: OwnerSlot) -> bool {
+        let at = self.find(range.start);
+        let start = at.checked_sub(1).and_then(|i| self.segments.get(i)).map_or(0, |s| s.end);
+        let Some(segment) = self.segments.get(at).filter(|s| s.end == range.end && start < range.start)
+        else {
+            return false;
+        };
+        let moves = match self.segments.get(at + 1) {
+            Some(next) => segment.owners.is_with(&next.owners, owner),
+            // Nobody else holds the run's end: the cover ends earlier, as if trimmed.
+            None => segment.owners == OwnerSet::One(owner),
+        };
+        if moves {
+            self.segments[at].end = range.start;
+        }
+        moves
     }
 
     fn edit(&mut self, range: Range<u32>, change: impl Fn(&mut OwnerSet)) {

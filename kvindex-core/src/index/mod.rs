@@ -6,6 +6,8 @@ mod contents;
 mod groups;
 mod holders;
 mod journal;
+mod marks;
+mod names;
 mod outcome;
 mod owner_blocks;
 mod owner_set;
@@ -30,6 +32,7 @@ pub(crate) use spaces::Family;
 pub(crate) use tree::{Place, Space};
 
 use crate::command::{Command, GapPolicy, StreamEvents};
+use crate::hash::SequenceHash;
 use crate::ids::{BatchSeq, Generation, StreamId, WorkerId};
 use crate::limits::IndexLimits;
 use changes::Applying;
@@ -56,6 +59,8 @@ pub struct Index {
     tree: RunTree,
     journal: Journal,
     entries: usize,
+    /// Kept empty, for its capacity.
+    chain: Vec<SequenceHash>,
 }
 
 impl Default for Index {
@@ -75,6 +80,7 @@ impl Index {
             tree: RunTree::default(),
             journal: Journal::new(&limits),
             entries: 0,
+            chain: Vec::new(),
         }
     }
 

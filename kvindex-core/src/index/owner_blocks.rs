@@ -7,6 +7,7 @@ use foldhash::fast::FixedState;
 use hashbrown::{HashMap, HashSet};
 use std::collections::BTreeMap;
 
+use super::names::{MAX_NAMES, Names};
 use super::tree::{Place, Space};
 use crate::hash::{EngineBlockHash, LocalBlockHash, SequenceHash};
 
@@ -43,10 +44,8 @@ pub(crate) enum Copies {
 /// One owner's blocks.
 #[derive(Debug, Default)]
 pub(crate) struct OwnerBlocks {
-    /// Every held engine hash and its place; `None` when its position is unknown.
-    held: Map<EngineBlockHash, Option<Place>>,
-    /// How many of them have none.
-    unplaced: usize,
+    /// Every held engine hash and its place.
+    held: Names,
     /// Copies beyond the first.
     more_copies: Map<EngineBlockHash, u32>,
     /// Engine hashes beyond the first at one place.
@@ -66,46 +65,56 @@ impl OwnerBlocks {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.held.is_empty()
+        self.held.len() == 0
     }
 
     pub(crate) fn holds(&self, block: EngineBlockHash) -> bool {
-        self.held.contains_key(&block)
+        self.held.holds(block)
     }
 
     pub(crate) fn place(&self, block: EngineBlockHash) -> Option<Place> {
-        self.held.get(&block).copied().flatten()
+        self.held.place(block).flatten()
     }
 
     /// Held blocks whose position is unknown.
     pub(crate) fn unplaced(&self) -> usize {
-        self.unplaced
+        self.held.unplaced()
     }
 
     /// Whether the block is held without a known position.
     pub(crate) fn is_unplaced(&self, block: EngineBlockHash) -> bool {
-        self.unplaced > 0 && self.held.get(&block) == Some(&None)
+        self.held.unplaced() > 0 && self.held.place(block) == Some(None)
     }
 
     pub(crate) fn orphans(&self) -> usize {
         self.parent_of.len()
     }
 
+    /// Adds the first copies of blocks none of which is held, and none twice; answers the number of the first one.
+    /// Otherwise nothing changes.
+    pub(crate) fn add_new(&mut self, blocks: &[EngineBlockHash]) -> Option<usize> {
+        self.held.insert_all(blocks)
+    }
+
+    /// Whether so many more blocks can be told apart.
+    pub(crate) fn has_room(&self, blocks: usize) -> bool {
+        self.held.len() + blocks <= MAX_NAMES
+    }
+
+    /// Gets ready to take copies of these blocks away.
+    pub(crate) fn warm(&self, blocks: &[EngineBlockHash]) {
+        self.held.warm(blocks);
+    }
+
     /// Adds a copy; with `counted` false a block is there or not.
     pub(crate) fn add_copy(&mut self, block: EngineBlockHash, counted: bool) -> Copies {
-        match self.held.entry(block) {
-            hashbrown::hash_map::Entry::Vacant(entry) => {
-                entry.insert(None);
-                self.unplaced += 1;
-                Copies::First
-            }
-            hashbrown::hash_map::Entry::Occupied(_) => {
-                if counted {
-                    *self.more_copies.entry(block).or_default() += 1;
-                }
-                Copies::Other
-            }
+        if self.held.insert(block) {
+            return Copies::First;
         }
+        if counted {
+            *self.more_copies.entry(block).or_default() += 1;
+        }
+        Copies::Other
     }
 
     /// Sets the number of copies of a held block, for a snapshot being read back.
@@ -126,10 +135,9 @@ impl OwnerBlocks {
             }
             return Copies::Other;
         }
-        let Some(place) = self.held.remove(&block) else {
+        let Some(place) = self.held.remove(block) else {
             return Copies::Unknown;
         };
-        self.unplaced -= usize::from(place.is_none());
         self.forget_orphan(block);
         Copies::Last(place)
     }
@@ -137,18 +145,24 @@ impl OwnerBlocks {
     /// Notes where a held block lies. Answers whether the owner is new to that place.
     pub(crate) fn settle(&mut self, block: EngineBlockHash, place: Place, already_there: bool) {
         self.forget_orphan(block);
-        if self.held.insert(block, Some(place)) == Some(None) {
-            self.unplaced -= 1;
-        }
+        self.held.settle(block, place);
         if already_there {
             *self.more_names.entry(place).or_default() += 1;
         }
     }
 
+    /// Notes where the newest blocks lie: `n` from number `from` on, at `place` and after it.
+    pub(crate) fn settle_new(&mut self, from: usize, place: Place, n: usize, already_there: bool) {
+        self.held.settle_new(from, place, n);
+        for i in (0..n as u32).filter(|_| already_there) {
+            let here = Place { run: place.run, offset: place.offset + i };
+            *self.more_names.entry(here).or_default() += 1;
+        }
+    }
+
     /// Forgets where every block lies, for chains that are cut in other units from now on; answers the places.
     pub(crate) fn unseat(&mut self) -> Vec<Place> {
-        let mut places: Vec<Place> = self.held.values_mut().filter_map(Option::take).collect();
-        self.unplaced = self.held.len();
+        let mut places = self.held.unseat();
         self.more_names.clear();
         self.waiting.clear();
         self.parent_of.clear();
@@ -222,7 +236,7 @@ impl OwnerBlocks {
     pub(crate) fn iter(&self) -> impl Iterator<Item = (EngineBlockHash, Option<Place>, u32)> {
         self.held
             .iter()
-            .map(|(block, place)| (*block, *place, 1 + self.more_copies.get(block).copied().unwrap_or(0)))
+            .map(|(block, place)| (block, place, 1 + self.more_copies.get(&block).copied().unwrap_or(0)))
     }
 
     pub(crate) fn iter_waiting(&self) -> impl Iterator<Item = (EngineBlockHash, &Orphan)> {
@@ -240,7 +254,7 @@ impl OwnerBlocks {
         }
         let orphans = self.parent_of.len() * size_of::<Orphan>();
         let positions = self.contents.values().map(|c| c.positions.capacity() * 16).sum::<usize>();
-        table(&self.held)
+        self.held.heap_bytes()
             + table(&self.more_copies)
             + table(&self.more_names)
             + table(&self.waiting)
@@ -252,17 +266,14 @@ impl OwnerBlocks {
 
     /// Whether the side tables speak only of what is held.
     pub(crate) fn check(&self) -> Result<(), String> {
-        let stray_copy = self.more_copies.iter().find(|(b, n)| **n == 0 || !self.held.contains_key(*b));
+        let stray_copy = self.more_copies.iter().find(|(b, n)| **n == 0 || !self.held.holds(**b));
         if let Some((block, n)) = stray_copy {
             return Err(format!("{n} more copies of {block}, which is not held"));
         }
-        let unplaced = self.held.values().filter(|place| place.is_none()).count();
-        if unplaced != self.unplaced {
-            return Err(format!("{unplaced} blocks have no place, counted {}", self.unplaced));
-        }
+        self.held.check()?;
         let mut names: Map<Place, u32> = Map::default();
-        for place in self.held.values().flatten() {
-            *names.entry(*place).or_default() += 1;
+        for place in self.held.iter().filter_map(|(_, place)| place) {
+            *names.entry(place).or_default() += 1;
         }
         for (place, n) in &names {
             if n - 1 != self.more_names.get(place).copied().unwrap_or(0) {
@@ -271,7 +282,7 @@ impl OwnerBlocks {
         }
         for (block, parent) in &self.parent_of {
             let waits = self.waiting.get(parent).is_some_and(|l| l.contains_key(block));
-            if !waits || self.held.get(block) != Some(&None) {
+            if !waits || self.held.place(*block) != Some(None) {
                 return Err(format!("orphan {block} of {parent} is kept wrong"));
             }
         }

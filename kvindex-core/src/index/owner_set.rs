@@ -33,6 +33,13 @@ impl OwnerSet {
         }
     }
 
+    /// Whether this is the other set and `owner`, which is not in it.
+    pub(crate) fn is_with(&self, other: &Self, owner: OwnerSlot) -> bool {
+        let words = self.word_count().max(other.word_count());
+        let bit = |i: usize| if owner.index() / 64 == i { 1 << (owner.0 % 64) } else { 0 };
+        !other.contains(owner) && (0..words).all(|i| self.word(i) == other.word(i) | bit(i))
+    }
+
     pub(crate) fn insert(&mut self, owner: OwnerSlot) {
         match self {
             Self::Empty => *self = Self::One(owner),

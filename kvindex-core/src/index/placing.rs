@@ -5,7 +5,7 @@
 use super::Index;
 use super::changes::Applying;
 use super::outcome::Notice;
-use super::owner_blocks::{Map, Orphan};
+use super::owner_blocks::Orphan;
 use super::owner_set::OwnerSlot;
 use super::registry::Owner;
 use super::tree::{Place, Space};
@@ -14,7 +14,7 @@ use crate::hash::{EngineBlockHash, LocalBlockHash, SequenceHash};
 use crate::ids::Tier;
 
 impl Applying<'_> {
-    fn place(&self, owner: OwnerSlot, block: EngineBlockHash) -> Option<Place> {
+    pub(super) fn place(&self, owner: OwnerSlot, block: EngineBlockHash) -> Option<Place> {
         self.index.registry.owner(owner)?.blocks.place(block)
     }
 
@@ -30,7 +30,12 @@ impl Applying<'_> {
     }
 
     /// [`place_anywhere`](Self::place_anywhere) within one namespace.
-    fn place_within(&self, space: Space, owner: OwnerSlot, block: EngineBlockHash) -> Option<Place> {
+    pub(super) fn place_within(
+        &self,
+        space: Space,
+        owner: OwnerSlot,
+        block: EngineBlockHash,
+    ) -> Option<Place> {
         let inside = |at: &Place| self.index.tree.run(at.run).is_some_and(|run| run.space == space.0);
         let elsewhere = || self.siblings().iter().find_map(|slot| self.place(*slot, block).filter(inside));
         self.place(owner, block).filter(inside).or_else(elsewhere)
@@ -49,8 +54,9 @@ impl Applying<'_> {
     }
 
     /// Places a run whose tokens are known. Connectors of tiers behind the device leave out extra keys, so there
-    /// a name that the stream has placed tells more than the tokens do.
-    pub(super) fn place_run(&mut self, space: Space, owner: OwnerSlot, run: &StoredRun) {
+    /// a name that the stream has placed tells more than the tokens do. `new` is the number of the run's first
+    /// block, when the owner held none of its blocks.
+    pub(super) fn place_run(&mut self, space: Space, owner: OwnerSlot, run: &StoredRun, new: Option<usize>) {
         if run.tier != Tier::Device {
             self.place_by_name(owner, &run.engine_hashes);
             let unplaced = run.engine_hashes.iter().any(|block| self.place(owner, *block).is_none());
@@ -63,85 +69,51 @@ impl Applying<'_> {
             Some(Some(at)) => Some(at),
             Some(None) => return self.orphan(space, owner, run),
         };
-        if run.stride == 1 && run.local_hashes.len() == run.engine_hashes.len() {
-            self.place_chain(space, owner, after, &run.engine_hashes, &run.local_hashes);
-        } else {
-            self.place_marked(space, owner, after, run);
+        if run.stride != 1 || run.local_hashes.len() != run.engine_hashes.len() {
+            return self.place_marked(space, owner, after, run);
+        }
+        match new {
+            Some(from) => self.place_new(space, owner, after, run, from),
+            None => self.place_chain(space, owner, after, &run.engine_hashes, &run.local_hashes),
         }
     }
 
-    /// Places the blocks of a hybrid model's group on the chain of hash units: each lies at its last unit.
-    fn place_marked(&mut self, space: Space, owner: OwnerSlot, after: Option<Place>, run: &StoredRun) {
+    /// Places a chain of blocks that were all unknown to the owner: the ordinary case, and the quick one.
+    fn place_new(
+        &mut self,
+        space: Space,
+        owner: OwnerSlot,
+        after: Option<Place>,
+        run: &StoredRun,
+        from: usize,
+    ) {
+        let mut chain = std::mem::take(&mut self.index.chain);
         let mut before = after.and_then(|at| self.index.tree.hash_at(at));
-        let chain = run.local_hashes.iter().map(|local| {
+        chain.extend(run.local_hashes.iter().map(|local| {
             let hash = SequenceHash::chain(before, *local);
             before = Some(hash);
             hash
-        });
-        let chain: Vec<SequenceHash> = chain.collect();
-        let positions = self.positions(space, owner, run, &chain);
-        let (mut blocks, mut marks) = (Vec::new(), Vec::new());
-        for (block, position) in run.engine_hashes.iter().zip(positions) {
-            let Some(position) = position.filter(|_| self.place(owner, *block).is_none()) else { continue };
-            if marks.last().is_none_or(|last| *last < position) {
-                blocks.push(*block);
-                marks.push(position);
-            }
-        }
+        }));
         let Index { registry, tree, spaces, .. } = &mut *self.index;
-        let (Some(stream), Some(namespace)) = (registry.stream(self.stream), spaces.get(space)) else {
-            return;
-        };
-        let stream = stream.id.clone();
-        let Some(Owner { blocks: held_blocks, tier, group, .. }) = registry.owner_mut(owner) else { return };
-        let (mut placed, mut strays) = (Vec::with_capacity(blocks.len()), Vec::new());
-        tree.hold_marked(space, after, &chain, &marks, owner, |i, at, held| {
-            // The same engine hash twice in one event names one place: the first.
-            if held_blocks.place(blocks[i]).is_some() {
-                strays.extend((!held).then_some(at));
-                return;
-            }
-            held_blocks.settle(blocks[i], at, held);
-            placed.push((blocks[i], at));
-            if !held {
-                let blocks = &chain[marks[i]..=marks[i]];
-                let (stream, batch, group) = (&stream, self.batch, *group);
-                (self.notice)(Notice::Stored { stream, batch, tier, group, namespace, blocks });
-            }
-        });
-        strays.into_iter().for_each(|stray| tree.release(stray, owner));
-        self.wake(owner, placed);
-    }
-
-    /// Where each block of a run ends on the run's chain. An event of a hybrid model may name fewer blocks than
-    /// its tokens hold, without saying which: blocks that another group named are found by that, and those
-    /// between two found ones when there is only one way to fit them in.
-    fn positions(
-        &self,
-        space: Space,
-        owner: OwnerSlot,
-        run: &StoredRun,
-        chain: &[SequenceHash],
-    ) -> Vec<Option<usize>> {
-        let stride = run.stride.max(1) as usize;
-        let (blocks, total) = (run.engine_hashes.len(), chain.len() / stride);
-        if total == blocks {
-            return (0..blocks).map(|i| Some((i + 1) * stride - 1)).collect();
+        let parts = registry.stream_and_owner(self.stream, owner).zip(spaces.get(space));
+        if let Some(((stream, Owner { blocks, tier, group, .. }), namespace)) = parts {
+            let (mut at, batch, group) = (0, self.batch, *group);
+            tree.hold_chain(space, after, &chain, owner, |place, n, held| {
+                blocks.settle_new(from + at, place, n, held);
+                if !held {
+                    let blocks = &chain[at..at + n];
+                    (self.notice)(Notice::Stored { stream, batch, tier, group, namespace, blocks });
+                }
+                at += n;
+            });
         }
-        let ends = chain.iter().skip(stride - 1).step_by(stride);
-        let numbers: Map<SequenceHash, usize> =
-            ends.enumerate().map(|(number, hash)| (*hash, number)).collect();
-        let mut from = 0;
-        let mut found: Vec<Option<usize>> = Vec::with_capacity(blocks);
-        for block in &run.engine_hashes {
-            let at = self.place_within(space, owner, *block);
-            let hash = at.and_then(|at| self.index.tree.hash_at(at));
-            let number = hash.and_then(|hash| numbers.get(&hash).copied()).filter(|number| *number >= from);
-            from = number.map_or(from, |number| number + 1);
-            found.push(number);
+        chain.clear();
+        self.index.chain = chain;
+        if self.siblings().iter().any(|slot| self.awaits(*slot, owner)) {
+            let place = |block: &EngineBlockHash| Some((*block, self.place(owner, *block)?));
+            let placed = run.engine_hashes.iter().filter_map(place).collect();
+            self.wake(owner, placed);
         }
-        fill_gaps(&mut found, total);
-        found.into_iter().map(|number| number.map(|n| (n + 1) * stride - 1)).collect()
     }
 
     /// Settles held blocks, consecutive from `after` on, and everything that waited for one of them.
@@ -160,13 +132,15 @@ impl Applying<'_> {
 
     /// Whether `slot` has blocks that may find their place when `owner` places some.
     fn awaits(&self, slot: OwnerSlot, owner: OwnerSlot) -> bool {
-        let blocks = self.index.registry.owner(slot).map(|o| &o.blocks);
-        blocks.is_some_and(|blocks| blocks.orphans() > 0 || (slot != owner && blocks.unplaced() > 0))
+        self.index.registry.owner(slot).is_some_and(|holder| {
+            let by_name = slot != owner && (holder.blocks.unplaced() > 0 || holder.by_tokens);
+            by_name || holder.blocks.orphans() > 0
+        })
     }
 
     /// Places what waited for one of the `todo` blocks of `owner`: orphans below it, and the same block held
     /// elsewhere under its name alone.
-    fn wake(&mut self, owner: OwnerSlot, mut todo: Vec<(EngineBlockHash, Place)>) {
+    pub(super) fn wake(&mut self, owner: OwnerSlot, mut todo: Vec<(EngineBlockHash, Place)>) {
         if todo.is_empty() {
             return;
         }
@@ -175,6 +149,7 @@ impl Applying<'_> {
         while let Some((block, at)) = todo.pop() {
             let space = self.index.tree.run(at.run).map(|run| Space(run.space));
             for slot in &siblings {
+                self.correct(owner, *slot, block, at);
                 let Some(holder) = self.index.registry.owner_mut(*slot) else { continue };
                 if holder.blocks.is_unplaced(block) {
                     self.hold_at(*slot, block, at);
@@ -190,6 +165,20 @@ impl Applying<'_> {
                 }
             }
         }
+    }
+
+    /// What the device says of a block moves a copy that `slot` placed by tokens alone.
+    fn correct(&mut self, owner: OwnerSlot, slot: OwnerSlot, block: EngineBlockHash, at: Place) {
+        let registry = &mut self.index.registry;
+        let device = registry.owner(owner).is_some_and(|owner| owner.tier == Tier::Device);
+        let Some(holder) = registry.owner_mut(slot).filter(|holder| device && holder.by_tokens) else {
+            return;
+        };
+        let Some(old) = holder.blocks.place(block).filter(|old| *old != at) else { return };
+        if holder.blocks.leave(old) {
+            self.index.tree.release(old, slot);
+        }
+        self.hold_at(slot, block, at);
     }
 
     /// Makes `owner` hold a block at a place that another owner of the stream gave it.
@@ -222,6 +211,10 @@ impl Applying<'_> {
         while from < engine.len() {
             // A further copy of a placed block stays where it is; the chain goes on below it.
             if let Some(place) = self.place(owner, engine[from]) {
+                if self.index.tree.run(place.run).is_none_or(|run| run.space != space.0) {
+                    // One name in two namespaces: what follows cannot hang below the other one's block.
+                    break;
+                }
                 after = Some(place);
                 from += 1;
                 continue;
@@ -322,42 +315,5 @@ impl Applying<'_> {
             }
             parent = Some(*block);
         }
-    }
-}
-
-/// Numbers the blocks between found ones (and after the last) where exactly as many numbers are free as there
-/// are blocks. `found` ascends and stays below `total`.
-fn fill_gaps(found: &mut [Option<usize>], total: usize) {
-    let (mut start, mut free_from) = (0, 0);
-    while start < found.len() {
-        let end = found[start..].iter().position(Option::is_some).map_or(found.len(), |n| start + n);
-        let free_to = found.get(end).copied().flatten().unwrap_or(total);
-        if end - start == free_to.saturating_sub(free_from) {
-            for (number, block) in (free_from..free_to).zip(&mut found[start..end]) {
-                *block = Some(number);
-            }
-        }
-        (start, free_from) = (end + 1, free_to + 1);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::fill_gaps;
-
-    fn filled(mut found: Vec<Option<usize>>, total: usize) -> Vec<Option<usize>> {
-        fill_gaps(&mut found, total);
-        found
-    }
-
-    #[test]
-    fn blocks_are_numbered_where_there_is_one_way() {
-        let all = |numbers: &[usize]| numbers.iter().copied().map(Some).collect::<Vec<_>>();
-        assert_eq!(filled(vec![Some(3), None, Some(5)], 6), all(&[3, 4, 5]));
-        assert_eq!(filled(vec![None, Some(1), None, None], 4), all(&[0, 1, 2, 3]));
-        assert_eq!(filled(vec![None, None], 2), all(&[0, 1]));
-        assert_eq!(filled(vec![None, Some(3), None], 6), [None, Some(3), None], "one of several");
-        assert_eq!(filled(vec![Some(2), Some(3)], 6), all(&[2, 3]));
-        assert_eq!(filled(Vec::new(), 6), []);
     }
 }

@@ -186,6 +186,16 @@ impl Registry {
         self.owners.get(slot.index())?.as_ref()
     }
 
+    /// A stream's name and one of its owners.
+    pub(crate) fn stream_and_owner(
+        &mut self,
+        stream: u32,
+        slot: OwnerSlot,
+    ) -> Option<(&StreamId, &mut Owner)> {
+        let stream = self.streams.get(stream as usize)?.as_ref()?;
+        Some((&stream.id, self.owners.get_mut(slot.index())?.as_mut()?))
+    }
+
     pub(crate) fn owner_mut(&mut self, slot: OwnerSlot) -> Option<&mut Owner> {
         self.owners.get_mut(slot.index())?.as_mut()
     }

@@ -181,6 +181,10 @@ impl RunTree {
         {
             let n = n.min(MAX_RUN_BLOCKS - run.blocks.len());
             let place = Place { run: parent.run, offset: parent.offset + 1 };
+            if run.blocks.len() + n > run.blocks.capacity() {
+                // Growing by a quarter instead of double: there are many runs, and most grow little.
+                run.blocks.reserve_exact(n.max(run.blocks.len() / 4));
+            }
             run.blocks.extend_from_slice(&hashes[..n]);
             return (place, n);
         }

@@ -4,10 +4,14 @@
 mod exactness;
 mod formats;
 mod hashes;
+mod histories;
+mod history;
 mod hybrid;
 mod mirrors;
 mod oracle;
+mod places;
 mod reasons;
+mod regressions;
 mod rig;
 mod rules;
 mod tiers;
