@@ -32,6 +32,15 @@ pub struct EngineProfile {
 }
 
 impl EngineProfile {
+    /// Whether requests to such an engine can carry something that its events never show: SGLang's `extra_key`;
+    /// with an adapter, the path that its name stands for (in vLLM's hashes since 0.31).
+    pub(crate) fn hides_identity(&self, adapter: bool) -> bool {
+        match self.kind {
+            EngineKind::Sglang => true,
+            EngineKind::Vllm => adapter && self.version.is_none_or(|version| version >= (0, 31, 0)),
+        }
+    }
+
     /// Whether the engine names blocks by their content alone, without their prefix (SGLang before 0.5.6).
     #[must_use]
     pub fn hashes_content(&self) -> bool {

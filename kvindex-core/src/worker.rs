@@ -139,15 +139,6 @@ impl WorkerSpec {
         }
     }
 
-    /// Whether requests to such an engine can carry something that its events never show: SGLang's `extra_key`;
-    /// with an adapter, the path that its name stands for (in vLLM's hashes since 0.31).
-    pub(crate) fn hides_identity(&self, adapter: bool) -> bool {
-        match self.engine {
-            EngineKind::Sglang => true,
-            EngineKind::Vllm => adapter && self.version().is_none_or(|version| version >= (0, 31, 0)),
-        }
-    }
-
     /// The engine's release as (major, minor, patch), when it is known and starts with two numbers.
     #[must_use]
     pub fn version(&self) -> Option<(u32, u32, u32)> {

@@ -308,7 +308,7 @@ impl Names {
     fn grow(&mut self, more: usize) {
         let len = self.column.len();
         if len + more > self.column.capacity() {
-            self.column.reserve_exact(more.max(len / 8 + 16));
+            self.column.reserve_exact(more.max(if len < 4096 { len / 2 } else { len / 8 } + 16));
         }
     }
 
@@ -339,7 +339,8 @@ impl Names {
         let room = self.live + more;
         let mut packed = Self {
             column: Vec::with_capacity(room + room / 16),
-            table: vec![EMPTY; room * 9 / 5 + 16],
+            // Small tables are cheap to have and dear to make again and again.
+            table: vec![EMPTY; if room < 4096 { room * 5 / 2 } else { room * 9 / 5 } + 16],
             ..Self::default()
         };
         for (i, extent) in self.extents.iter().enumerate() {

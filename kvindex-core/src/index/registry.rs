@@ -8,6 +8,7 @@ use super::journal::Incident;
 use super::owner_blocks::OwnerBlocks;
 use super::owner_set::OwnerSlot;
 use super::reports::Reports;
+use crate::engine::EngineProfile;
 use crate::ids::{BatchSeq, DpRank, Generation, Group, StreamId, Tier, WorkerId};
 use crate::limits::MAX_OWNERS_PER_STREAM;
 use crate::worker::WorkerSpec;
@@ -42,8 +43,9 @@ pub struct StreamStamp {
 #[derive(Debug)]
 pub(crate) struct Stream {
     pub(crate) id: StreamId,
-    /// What is registered of its worker.
+    /// What is registered of its worker, and what follows from that.
     pub(crate) spec: Arc<WorkerSpec>,
+    pub(crate) profile: EngineProfile,
     pub(crate) serial: u32,
     pub(crate) stamp: StreamStamp,
     pub(crate) slots: Vec<OwnerSlot>,
@@ -104,6 +106,7 @@ impl Registry {
                 for stream in &numbers {
                     if let Some(stream) = self.streams.get_mut(*stream as usize).and_then(Option::as_mut) {
                         stream.spec = Arc::clone(&spec);
+                        stream.profile = spec.profile();
                     }
                 }
                 entry.get_mut().spec = spec;
@@ -167,6 +170,7 @@ impl Registry {
         let new = Stream {
             id: id.clone(),
             spec: Arc::clone(&worker.spec),
+            profile: worker.spec.profile(),
             serial,
             stamp,
             slots: Vec::new(),

@@ -129,6 +129,9 @@ pub fn find_hashed(reader: &IndexReader<'_>, query: &Query<'_>, scratch: &mut Sc
             continue;
         }
         for stream in worker.streams.values().filter_map(|stream| reader.registry().stream(*stream)) {
+            if query.min_blocks > 0 && scratch.surely_nothing(reader, query, stream) {
+                continue;
+            }
             let found = scratch.match_stream(reader, query, stream, spec);
             if found.matched_blocks >= query.min_blocks {
                 workers.push(found);
@@ -190,6 +193,15 @@ impl Scratch {
             walk(reader, step.space, &step.hashes, &mut step.path);
             step.depths.measure(reader, &step.path);
         }
+    }
+
+    /// Whether the stream's only owner holds nothing of the prompt, seen without looking further.
+    fn surely_nothing(&self, reader: &IndexReader<'_>, query: &Query<'_>, stream: &Stream) -> bool {
+        let by_hash = matches!(query.prompt, Prompt::EngineHashes(_));
+        let [only] = stream.slots.as_slice() else { return false };
+        !by_hash
+            && reader.registry().is_plain(*only)
+            && self.walks.iter().all(|walk| walk.depths.of(*only) == 0)
     }
 
     /// The stream's answer: the best over namespaces of what all its groups can serve.
@@ -322,10 +334,11 @@ fn doubts(
     }
     let possible = spec.hidden_identity == HiddenIdentity::Possible;
     let by_tokens = lengthened && owners().any(|owner| owner.by_tokens && !owner.blocks.is_empty());
-    let hides = |walk: &Walk| spec.hides_identity(query.lora.is_some()) || !walk.scheme.salt || by_tokens;
+    let hides =
+        |walk: &Walk| stream.profile.hides_identity(query.lora.is_some()) || !walk.scheme.salt || by_tokens;
     let hidden = walk.is_some_and(|walk| walk.hidden || (possible && hides(walk)));
     doubts.add(Doubt::HiddenIdentity, hidden);
-    let by_content = walk.map_or_else(|| spec.profile().hashes_content(), |walk| walk.scheme.content_only);
+    let by_content = walk.map_or(stream.profile.hashes_content(), |walk| walk.scheme.content_only);
     doubts.add(Doubt::ContentHashes, by_content);
     // A block that waits for its parent is out of an ordinary model's reach, parent or not.
     let lost = |blocks: &OwnerBlocks| blocks.unplaced() > if simple { blocks.orphans() } else { 0 };
