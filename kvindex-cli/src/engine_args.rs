@@ -5,7 +5,7 @@ use kvindex_client::v1;
 
 #[derive(Debug, Args)]
 pub(crate) struct EngineArgs {
-    /// KV-cache group of a hybrid model, as GROUP:KIND:BLOCK_SIZE[:WINDOW] with KIND one of full_attention,
+    /// KV-cache group of a hybrid model, as GROUP:KIND:BLOCK_SIZE or GROUP:KIND:BLOCK_SIZE:WINDOW, KIND one of full_attention,
     /// sliding_window, mamba; repeatable; for engines that do not announce kinds (vLLM 0.20 and 0.21)
     #[arg(long = "kv-group", value_name = "GROUP", value_parser = parse_group)]
     groups: Vec<v1::KvCacheGroup>,
