@@ -12,6 +12,7 @@ verify:
 fmt:
     cargo fmt --all
     cargo fmt --manifest-path fuzz/Cargo.toml
+    cargo fmt --manifest-path bench/peers/Cargo.toml
 
 # All tests; a filter such as `just test sequencer` runs those that match.
 test *filter:
@@ -21,9 +22,14 @@ test *filter:
 demo *args:
     cargo run --release --bin kvindex -- demo {{ args }}
 
-# Benchmarks; on a quiet machine.
+# The index beside its peers, and the recorded engines' ingest, on a quiet machine; writes docs/benchmarks/.
 bench *args:
-    cargo run --release -p kvindex-bench -- {{ args }}
+    cargo run --release -p kvindex-bench -- ingest --out docs/benchmarks/ingest.md
+    cargo run --release --manifest-path bench/peers/Cargo.toml --target-dir target/peers -- report {{ args }}
+
+# Instruction counts beside the peers', under valgrind; writes docs/benchmarks/instructions.md.
+bench-instructions *args:
+    cargo run --release --manifest-path bench/peers/Cargo.toml --target-dir target/peers -- instructions {{ args }}
 
 # Feed random bytes to the event decoder. Needs a nightly toolchain and `cargo install cargo-fuzz`.
 fuzz seconds="60":

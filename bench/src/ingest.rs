@@ -1,5 +1,6 @@
 //! Decode, hash, apply: a recording's batches through the real decoder into a real index, on one thread.
 
+use std::fmt::Write;
 use std::time::Duration;
 
 use kvindex_core::{
@@ -80,7 +81,8 @@ pub(crate) fn blocks(sealed: &[Vec<Change>]) -> (usize, usize) {
     (stored.sum(), removed.sum())
 }
 
-pub(crate) fn run(recording: &Recording, rounds: usize) -> anyhow::Result<()> {
+/// All rounds, as a Markdown page.
+pub(crate) fn run(recording: &Recording, rounds: usize) -> anyhow::Result<String> {
     let workers = workers(recording)?;
     let (mut decoding, mut hashing, mut applying) = (Vec::new(), Vec::new(), Vec::new());
     let mut counted = (0, 0);
@@ -96,23 +98,34 @@ pub(crate) fn run(recording: &Recording, rounds: usize) -> anyhow::Result<()> {
         let (time, ()) = timed(|| commands.iter().for_each(|command| drop_outcome(&mut index, command)));
         applying.push(time);
     }
-    let (stored, removed) = counted;
+    Ok(page(recording, rounds, counted, [("decode", decoding), ("hash", hashing), ("apply", applying)]))
+}
+
+fn page(
+    recording: &Recording,
+    rounds: usize,
+    (stored, removed): (usize, usize),
+    steps: [(&str, Vec<Duration>); 3],
+) -> String {
     let all = stored + removed;
-    println!(
-        "ingest of {}: {stored} blocks stored, {removed} removed, {rounds} rounds, one thread",
-        recording.header.case
+    let case = &recording.header.case;
+    let mut page = format!(
+        "# Ingest of recorded engines\n\nWritten by `just bench`. Recording `{case}`: {} messages of {} engines, \
+         {stored} blocks stored and {removed} removed; {rounds} rounds on one thread, no sockets.\n\n\
+         | step | median ns/block | least | greatest |\n|---|---|---|---|\n",
+        recording.records.len(),
+        recording.header.engines.len(),
     );
-    println!("| step | median ns/block | least | greatest |\n|---|---|---|---|");
     let mut total = Duration::ZERO;
-    for (name, times) in [("decode", decoding), ("hash", hashing), ("apply", applying)] {
+    for (name, times) in steps {
         let (middle, least, greatest) = median(times);
         total += middle;
         let each = |time: Duration| time.as_nanos() / all.max(1) as u128;
-        println!("| {name} | {} | {} | {} |", each(middle), each(least), each(greatest));
+        let _ = writeln!(page, "| {name} | {} | {} | {} |", each(middle), each(least), each(greatest));
     }
     let rate = all as f64 / total.as_secs_f64() / 1e6;
-    println!("decode + hash + apply: {rate:.2} M blocks/s\n");
-    Ok(())
+    let _ = writeln!(page, "\nDecode, hash and apply together: {rate:.2} M blocks a second.");
+    page
 }
 
 fn drop_outcome(index: &mut Index, command: &Command) {

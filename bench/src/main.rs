@@ -1,5 +1,6 @@
-//! Measures one node's three figures: how fast recorded events become index entries, what an entry costs in
-//! memory, and where the time of a long prompt's question goes. `--smoke` runs everything once, briefly.
+//! Measures one node's own figures: how fast recorded events become index entries, what an entry costs in memory,
+//! and where the time of a long prompt's question goes. What the index costs beside its peers is measured in
+//! `peers/`, a package of its own. `--smoke` runs everything once, briefly.
 //!
 //! Times of one machine mean little; what is printed is for comparing commits in one run on one machine.
 
@@ -10,33 +11,93 @@ mod stopwatch;
 
 use std::path::PathBuf;
 
-use clap::Parser;
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
 use kvindex_recording::Recording;
 
 #[global_allocator]
 static ALLOCATOR: memory::Counting = memory::Counting;
 
 #[derive(Parser)]
-struct Args {
-    /// Recording to ingest, as its path without suffix.
-    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../recording/cases/conv-a"))]
-    recording: PathBuf,
-    /// Rounds whose median is printed.
-    #[arg(long, default_value_t = 7)]
-    rounds: usize,
-    /// Tokens of the long prompt.
-    #[arg(long, default_value_t = 100_000)]
-    tokens: usize,
+#[command(
+    about = "One node's own figures; all of them without a subcommand",
+    args_conflicts_with_subcommands = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Task>,
     /// One round of everything, to see that it runs.
     #[arg(long)]
     smoke: bool,
 }
 
+#[derive(Subcommand)]
+enum Task {
+    /// Decode, hash and apply a recording's events.
+    Ingest(IngestArgs),
+    /// Bytes that a recording's blocks cost.
+    Memory(RecordingArgs),
+    /// A long prompt's question over gRPC, and its parts.
+    Prompt {
+        /// Tokens of the prompt.
+        #[arg(long, default_value_t = TOKENS)]
+        tokens: usize,
+        /// Rounds of 50 calls.
+        #[arg(long, default_value_t = ROUNDS)]
+        rounds: usize,
+    },
+}
+
+#[derive(Args)]
+struct RecordingArgs {
+    /// Recording of engines, as its path without suffix.
+    #[arg(long, default_value = RECORDING)]
+    recording: PathBuf,
+}
+
+#[derive(Args)]
+struct IngestArgs {
+    #[command(flatten)]
+    recording: RecordingArgs,
+    /// Rounds whose median is printed.
+    #[arg(long, default_value_t = ROUNDS)]
+    rounds: usize,
+    /// File to write the page to as well.
+    #[arg(long)]
+    out: Option<PathBuf>,
+}
+
+const RECORDING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../recording/cases/conv-a");
+const TOKENS: usize = 100_000;
+const ROUNDS: usize = 7;
+
 fn main() -> anyhow::Result<()> {
-    let args = Args::parse();
-    let rounds = if args.smoke { 1 } else { args.rounds };
-    let recording = Recording::open(&args.recording)?;
-    ingest::run(&recording, rounds)?;
+    let cli = Cli::parse();
+    match cli.command {
+        None => everything(if cli.smoke { 1 } else { ROUNDS }),
+        Some(Task::Ingest(args)) => ingest(&args),
+        Some(Task::Memory(args)) => memory::run(&Recording::open(&args.recording)?),
+        Some(Task::Prompt { tokens, rounds }) => ask(tokens, rounds),
+    }
+}
+
+fn ingest(args: &IngestArgs) -> anyhow::Result<()> {
+    let page = ingest::run(&Recording::open(&args.recording.recording)?, args.rounds)?;
+    println!("{page}");
+    let Some(file) = &args.out else { return Ok(()) };
+    if let Some(folder) = file.parent() {
+        std::fs::create_dir_all(folder).with_context(|| format!("folder {}", folder.display()))?;
+    }
+    std::fs::write(file, page).with_context(|| format!("file {}", file.display()))
+}
+
+fn ask(tokens: usize, rounds: usize) -> anyhow::Result<()> {
+    tokio::runtime::Runtime::new()?.block_on(prompt::run(tokens, rounds))
+}
+
+fn everything(rounds: usize) -> anyhow::Result<()> {
+    let recording = Recording::open(&PathBuf::from(RECORDING))?;
+    println!("{}", ingest::run(&recording, rounds)?);
     memory::run(&recording)?;
-    tokio::runtime::Runtime::new()?.block_on(prompt::run(args.tokens, rounds))
+    ask(TOKENS, rounds)
 }

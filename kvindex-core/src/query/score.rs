@@ -60,6 +60,15 @@ pub struct Score {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamSlot(pub(crate) u32);
 
+impl StreamSlot {
+    /// The number itself: small, so that a router can keep what it knows of a stream in a table beside the index.
+    /// Numbers of workers that left are given again.
+    #[must_use]
+    pub fn number(self) -> u32 {
+        self.0
+    }
+}
+
 /// A set of streams to choose among, by number; see [`IndexReader::candidates`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Candidates {
