@@ -6,6 +6,7 @@
 
 mod ingest;
 mod memory;
+mod mirrors;
 mod prompt;
 mod stopwatch;
 
@@ -37,6 +38,12 @@ enum Task {
     Ingest(IngestArgs),
     /// Bytes that a recording's blocks cost.
     Memory(RecordingArgs),
+    /// Engines' own block hashes from tokens, beside ours.
+    Mirrors {
+        /// Rounds whose median is printed.
+        #[arg(long, default_value_t = ROUNDS)]
+        rounds: usize,
+    },
     /// A long prompt's question over gRPC, and its parts.
     Prompt {
         /// Tokens of the prompt.
@@ -77,6 +84,7 @@ fn main() -> anyhow::Result<()> {
         None => everything(if cli.smoke { 1 } else { ROUNDS }),
         Some(Task::Ingest(args)) => ingest(&args),
         Some(Task::Memory(args)) => memory::run(&Recording::open(&args.recording)?),
+        Some(Task::Mirrors { rounds }) => mirrors::run(rounds),
         Some(Task::Prompt { tokens, rounds }) => ask(tokens, rounds),
     }
 }
@@ -99,5 +107,6 @@ fn everything(rounds: usize) -> anyhow::Result<()> {
     let recording = Recording::open(&PathBuf::from(RECORDING))?;
     println!("{}", ingest::run(&recording, rounds)?);
     memory::run(&recording)?;
+    mirrors::run(rounds)?;
     ask(TOKENS, rounds)
 }

@@ -113,8 +113,8 @@ pub struct GroupSpec {
 }
 
 /// Greatest common divisor; 0 stands for nothing.
-pub(crate) fn gcd(a: u32, b: u32) -> u32 {
-    if b == 0 { a } else { gcd(b, a % b) }
+pub(crate) fn gcd<T: Copy + Default + PartialEq + std::ops::Rem<Output = T>>(a: T, b: T) -> T {
+    if b == T::default() { a } else { gcd(b, a % b) }
 }
 
 #[cfg(test)]

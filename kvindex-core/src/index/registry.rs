@@ -55,8 +55,6 @@ pub(crate) struct Stream {
     /// Whether the device was cleared while blocks lay beyond it: they may be gone as well.
     pub(crate) silent_clear: bool,
     pub(crate) groups: Groups,
-    /// Whether it is counted as such, see [`Registry::review`].
-    intricate: bool,
     pub(crate) reports: Reports,
 }
 
@@ -92,8 +90,6 @@ pub(crate) struct Registry {
     /// of an ordinary model, on the device. Kept apart, because a query reads nothing else of most owners.
     stream_of: Vec<u32>,
     plain: Vec<u64>,
-    /// Streams whose groups need less than every block: they may match where they do not hold the first block.
-    intricate: usize,
 }
 
 impl Registry {
@@ -139,8 +135,7 @@ impl Registry {
             return false;
         };
         for stream in worker.streams.into_values() {
-            let gone = self.streams[stream as usize].take();
-            self.intricate -= usize::from(gone.is_some_and(|stream| stream.intricate));
+            self.streams[stream as usize] = None;
             self.free_streams.push(stream);
         }
         true
@@ -178,7 +173,6 @@ impl Registry {
             other_tiers: false,
             silent_clear: false,
             groups: Groups::default(),
-            intricate: false,
             reports: Reports::default(),
         };
         let number = place_in(&mut self.streams, &mut self.free_streams, new);
@@ -245,10 +239,6 @@ impl Registry {
     pub(crate) fn review(&mut self, number: u32) {
         let Some(stream) = self.streams.get_mut(number as usize).and_then(Option::as_mut) else { return };
         let simple = stream.groups.is_simple(&stream.spec.groups);
-        if simple == stream.intricate {
-            stream.intricate = !simple;
-            self.intricate = if simple { self.intricate - 1 } else { self.intricate + 1 };
-        }
         let alone = simple && stream.slots.len() == 1;
         for slot in &stream.slots {
             let device = |owner: &Owner| owner.tier == Tier::Device;
@@ -276,11 +266,6 @@ impl Registry {
 
     pub(crate) fn stream_number_of(&self, id: &StreamId) -> Option<u32> {
         self.workers.get(&id.worker)?.streams.get(&id.dp_rank).copied()
-    }
-
-    /// Whether there are streams that may match without holding the first block.
-    pub(crate) fn has_intricate(&self) -> bool {
-        self.intricate > 0
     }
 
     /// Takes an owner out of its stream, with what it held.

@@ -5,6 +5,7 @@
 use super::combine::Held;
 use super::found::TierMatch;
 use super::path::Stretch;
+use crate::engine::gcd;
 use crate::hash::EngineBlockHash;
 use crate::ids::{Group, Tier};
 use crate::index::{IndexReader, Need, OwnerSlot, Shape};
@@ -188,11 +189,7 @@ fn on_end(present: &Present, stride: usize) -> Vec<u32> {
 }
 
 fn lcm(a: usize, b: usize) -> usize {
-    let (mut x, mut y) = (a, b);
-    while y > 0 {
-        (x, y) = (y, x % y);
-    }
-    (a / x.max(1)).saturating_mul(b)
+    (a / gcd(a, b).max(1)).saturating_mul(b)
 }
 
 #[cfg(test)]

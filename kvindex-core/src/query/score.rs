@@ -121,10 +121,12 @@ pub fn score<'s>(
         if reader.spaces().get(*space).is_some_and(|namespace| namespace.block_size == query.block_size) {
             let race = Race { reader, query, from: scratch.scores.len() };
             others |= race.run(*space, &mut scratch.alive, &mut scratch.scores);
+            // Where chains have holes, a stream may match without the first block.
+            others |= reader.spaces().has_holes(*space);
             races += 1;
         }
     }
-    if others || reader.registry().has_intricate() {
+    if others {
         score_others(reader, query, scratch);
         races += 1;
     }

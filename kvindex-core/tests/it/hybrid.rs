@@ -230,6 +230,7 @@ fn a_lone_window_goes_over_holes() {
         rig.remove("a", std::str::from_utf8(&path[..end]).unwrap());
     }
     assert_eq!(only(&rig, path).matched_blocks, 6, "the window reaches back two blocks");
+    compare_scores(&rig.index, path);
     assert_eq!(only(&rig, &path[..4]).matched_blocks, 0);
     let restored = Index::restore(&rig.index.snapshot(), IndexLimits::default()).unwrap();
     assert_eq!(ask(&restored, path)[0].matched_blocks, 6);
