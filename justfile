@@ -35,6 +35,10 @@ bench-instructions *args:
 fuzz seconds="60":
     cargo +nightly fuzz run decode -- -max_total_time={{ seconds }}
 
+# The index against the naive model on so many random histories, optimised; `just test` runs 10,000.
+histories count="1000000":
+    KVINDEX_HISTORIES={{ count }} cargo test --release -p kvindex-core --test it against_naive
+
 # The randomised tests, again and again with new seeds, until one fails or the minutes are over.
 soak minutes="30":
     #!/usr/bin/env bash

@@ -1,6 +1,7 @@
 //! Tests of the index through its public interface, one binary.
 #![allow(clippy::unwrap_used)]
 
+mod against_naive;
 mod exactness;
 mod formats;
 mod hashes;
@@ -8,6 +9,7 @@ mod histories;
 mod history;
 mod hybrid;
 mod mirrors;
+mod naive;
 mod oracle;
 mod places;
 mod reasons;

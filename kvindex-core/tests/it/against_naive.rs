@@ -1,0 +1,278 @@
+//! The index against the naive model, on random histories: equal outcomes, equal holdings, equal answers, and a
+//! restored copy that goes on like the original.
+//!
+//! `KVINDEX_HISTORIES=1000000` runs as many; `KVINDEX_SEED=17` runs the one that failed.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use kvindex_core::{
+    Batch, BatchSeq, Change, Command, GapPolicy, Generation, Index, IndexLimits, Notice, Scratch,
+    StreamEvents,
+};
+
+use crate::naive::fleet::Fleet;
+use crate::naive::history::{History, Step, history};
+use crate::naive::{Followed, Naive, View, compare, hold};
+
+/// Histories that the tests run when nothing else is said.
+const HISTORIES: u64 = 10_000;
+/// Longest time to make a failing history shorter.
+const SHRINKING: Duration = Duration::from_secs(60);
+
+struct World<'a> {
+    history: &'a History,
+    naive: Naive,
+    index: Index,
+    /// What the index was restored from, which must go on alike.
+    original: Option<Index>,
+    /// What a follower of the index knows.
+    followed: Followed,
+    scratch: Scratch,
+}
+
+impl<'a> World<'a> {
+    fn new(history: &'a History) -> Result<Self, String> {
+        let limits = limits(&history.fleet);
+        let naive = Naive::new(history.fleet.max_orphans);
+        let (index, followed, scratch) = (Index::new(limits), Followed::new(), Scratch::default());
+        let mut world = Self { history, naive, index, original: None, followed, scratch };
+        for spec in &history.fleet.workers {
+            world.apply(&Command::Register(Box::new(spec.clone())))?;
+        }
+        Ok(world)
+    }
+
+    /// The step as a command that follows on what was applied; none for a fork.
+    fn command(&self, step: &Step) -> Option<Command> {
+        let streams = &self.history.fleet.streams;
+        let stands = |stream: usize| self.naive.stands(&streams[stream]).unwrap_or_default();
+        let next = |stream: usize| stands(stream).1.map_or(0, |applied| applied.0 + 1);
+        let events = |stream: usize, generation, seq: u64, batches: &[Vec<Change>]| {
+            let batch =
+                |(seq, changes): (u64, &Vec<Change>)| Batch { seq: BatchSeq(seq), changes: changes.clone() };
+            let batches = (seq..).zip(batches).map(batch).collect();
+            Command::Events(StreamEvents { stream: streams[stream].clone(), generation, at_ms: 5, batches })
+        };
+        Some(match step {
+            Step::Batches(stream, batches) => events(*stream, stands(*stream).0, next(*stream), batches),
+            Step::Again { stream, back, changes } => {
+                let (generation, applied) = stands(*stream);
+                let seq = applied.map_or(0, |applied| applied.0.saturating_sub(*back));
+                events(*stream, generation, seq, std::slice::from_ref(changes))
+            }
+            Step::Stale { stream, changes } => {
+                let before = Generation(stands(*stream).0.0.checked_sub(1)?);
+                events(*stream, before, next(*stream), std::slice::from_ref(changes))
+            }
+            Step::Restart { stream, first } => {
+                let generation = Generation(stands(*stream).0.0 + 1);
+                match first {
+                    Some(first) => events(*stream, generation, 0, std::slice::from_ref(first)),
+                    None => {
+                        let stream = streams[*stream].clone();
+                        Command::NewGeneration { stream, generation, at_ms: 6 }
+                    }
+                }
+            }
+            Step::Gap { stream, lost, purge } => {
+                let (generation, next) = (stands(*stream).0, next(*stream));
+                let first = BatchSeq(if *lost == 0 { next.saturating_sub(1) } else { next });
+                let last = BatchSeq(first.0 + lost.saturating_sub(1));
+                let policy = if *purge { GapPolicy::Purge } else { GapPolicy::KeepAsSuspect };
+                Command::Gap { stream: streams[*stream].clone(), generation, first, last, policy, at_ms: 7 }
+            }
+            Step::Register(spec) => Command::Register(spec.clone()),
+            Step::Unregister(worker) => Command::Unregister { worker: worker.clone() },
+            Step::Fork => return None,
+        })
+    }
+
+    fn apply(&mut self, command: &Command) -> Result<(), String> {
+        let expected = self.naive.apply(command);
+        let followed = &mut self.followed;
+        let outcome = self.index.apply_noticed(command, &mut |notice| follow(followed, &notice));
+        hold(outcome == expected, || format!("outcome {outcome:?}, expected {expected:?}"))?;
+        if let Some(original) = &mut self.original {
+            let same = original.apply(command);
+            hold(same == outcome, || format!("outcome {outcome:?}, without snapshot {same:?}"))?;
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, step: &Step) -> Result<(), String> {
+        match self.command(step) {
+            Some(command) => self.apply(&command),
+            None if matches!(step, Step::Fork) => self.fork(),
+            None => Ok(()),
+        }
+    }
+
+    fn fork(&mut self) -> Result<(), String> {
+        let bytes = self.index.snapshot();
+        let restored = Index::restore(&bytes, limits(&self.history.fleet));
+        let restored = restored.map_err(|error| format!("restore: {error}"))?;
+        hold(restored.snapshot() == bytes, || "a restored snapshot has other bytes".into())?;
+        self.original = Some(std::mem::replace(&mut self.index, restored));
+        self.compare()
+    }
+
+    /// Everything that can be seen of the index is what the model says.
+    fn compare(&mut self) -> Result<(), String> {
+        self.index.check_invariants()?;
+        if let Some(original) = &self.original {
+            original.check_invariants().map_err(|error| format!("without snapshot: {error}"))?;
+            let (now, same) = (self.index.digest(), original.digest());
+            hold(now == same, || "other digests with a snapshot and without".into())?;
+        }
+        let stats = self.index.stats();
+        let (entries, orphans) = (self.naive.entries(), self.naive.orphans());
+        hold(stats.entries == entries, || format!("{} entries, expected {entries}", stats.entries))?;
+        hold(stats.orphans == orphans, || format!("{} orphans, expected {orphans}", stats.orphans))?;
+        for id in &self.history.fleet.streams {
+            let stamp = self.index.reader().stream(id).map(|stamp| (stamp.generation, stamp.applied));
+            hold(stamp == self.naive.stands(id), || format!("{id} stands at {stamp:?}"))?;
+        }
+        let view = View::of(&self.naive);
+        // The index moves what it placed by tokens alone, behind the device, without a word about the old place.
+        view.followed(&self.followed, !self.history.fleet.tiers)?;
+        compare(&self.index, &view, self.history, &mut self.scratch)
+    }
+
+    fn end(mut self) -> Result<(), String> {
+        self.compare()?;
+        for spec in &self.history.fleet.workers {
+            self.apply(&Command::Unregister { worker: spec.id.clone() })?;
+            self.index.check_invariants()?;
+        }
+        let left = self.index.stats();
+        let nothing = (left.entries, left.blocks, left.runs, left.orphans) == (0, 0, 0, 0);
+        hold(nothing, || format!("left when all are gone: {left:?}"))
+    }
+}
+
+/// Takes note of what the index tells of its changes.
+fn follow(followed: &mut Followed, notice: &Notice<'_>) {
+    match notice {
+        Notice::Stored { stream, tier, namespace, blocks, .. } => {
+            let held = followed.entry(((*stream).clone(), (*tier).clone())).or_default();
+            held.extend(blocks.iter().map(|block| ((*namespace).clone(), *block)));
+        }
+        Notice::Removed { stream, tier, namespace, block, .. } => {
+            let held = followed.entry(((*stream).clone(), (*tier).clone())).or_default();
+            held.remove(&((*namespace).clone(), *block));
+        }
+        Notice::Cleared { stream, tier, .. } => {
+            followed.retain(|(other, at), _| other != *stream || tier.is_some_and(|tier| at != tier));
+        }
+        _ => {}
+    }
+}
+
+fn limits(fleet: &Fleet) -> IndexLimits {
+    IndexLimits { max_orphans_per_owner: fleet.max_orphans, ..IndexLimits::default() }
+}
+
+fn run(history: &History) -> Result<(), String> {
+    let all = || {
+        let mut world = World::new(history)?;
+        for (at, step) in history.steps.iter().enumerate() {
+            world.step(step)?;
+            if at % history.every == 0 {
+                world.compare()?;
+            }
+        }
+        world.end()
+    };
+    catch_unwind(AssertUnwindSafe(all)).unwrap_or_else(|_| Err("it panics, see above".into()))
+}
+
+/// Leaves out every step, batch, change and question without which it still fails.
+fn shrink(mut history: History) -> History {
+    let until = Instant::now() + SHRINKING;
+    let fails = |history: &History| Instant::now() < until && run(history).is_err();
+    let at_once = History { every: 1, ..history.clone() };
+    history = if fails(&at_once) { at_once } else { history };
+    loop {
+        let before = format!("{history:?}").len();
+        shorten(&mut history, &fails, |history| Some(&mut history.steps));
+        for step in 0..history.steps.len() {
+            shorten(&mut history, &fails, |history| batches(&mut history.steps[step]));
+            for batch in 0..batches(&mut history.steps[step]).map_or(0, |batches| batches.len()) {
+                shorten(&mut history, &fails, |history| batches(&mut history.steps[step])?.get_mut(batch));
+            }
+        }
+        shorten(&mut history, &fails, |history| Some(&mut history.paths));
+        shorten(&mut history, &fails, |history| Some(&mut history.names));
+        if format!("{history:?}").len() == before {
+            return history;
+        }
+    }
+}
+
+fn batches(step: &mut Step) -> Option<&mut Vec<Vec<Change>>> {
+    if let Step::Batches(_, batches) = step { Some(batches) } else { None }
+}
+
+/// Leaves out parts of a list, in large pieces first.
+fn shorten<T: Clone>(
+    history: &mut History,
+    fails: &impl Fn(&History) -> bool,
+    list: impl Fn(&mut History) -> Option<&mut Vec<T>>,
+) {
+    let Some(mut piece) = list(history).map(|list| list.len()) else { return };
+    while piece > 0 {
+        let mut at = 0;
+        while at < list(history).map_or(0, |list| list.len()) {
+            let mut fewer = history.clone();
+            if let Some(list) = list(&mut fewer) {
+                list.drain(at..(at + piece).min(list.len()));
+            }
+            if fails(&fewer) {
+                *history = fewer;
+            } else {
+                at += piece;
+            }
+        }
+        piece /= 2;
+    }
+}
+
+fn variable(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|value| value.parse().unwrap_or_else(|_| panic!("{name} is a number")))
+}
+
+/// Runs every second history, so that two tests share the work.
+fn check(odd: u64) {
+    let seeds = match variable("KVINDEX_SEED") {
+        Some(seed) => seed..=seed,
+        None => 1..=variable("KVINDEX_HISTORIES").unwrap_or(HISTORIES),
+    };
+    for seed in seeds.filter(|seed| seed % 2 == odd) {
+        let whole = history(seed);
+        let Err(error) = run(&whole) else { continue };
+        let short = shrink(whole);
+        let last = run(&short).err();
+        let shown: String = short.steps.iter().map(|step| format!("{step:?}\n")).collect();
+        let History { fleet, paths, names, .. } = &short;
+        panic!(
+            "{error}\nagain with KVINDEX_SEED={seed}; in short: {last:?}, after\n{shown}\
+             of {:?}\nasked for {paths:?} and {names:?}",
+            fleet
+                .workers
+                .iter()
+                .map(|spec| (&spec.id, spec.engine, spec.copies, &spec.tenant, &spec.model))
+                .collect::<Vec<_>>()
+        );
+    }
+}
+
+#[test]
+fn odd_histories_equal_the_naive_model() {
+    check(1);
+}
+
+#[test]
+fn even_histories_equal_the_naive_model() {
+    check(0);
+}
