@@ -61,29 +61,18 @@ impl Applying<'_> {
         // An owner's blocks are named one way or the other; a run of the other kind is known by its names.
         let whole = run.local_hashes.len() == run.engine_hashes.len();
         let space = space.filter(|_| run.scheme.content_only == by_content && (whole || !by_content));
-        if let Some(space) = space.filter(|_| !by_content && run.tier == Tier::Device)
-            && let Some(from) = self.add_new(owner, &run.engine_hashes)
-        {
-            return self.place_run(space, owner, run, Some(from));
-        }
-        let copies = run.engine_hashes.iter().map(|block| self.add_copy(owner, *block, counted));
         if by_content {
+            let copies = run.engine_hashes.iter().map(|block| self.add_copy(owner, *block, counted));
             let new: Vec<bool> = copies.collect();
             return self.store_content(space, owner, run, &new);
         }
-        copies.for_each(drop);
         match space {
-            None => self.place_by_name(owner, &run.engine_hashes),
-            Some(space) => self.place_run(space, owner, run, None),
+            None => {
+                self.add_copies(owner, &run.engine_hashes, counted);
+                self.place_by_name(owner, &run.engine_hashes);
+            }
+            Some(space) => self.place_run(space, owner, run, counted),
         }
-    }
-
-    /// Adds blocks of which the owner holds none; answers the number of the first. Otherwise nothing changes.
-    fn add_new(&mut self, owner: OwnerSlot, blocks: &[EngineBlockHash]) -> Option<usize> {
-        let from = self.index.registry.owner_mut(owner)?.blocks.add_new(blocks)?;
-        self.index.entries += blocks.len();
-        self.outcome.stored += blocks.len() as u64;
-        Some(from)
     }
 
     /// Whether what an owner holds is named by content alone; `None` when it holds nothing.
@@ -132,9 +121,8 @@ impl Applying<'_> {
 
     fn on_device(&self, group: Group, block: EngineBlockHash) -> bool {
         let registry = &self.index.registry;
-        let owner =
-            registry.find_owner(self.stream, &Tier::Device, group).and_then(|slot| registry.owner(slot));
-        owner.is_some_and(|owner| owner.blocks.holds(block))
+        let owner = registry.find_owner(self.stream, &Tier::Device, group);
+        owner.is_some_and(|owner| self.index.holdings().place(owner, block).is_some())
     }
 
     /// Namespace (none when the run says nothing that could be placed in one) and owner of a run, and whether
@@ -164,16 +152,28 @@ impl Applying<'_> {
         Some((space, owner, counted))
     }
 
-    fn add_copy(&mut self, owner: OwnerSlot, block: EngineBlockHash, counted: bool) -> bool {
-        let Some(owner) = self.index.registry.owner_mut(owner) else { return false };
-        let first = owner.blocks.add_copy(block, counted) == Copies::First;
-        if first {
+    /// Adds copies of blocks, those that are not held at unknown positions.
+    pub(super) fn add_copies(&mut self, owner: OwnerSlot, blocks: &[EngineBlockHash], counted: bool) {
+        for block in blocks {
+            self.add_copy(owner, *block, counted);
+        }
+    }
+
+    /// Adds a copy, with `counted` false only the first; answers whether it is the first.
+    pub(super) fn add_copy(&mut self, slot: OwnerSlot, block: EngineBlockHash, counted: bool) -> bool {
+        let held = self.index.holdings().place(slot, block).is_some();
+        let Some(owner) = self.index.registry.owner_mut(slot) else { return false };
+        if held {
+            self.outcome.copies += 1;
+            if counted {
+                owner.blocks.add_copy(block);
+            }
+        } else {
+            owner.blocks.add(block);
             self.index.entries += 1;
             self.outcome.stored += 1;
-        } else {
-            self.outcome.copies += 1;
         }
-        first
+        !held
     }
 
     fn remove(&mut self, tier: &Tier, group: Group, hashes: &[EngineBlockHash]) {
@@ -181,14 +181,13 @@ impl Applying<'_> {
             self.outcome.removed_unknown += hashes.len() as u64;
             return;
         };
-        if let Some(owner) = self.index.registry.owner(slot).filter(|_| hashes.len() > 1) {
-            owner.blocks.warm(hashes);
+        if hashes.len() > 1 {
+            self.index.warm(slot, hashes);
         }
         for block in hashes {
-            let Some(owner) = self.index.registry.owner_mut(slot) else { return };
-            match owner.blocks.take_copy(*block) {
+            match self.index.take_copy(slot, *block) {
                 Copies::Unknown => self.outcome.removed_unknown += 1,
-                Copies::First | Copies::Other => {}
+                Copies::Other => {}
                 Copies::Last(place) => {
                     if let Some(stream) = self.index.registry.stream_mut(self.stream) {
                         stream.reports.gone(group, *block);
@@ -208,10 +207,13 @@ impl Applying<'_> {
 
     fn forget_content(&mut self, slot: OwnerSlot, block: EngineBlockHash) {
         let Some(owner) = self.index.registry.owner(slot) else { return };
+        if owner.blocks.contents_known() == 0 {
+            return;
+        }
         let Some(content) = owner.blocks.content_of(block) else { return };
         for (space, hash) in content.positions.clone() {
             if let Some(run) = self.index.tree.head(space, hash) {
-                self.index.tree.release(Place { run, offset: 0 }, slot);
+                self.index.release(Place { run, offset: 0 }, slot);
             }
         }
     }
@@ -228,7 +230,7 @@ impl Applying<'_> {
                 (self.notice)(Notice::Removed { stream, batch, tier, group, namespace, block });
             }
         }
-        tree.release(at, slot);
+        self.index.release(at, slot);
     }
 
     /// The engine says that it cleared its cache. What it holds is known again when nothing of it is left.
@@ -246,17 +248,24 @@ impl Applying<'_> {
     pub(super) fn unseat(&mut self) {
         let Some(stream) = self.index.registry.stream(self.stream) else { return };
         for slot in stream.slots.clone() {
-            let Index { registry, tree, spaces, .. } = &mut *self.index;
-            let stream = registry.stream(self.stream).map(|stream| stream.id.clone());
-            let (Some(stream), Some(owner)) = (stream, registry.owner_mut(slot)) else { continue };
+            self.index.set_apart_everywhere(slot);
+            let Some(owner) = self.index.registry.owner_mut(slot) else { continue };
             for at in owner.blocks.unseat() {
-                let space = tree.run(at.run).and_then(|run| spaces.get(Space(run.space)));
-                if let Some((block, namespace)) = tree.hash_at(at).zip(space) {
-                    let (stream, batch, tier, group) = (&stream, self.batch, &owner.tier, owner.group);
-                    (self.notice)(Notice::Removed { stream, batch, tier, group, namespace, block });
-                }
-                tree.release(at, slot);
+                self.tell_removed(slot, at);
+                self.index.release(at, slot);
             }
+        }
+    }
+
+    /// Tells followers that an owner leaves a place.
+    fn tell_removed(&mut self, slot: OwnerSlot, at: Place) {
+        let Self { index, notice, batch, .. } = self;
+        let Some((run, block)) = index.tree.run(at.run).zip(index.tree.hash_at(at)) else { return };
+        let stream = index.registry.stream(self.stream);
+        let parts = stream.zip(index.registry.owner(slot)).zip(index.spaces.get(Space(run.space)));
+        if let Some(((stream, owner), namespace)) = parts {
+            let (stream, tier, group, batch) = (&stream.id, &owner.tier, owner.group, *batch);
+            notice(Notice::Removed { stream, batch, tier, group, namespace, block });
         }
     }
 
@@ -282,9 +291,10 @@ impl Applying<'_> {
     }
 
     fn drop_owner(&mut self, slot: OwnerSlot, cause: Cause) -> u64 {
+        let blocks = self.index.holdings().blocks_of(slot);
         let Some(owner) = self.index.registry.close_owner(slot) else { return 0 };
         // Deepest first, so that runs shrink from their ends; and not in the order of a map.
-        let mut places: Vec<Place> = owner.blocks.iter().filter_map(|(_, place, _)| place).collect();
+        let mut places: Vec<Place> = blocks.into_iter().filter_map(|(_, place, _)| place).collect();
         places.sort_unstable_by(|a, b| b.cmp(a));
         places.dedup();
         for at in places {
@@ -293,10 +303,11 @@ impl Applying<'_> {
         for (_, content) in owner.blocks.iter_contents() {
             for (space, hash) in &content.positions {
                 if let Some(run) = self.index.tree.head(*space, *hash) {
-                    self.index.tree.release(Place { run, offset: 0 }, slot);
+                    self.index.release(Place { run, offset: 0 }, slot);
                 }
             }
         }
+        self.index.naming.leave(slot);
         self.index.entries -= owner.blocks.len();
         owner.blocks.len() as u64
     }

@@ -61,7 +61,8 @@ impl Applying<'_> {
             self.doubt();
         }
         for (space, hash) in changed {
-            self.index.tree.hold_chain(space, None, &[hash], owner, |_, _, _| {});
+            let at = self.index.tree.stretch(space, None, &[hash]).place;
+            self.index.tree.hold(at.run, at.offset..at.offset + 1, owner);
         }
     }
 }

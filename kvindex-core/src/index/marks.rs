@@ -1,12 +1,9 @@
 //! Blocks of a hybrid model's groups, which stand here and there on a chain of hash units, and which events may name
 //! without saying where.
 
-use super::Index;
 use super::changes::Applying;
-use super::outcome::Notice;
 use super::owner_blocks::Map;
 use super::owner_set::OwnerSlot;
-use super::registry::Owner;
 use super::tree::{Place, Space};
 use crate::command::StoredRun;
 use crate::hash::SequenceHash;
@@ -36,28 +33,29 @@ impl Applying<'_> {
                 marks.push(position);
             }
         }
-        let Index { registry, tree, spaces, .. } = &mut *self.index;
-        let (Some(stream), Some(namespace)) = (registry.stream(self.stream), spaces.get(space)) else {
-            return;
-        };
-        let stream = stream.id.clone();
-        let Some(Owner { blocks: held_blocks, tier, group, .. }) = registry.owner_mut(owner) else { return };
-        let (mut placed, mut strays) = (Vec::with_capacity(blocks.len()), Vec::new());
-        tree.hold_marked(space, after, &chain, &marks, owner, |i, at, held| {
-            // The same engine hash twice in one event names one place: the first.
-            if held_blocks.place(blocks[i]).is_some() {
-                strays.extend((!held).then_some(at));
-                return;
+        let (mut at, mut next, mut parent) = (0, 0, after);
+        let (mut placed, mut touched) = (Vec::with_capacity(blocks.len()), Vec::new());
+        let end = marks.last().map_or(0, |last| last + 1).min(chain.len());
+        while at < end {
+            let stretch = self.index.tree.stretch(space, parent, &chain[at..end]);
+            let (run, offset) = (stretch.place.run, stretch.place.offset);
+            while let Some(mark) = marks.get(next).filter(|mark| **mark < at + stretch.n) {
+                let here = Place { run, offset: offset + (mark - at) as u32 };
+                // The same engine hash twice in one event names one place: the first.
+                if self.place(owner, blocks[next]).is_none() {
+                    if self.index.seat(owner, blocks[next], here) {
+                        self.tell_stored(owner, space, &chain[*mark..=*mark]);
+                    }
+                    placed.push((blocks[next], here));
+                }
+                next += 1;
             }
-            held_blocks.settle(blocks[i], at, held);
-            placed.push((blocks[i], at));
-            if !held {
-                let blocks = &chain[marks[i]..=marks[i]];
-                let (stream, batch, group) = (&stream, self.batch, *group);
-                (self.notice)(Notice::Stored { stream, batch, tier, group, namespace, blocks });
-            }
-        });
-        strays.into_iter().for_each(|stray| tree.release(stray, owner));
+            touched.push(run);
+            parent = Some(Place { run, offset: offset + stretch.n as u32 - 1 });
+            at += stretch.n;
+        }
+        // Blocks at a run's end that nobody holds are not kept.
+        touched.into_iter().for_each(|run| self.index.trim(run));
         self.wake(owner, placed);
     }
 

@@ -5,9 +5,12 @@ mod changes;
 mod contents;
 mod groups;
 mod holders;
+mod holding;
 mod journal;
 mod marks;
+mod name_table;
 mod names;
+mod naming;
 mod outcome;
 mod owner_blocks;
 mod owner_set;
@@ -17,6 +20,7 @@ mod registry;
 mod reports;
 mod snapshot;
 mod spaces;
+mod storing;
 mod tree;
 
 pub(crate) use groups::{Need, Shape};
@@ -35,8 +39,10 @@ use crate::command::{Command, GapPolicy, StreamEvents};
 use crate::hash::SequenceHash;
 use crate::ids::{BatchSeq, Generation, StreamId, WorkerId};
 use crate::limits::IndexLimits;
+use crate::worker::WorkerSpec;
 use changes::Applying;
 use journal::Journal;
+use naming::{Book, Naming};
 use registry::Registry;
 use spaces::Spaces;
 use tree::RunTree;
@@ -57,6 +63,7 @@ pub struct Index {
     registry: Registry,
     spaces: Spaces,
     tree: RunTree,
+    naming: Naming,
     journal: Journal,
     entries: usize,
     /// Kept empty, for its capacity.
@@ -78,6 +85,7 @@ impl Index {
             registry: Registry::default(),
             spaces: Spaces::default(),
             tree: RunTree::default(),
+            naming: Naming::default(),
             journal: Journal::new(&limits),
             entries: 0,
             chain: Vec::new(),
@@ -100,6 +108,7 @@ impl Index {
                     streams.filter_map(|number| Some((number, unit(registry.stream(number)?)))).collect()
                 };
                 let before = units(&self.registry);
+                self.change_book(spec);
                 self.registry.register((**spec).clone());
                 for ((stream, before), (_, now)) in before.into_iter().zip(units(&self.registry)) {
                     if before != now && before != 0 {
@@ -128,6 +137,22 @@ impl Index {
         IndexReader::new(self)
     }
 
+    /// A worker that comes back with another model or tenant shares names with others from now on.
+    fn change_book(&mut self, spec: &WorkerSpec) {
+        let book = Book::of(&spec.tenant, &spec.model);
+        for stream in self.registry.streams_of(&spec.id) {
+            let slots = self.registry.stream(stream).map(|stream| stream.slots.clone()).unwrap_or_default();
+            for slot in slots {
+                if self.registry.owner(slot).is_some_and(|owner| owner.book != book) {
+                    self.set_apart_everywhere(slot);
+                    if let Some(owner) = self.registry.owner_mut(slot) {
+                        owner.book = book;
+                    }
+                }
+            }
+        }
+    }
+
     /// Makes walks go over holes in the namespaces of a stream whose groups need less than every block.
     fn allow_holes(&mut self, stream: u32) -> Option<()> {
         let Self { registry, spaces, tree, .. } = self;
@@ -135,10 +160,13 @@ impl Index {
         if stream.groups.is_simple(&stream.spec.groups) {
             return Some(());
         }
-        for owner in stream.slots.iter().filter_map(|slot| registry.owner(*slot)) {
-            for place in owner.blocks.iter().filter_map(|(_, place, _)| place) {
-                spaces.allow_holes(Space(tree.run(place.run)?.space));
+        for (_, run) in tree.runs() {
+            let held = |slot: &OwnerSlot| run.holders.segments().iter().any(|s| s.owners.contains(*slot));
+            if stream.slots.iter().any(held) {
+                spaces.allow_holes(Space(run.space));
             }
+        }
+        for owner in stream.slots.iter().filter_map(|slot| registry.owner(*slot)) {
             for (space, _) in owner.blocks.iter_contents().flat_map(|(_, content)| &content.positions) {
                 spaces.allow_holes(*space);
             }

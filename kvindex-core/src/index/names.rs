@@ -42,7 +42,7 @@ pub(crate) struct Names {
 }
 
 /// Spreads a hash over 64 bits. Fixed, because equal commands must make equal indexes.
-fn spread(block: EngineBlockHash) -> u64 {
+pub(crate) fn spread(block: EngineBlockHash) -> u64 {
     let wide = u128::from(block.0 ^ 0x9e37_79b9_7f4a_7c15) * 0xd6e8_feb8_6659_fd93;
     (wide as u64) ^ ((wide >> 64) as u64)
 }

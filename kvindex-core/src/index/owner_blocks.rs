@@ -2,6 +2,9 @@
 //!
 //! Engines store and remove each physical copy on its own, so copies are counted. Two engine hashes may stand
 //! for one block (an adapter name re-pointed to another path), and the block stays until both are gone.
+//!
+//! Blocks that the owner calls by their shared name ([`naming`](super::naming)) are not listed here: the runs know
+//! them, and only their number and further copies are kept. [`holding`](super::holding) puts both together.
 
 use foldhash::fast::FixedState;
 use hashbrown::{HashMap, HashSet};
@@ -12,6 +15,7 @@ use super::tree::{Place, Space};
 use crate::hash::{EngineBlockHash, LocalBlockHash, SequenceHash};
 
 pub(crate) type Map<K, V> = HashMap<K, V, FixedState>;
+pub(crate) type Set<K> = HashSet<K, FixedState>;
 
 /// A block that waits for its parent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,12 +32,10 @@ pub(crate) struct Content {
     pub(crate) positions: Vec<(Space, SequenceHash)>,
 }
 
-/// What adding or taking one copy did.
+/// What taking one copy did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Copies {
-    /// The first copy came.
-    First,
-    /// One more copy, or one fewer with some left.
+    /// One copy fewer, with some left.
     Other,
     /// The last copy went; the block lay here (`None`: known by its engine hash only).
     Last(Option<Place>),
@@ -44,8 +46,10 @@ pub(crate) enum Copies {
 /// One owner's blocks.
 #[derive(Debug, Default)]
 pub(crate) struct OwnerBlocks {
-    /// Every held engine hash and its place.
+    /// Every engine hash that is held under a name of the owner's own, and its place.
     held: Names,
+    /// Blocks held under their shared names.
+    shared: usize,
     /// Copies beyond the first.
     more_copies: Map<EngineBlockHash, u32>,
     /// Engine hashes beyond the first at one place.
@@ -56,24 +60,46 @@ pub(crate) struct OwnerBlocks {
     /// Only for engines that hash content alone.
     contents: Map<EngineBlockHash, Content>,
     /// Positions that one of the contents has: a position has one engine hash.
-    claimed: HashSet<(Space, SequenceHash), FixedState>,
+    claimed: Set<(Space, SequenceHash)>,
 }
 
 impl OwnerBlocks {
     pub(crate) fn len(&self) -> usize {
-        self.held.len()
+        self.held.len() + self.shared
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.held.len() == 0
+        self.len() == 0
     }
 
-    pub(crate) fn holds(&self, block: EngineBlockHash) -> bool {
-        self.held.holds(block)
+    /// Blocks held under names of the owner's own.
+    pub(crate) fn own(&self) -> usize {
+        self.held.len()
     }
 
-    pub(crate) fn place(&self, block: EngineBlockHash) -> Option<Place> {
-        self.held.place(block).flatten()
+    /// Blocks held under their shared names.
+    pub(crate) fn shared(&self) -> usize {
+        self.shared
+    }
+
+    /// So many blocks more, or fewer, are held under their shared names.
+    pub(crate) fn share(&mut self, more: usize) {
+        self.shared += more;
+    }
+
+    pub(crate) fn unshare(&mut self, fewer: usize) {
+        self.shared -= fewer;
+    }
+
+    /// Where a block lies that is held under a name of the owner's own; `None` when there is none such, `Some(None)`
+    /// when its position is unknown.
+    pub(crate) fn own_place(&self, block: EngineBlockHash) -> Option<Option<Place>> {
+        self.held.place(block)
+    }
+
+    /// Whether one of these is held under a name of the owner's own.
+    pub(crate) fn owns_any(&self, blocks: &[EngineBlockHash]) -> bool {
+        self.held.len() > 0 && blocks.iter().any(|block| self.held.holds(*block))
     }
 
     /// Held blocks whose position is unknown.
@@ -106,15 +132,22 @@ impl OwnerBlocks {
         self.held.warm(blocks);
     }
 
-    /// Adds a copy; with `counted` false a block is there or not.
-    pub(crate) fn add_copy(&mut self, block: EngineBlockHash, counted: bool) -> Copies {
-        if self.held.insert(block) {
-            return Copies::First;
+    /// Adds a block that is not held, at an unknown position.
+    pub(crate) fn add(&mut self, block: EngineBlockHash) {
+        self.held.insert(block);
+    }
+
+    /// Adds a copy of a held block.
+    pub(crate) fn add_copy(&mut self, block: EngineBlockHash) {
+        *self.more_copies.entry(block).or_default() += 1;
+    }
+
+    /// A block is held under its shared name from now on.
+    pub(crate) fn give_up_own(&mut self, block: EngineBlockHash) {
+        self.forget_orphan(block);
+        if self.held.len() > 0 {
+            self.held.remove(block);
         }
-        if counted {
-            *self.more_copies.entry(block).or_default() += 1;
-        }
-        Copies::Other
     }
 
     /// Sets the number of copies of a held block, for a snapshot being read back.
@@ -124,7 +157,8 @@ impl OwnerBlocks {
         }
     }
 
-    /// Takes a copy away.
+    /// Takes a copy away; `Unknown` when the block is not held under a name of the owner's own, and there is no
+    /// further copy of it.
     pub(crate) fn take_copy(&mut self, block: EngineBlockHash) -> Copies {
         if !self.more_copies.is_empty()
             && let Some(more) = self.more_copies.get_mut(&block)
@@ -135,7 +169,7 @@ impl OwnerBlocks {
             }
             return Copies::Other;
         }
-        let Some(place) = self.held.remove(block) else {
+        let Some(place) = (self.held.len() > 0).then(|| self.held.remove(block)).flatten() else {
             return Copies::Unknown;
         };
         self.forget_orphan(block);
@@ -173,6 +207,9 @@ impl OwnerBlocks {
 
     /// Gives up one name of a place; answers whether it was the last, so that the place must be released.
     pub(crate) fn leave(&mut self, place: Place) -> bool {
+        if self.more_names.is_empty() {
+            return true;
+        }
         let Some(more) = self.more_names.get_mut(&place) else {
             return true;
         };
@@ -232,11 +269,14 @@ impl OwnerBlocks {
         self.contents.len()
     }
 
-    /// Everything held, in no particular order: (engine hash, place, copies).
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (EngineBlockHash, Option<Place>, u32)> {
-        self.held
-            .iter()
-            .map(|(block, place)| (block, place, 1 + self.more_copies.get(&block).copied().unwrap_or(0)))
+    /// Everything held under names of the owner's own, in no particular order.
+    pub(crate) fn iter_own(&self) -> impl Iterator<Item = (EngineBlockHash, Option<Place>)> {
+        self.held.iter()
+    }
+
+    /// Copies of a held block.
+    pub(crate) fn copies(&self, block: EngineBlockHash) -> u32 {
+        1 + self.more_copies.get(&block).copied().unwrap_or(0)
     }
 
     pub(crate) fn iter_waiting(&self) -> impl Iterator<Item = (EngineBlockHash, &Orphan)> {
@@ -264,9 +304,10 @@ impl OwnerBlocks {
             + positions
     }
 
-    /// Whether the side tables speak only of what is held.
-    pub(crate) fn check(&self) -> Result<(), String> {
-        let stray_copy = self.more_copies.iter().find(|(b, n)| **n == 0 || !self.held.holds(**b));
+    /// Whether the side tables speak only of what is held; `shares` says whether a block is under its shared name.
+    pub(crate) fn check(&self, shares: impl Fn(EngineBlockHash) -> bool) -> Result<(), String> {
+        let held = |block: EngineBlockHash| self.held.holds(block) || shares(block);
+        let stray_copy = self.more_copies.iter().find(|(b, n)| **n == 0 || !held(**b));
         if let Some((block, n)) = stray_copy {
             return Err(format!("{n} more copies of {block}, which is not held"));
         }

@@ -2,12 +2,9 @@
 //! and in whatever group of the stream; blocks without a known parent wait; blocks that come as names alone
 //! are placed where the stream holds the same name.
 
-use super::Index;
 use super::changes::Applying;
-use super::outcome::Notice;
-use super::owner_blocks::Orphan;
+use super::owner_blocks::{Orphan, Set};
 use super::owner_set::OwnerSlot;
-use super::registry::Owner;
 use super::tree::{Place, Space};
 use crate::command::StoredRun;
 use crate::hash::{EngineBlockHash, LocalBlockHash, SequenceHash};
@@ -15,7 +12,7 @@ use crate::ids::Tier;
 
 impl Applying<'_> {
     pub(super) fn place(&self, owner: OwnerSlot, block: EngineBlockHash) -> Option<Place> {
-        self.index.registry.owner(owner)?.blocks.place(block)
+        self.index.holdings().place(owner, block).flatten()
     }
 
     /// The stream's owners, one for each tier and group: a hash names the same prefix in all of them.
@@ -54,65 +51,32 @@ impl Applying<'_> {
     }
 
     /// Places a run whose tokens are known. Connectors of tiers behind the device leave out extra keys, so there
-    /// a name that the stream has placed tells more than the tokens do. `new` is the number of the run's first
-    /// block, when the owner held none of its blocks.
-    pub(super) fn place_run(&mut self, space: Space, owner: OwnerSlot, run: &StoredRun, new: Option<usize>) {
-        if run.tier != Tier::Device {
+    /// a name that the stream has placed tells more than the tokens do.
+    pub(super) fn place_run(&mut self, space: Space, owner: OwnerSlot, run: &StoredRun, counted: bool) {
+        let device = run.tier == Tier::Device;
+        let whole = run.stride == 1 && run.local_hashes.len() == run.engine_hashes.len();
+        let parent = run.parent.map(|parent| self.place_within(space, owner, parent));
+        if device && whole && parent != Some(None) {
+            return self.store_chain(space, owner, parent.flatten(), run, counted);
+        }
+        self.add_copies(owner, &run.engine_hashes, counted);
+        if !device {
             self.place_by_name(owner, &run.engine_hashes);
             let unplaced = run.engine_hashes.iter().any(|block| self.place(owner, *block).is_none());
             if let Some(owner) = self.index.registry.owner_mut(owner).filter(|_| unplaced) {
                 owner.by_tokens = true;
             }
         }
+        // Once more: a run may be its own parent's.
         let after = match run.parent.map(|parent| self.place_within(space, owner, parent)) {
             None => None,
             Some(Some(at)) => Some(at),
             Some(None) => return self.orphan(space, owner, run),
         };
-        if run.stride != 1 || run.local_hashes.len() != run.engine_hashes.len() {
-            return self.place_marked(space, owner, after, run);
-        }
-        match new {
-            Some(from) => self.place_new(space, owner, after, run, from),
-            None => self.place_chain(space, owner, after, &run.engine_hashes, &run.local_hashes),
-        }
-    }
-
-    /// Places a chain of blocks that were all unknown to the owner: the ordinary case, and the quick one.
-    fn place_new(
-        &mut self,
-        space: Space,
-        owner: OwnerSlot,
-        after: Option<Place>,
-        run: &StoredRun,
-        from: usize,
-    ) {
-        let mut chain = std::mem::take(&mut self.index.chain);
-        let mut before = after.and_then(|at| self.index.tree.hash_at(at));
-        chain.extend(run.local_hashes.iter().map(|local| {
-            let hash = SequenceHash::chain(before, *local);
-            before = Some(hash);
-            hash
-        }));
-        let Index { registry, tree, spaces, .. } = &mut *self.index;
-        let parts = registry.stream_and_owner(self.stream, owner).zip(spaces.get(space));
-        if let Some(((stream, Owner { blocks, tier, group, .. }), namespace)) = parts {
-            let (mut at, batch, group) = (0, self.batch, *group);
-            tree.hold_chain(space, after, &chain, owner, |place, n, held| {
-                blocks.settle_new(from + at, place, n, held);
-                if !held {
-                    let blocks = &chain[at..at + n];
-                    (self.notice)(Notice::Stored { stream, batch, tier, group, namespace, blocks });
-                }
-                at += n;
-            });
-        }
-        chain.clear();
-        self.index.chain = chain;
-        if self.siblings().iter().any(|slot| self.awaits(*slot, owner)) {
-            let place = |block: &EngineBlockHash| Some((*block, self.place(owner, *block)?));
-            let placed = run.engine_hashes.iter().filter_map(place).collect();
-            self.wake(owner, placed);
+        if whole {
+            self.place_chain(space, owner, after, &run.engine_hashes, &run.local_hashes);
+        } else {
+            self.place_marked(space, owner, after, run);
         }
     }
 
@@ -125,9 +89,13 @@ impl Applying<'_> {
         engine: &[EngineBlockHash],
         local: &[LocalBlockHash],
     ) {
-        let awaited = self.siblings().iter().any(|slot| self.awaits(*slot, owner));
-        let placed = self.settle_chain(space, owner, after, engine, local, awaited);
+        let placed = self.settle_chain(space, owner, after, engine, local, Set::default());
         self.wake(owner, placed);
+    }
+
+    /// Whether somebody may find a place when `owner` places blocks.
+    pub(super) fn is_awaited(&self, owner: OwnerSlot) -> bool {
+        self.siblings().iter().any(|slot| self.awaits(*slot, owner))
     }
 
     /// Whether `slot` has blocks that may find their place when `owner` places some.
@@ -160,7 +128,9 @@ impl Applying<'_> {
                 for orphan in orphans.into_iter().filter(|orphan| Some(orphan.space) == space) {
                     self.outcome.joined += 1;
                     let (block, local) = ([orphan.block], [orphan.local]);
-                    let placed = self.settle_chain(orphan.space, *slot, Some(at), &block, &local, true);
+                    let below = Some(at);
+                    let placed =
+                        self.settle_chain(orphan.space, *slot, below, &block, &local, Set::default());
                     todo.extend(placed);
                 }
             }
@@ -169,77 +139,78 @@ impl Applying<'_> {
 
     /// What the device says of a block moves a copy that `slot` placed by tokens alone.
     fn correct(&mut self, owner: OwnerSlot, slot: OwnerSlot, block: EngineBlockHash, at: Place) {
-        let registry = &mut self.index.registry;
+        let registry = &self.index.registry;
         let device = registry.owner(owner).is_some_and(|owner| owner.tier == Tier::Device);
-        let Some(holder) = registry.owner_mut(slot).filter(|holder| device && holder.by_tokens) else {
+        if !device || !registry.owner(slot).is_some_and(|holder| holder.by_tokens) {
             return;
-        };
-        let Some(old) = holder.blocks.place(block).filter(|old| *old != at) else { return };
+        }
+        let Some(old) = self.place(slot, block).filter(|old| *old != at) else { return };
+        self.index.set_apart(old.run, slot);
+        let Some(holder) = self.index.registry.owner_mut(slot) else { return };
         if holder.blocks.leave(old) {
-            self.index.tree.release(old, slot);
+            self.index.release(old, slot);
         }
         self.hold_at(slot, block, at);
     }
 
     /// Makes `owner` hold a block at a place that another owner of the stream gave it.
     fn hold_at(&mut self, owner: OwnerSlot, block: EngineBlockHash, at: Place) {
-        let Index { registry, tree, spaces, .. } = &mut *self.index;
-        let Some((run, hash)) = tree.run(at.run).zip(tree.hash_at(at)) else { return };
-        let (held, namespace) = (run.holders.contains(at.offset, owner), spaces.get(Space(run.space)));
-        let Some(stream) = registry.stream(self.stream).map(|stream| stream.id.clone()) else { return };
-        let Some(Owner { blocks, tier, group, .. }) = registry.owner_mut(owner) else { return };
-        blocks.settle(block, at, held);
-        if !held && let Some(namespace) = namespace {
-            tree.hold(at.run, at.offset..at.offset + 1, owner);
-            let (stream, batch, group, blocks) = (&stream, self.batch, *group, &[hash][..]);
-            (self.notice)(Notice::Stored { stream, batch, tier, group, namespace, blocks });
+        let Some(space) = self.index.tree.run(at.run).map(|run| Space(run.space)) else { return };
+        let Some(hash) = self.index.tree.hash_at(at) else { return };
+        if self.index.seat(owner, block, at) {
+            self.tell_stored(owner, space, &[hash]);
         }
     }
 
-    /// Puts a chain into the tree; answers every newly placed block with its place, when `awaited` by orphans.
-    fn settle_chain(
+    /// Puts held blocks into the tree, one below the other; answers every newly placed one with its place. `fresh`
+    /// are blocks that the same event placed just before: where their names come again they mean nothing.
+    pub(super) fn settle_chain(
         &mut self,
         space: Space,
         owner: OwnerSlot,
         mut after: Option<Place>,
         engine: &[EngineBlockHash],
         local: &[LocalBlockHash],
-        awaited: bool,
+        mut fresh: Set<EngineBlockHash>,
     ) -> Vec<(EngineBlockHash, Place)> {
         let mut placed = Vec::new();
         let mut from = 0;
         while from < engine.len() {
             // A further copy of a placed block stays where it is; the chain goes on below it.
-            if let Some(place) = self.place(owner, engine[from]) {
+            let known = if fresh.contains(&engine[from]) { None } else { self.place(owner, engine[from]) };
+            if let Some(place) = known {
                 if self.index.tree.run(place.run).is_none_or(|run| run.space != space.0) {
                     // One name in two namespaces: what follows cannot hang below the other one's block.
                     break;
                 }
                 after = Some(place);
                 from += 1;
+                fresh.clear();
                 continue;
             }
-            let unplaced = engine[from..].iter().take_while(|b| self.place(owner, **b).is_none()).count();
-            let range = from..from + unplaced;
+            let new =
+                |block: &&EngineBlockHash| fresh.contains(*block) || self.place(owner, **block).is_none();
+            let range = from..from + engine[from..].iter().take_while(new).count();
             let blocks = &engine[range.clone()];
             // Chained from where the block before really lies, so that a run never holds a block that does
             // not follow the one before it, whatever hashes an engine repeats.
             let mut before = after.and_then(|at| self.index.tree.hash_at(at));
-            let chained = local[range].iter().map(|local| {
+            let chained = local[range.clone()].iter().map(|local| {
                 let hash = SequenceHash::chain(before, *local);
                 before = Some(hash);
                 hash
             });
             let hashes: Vec<SequenceHash> = chained.collect();
-            after = self.hold(space, owner, after, blocks, &hashes);
-            let noted = blocks.iter().filter(|_| awaited);
-            placed.extend(noted.filter_map(|block| Some((*block, self.place(owner, *block)?))));
-            from += unplaced;
+            after = self.seat_all(space, owner, after, blocks, &hashes);
+            placed.extend(blocks.iter().filter_map(|block| Some((*block, self.place(owner, *block)?))));
+            from = range.end;
+            fresh.clear();
         }
         placed
     }
 
-    fn hold(
+    /// Settles held blocks of unknown position on the chain `hashes`; answers where the last one lies.
+    fn seat_all(
         &mut self,
         space: Space,
         owner: OwnerSlot,
@@ -247,37 +218,20 @@ impl Applying<'_> {
         engine: &[EngineBlockHash],
         hashes: &[SequenceHash],
     ) -> Option<Place> {
-        let Index { registry, tree, spaces, .. } = &mut *self.index;
-        let stream = registry.stream(self.stream)?.id.clone();
-        let Owner { blocks, tier, group, .. } = registry.owner_mut(owner)?;
-        let namespace = spaces.get(space)?;
-        let (mut at, mut last) = (0, after);
-        let mut strays = Vec::new();
-        tree.hold_chain(space, after, hashes, owner, |place, n, held| {
-            for i in 0..n {
-                let here = Place { run: place.run, offset: place.offset + i as u32 };
-                let block = engine[at + i];
+        let (mut at, mut parent, mut last) = (0, after, after);
+        while at < hashes.len() {
+            let stretch = self.index.tree.stretch(space, parent, &hashes[at..]);
+            let run = stretch.place.run;
+            for offset in stretch.place.offset..stretch.place.offset + stretch.n as u32 {
                 // The same engine hash twice in one event names one place: the first.
-                match blocks.place(block) {
-                    None => blocks.settle(block, here, held),
-                    Some(_) if !held => strays.push(here),
-                    Some(_) => {}
+                let here = Place { run, offset };
+                if self.place(owner, engine[at]).is_none() && self.index.seat(owner, engine[at], here) {
+                    self.tell_stored(owner, space, &hashes[at..=at]);
                 }
-                last = blocks.place(block);
+                last = self.place(owner, engine[at]);
+                (at, parent) = (at + 1, Some(here));
             }
-            if !held {
-                let blocks = &hashes[at..at + n];
-                let (stream, batch, group) = (&stream, self.batch, *group);
-                (self.notice)(Notice::Stored { stream, batch, tier, group, namespace, blocks });
-            }
-            at += n;
-        });
-        for stray in strays {
-            if let Some(block) = tree.hash_at(stray) {
-                let (stream, batch, group) = (&stream, self.batch, *group);
-                (self.notice)(Notice::Removed { stream, batch, tier, group, namespace, block });
-            }
-            tree.release(stray, owner);
+            self.index.trim(run);
         }
         last
     }

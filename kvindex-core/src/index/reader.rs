@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::holding::{HeldBlock, Holdings};
 use super::journal::Journal;
 use super::registry::{Owner, Registry};
 use super::spaces::Spaces;
@@ -60,6 +61,10 @@ impl<'a> IndexReader<'a> {
         &self.index.spaces
     }
 
+    pub(crate) fn holdings(&self) -> Holdings<'a> {
+        self.index.holdings()
+    }
+
     pub(crate) fn tree(&self) -> &'a RunTree {
         &self.index.tree
     }
@@ -99,8 +104,7 @@ impl<'a> IndexReader<'a> {
         &self,
     ) -> impl Iterator<Item = (&'a StreamId, &'a Tier, Group, &'a Namespace, SequenceHash, u32)> {
         let (registry, tree, spaces) = (self.registry(), self.tree(), self.spaces());
-        self.sorted_owners().into_iter().flat_map(move |(stream, owner)| {
-            let mut blocks: Vec<_> = owner.blocks.iter().collect();
+        self.sorted_owners().into_iter().flat_map(move |(stream, owner, mut blocks)| {
             blocks.sort_unstable();
             blocks.into_iter().filter_map(move |(_, place, copies)| {
                 let (place, run) = (place?, tree.run(place?.run)?);
@@ -111,14 +115,16 @@ impl<'a> IndexReader<'a> {
         })
     }
 
-    /// Owners in an order that does not depend on history: by stream id, tier and group.
-    pub(crate) fn sorted_owners(&self) -> Vec<(u32, &'a Owner)> {
+    /// Owners and what they hold, in an order that does not depend on history: by stream id, tier and group.
+    fn sorted_owners(&self) -> Vec<(u32, &'a Owner, Vec<HeldBlock>)> {
         let registry = self.registry();
+        let mut held = self.holdings().blocks_of_all();
         let mut owners: Vec<(OwnerSlot, &Owner)> = registry.owners().collect();
         owners.sort_by_key(|(_, owner)| {
             (registry.stream(owner.stream).map(|s| &s.id), &owner.tier, owner.group)
         });
-        owners.into_iter().map(|(_, owner)| (owner.stream, owner)).collect()
+        let mut held = |slot: OwnerSlot| std::mem::take(&mut held[slot.index()]);
+        owners.into_iter().map(|(slot, owner)| (owner.stream, owner, held(slot))).collect()
     }
 
     /// Sizes.
@@ -126,6 +132,7 @@ impl<'a> IndexReader<'a> {
     pub fn stats(&self) -> IndexStats {
         let owners = || self.registry().owners().map(|(_, owner)| &owner.blocks);
         let bytes = self.tree().heap_bytes()
+            + self.index.naming.heap_bytes()
             + self.journal().heap_bytes()
             + owners().map(super::owner_blocks::OwnerBlocks::heap_bytes).sum::<usize>();
         IndexStats {
@@ -158,9 +165,9 @@ impl<'a> IndexReader<'a> {
                 all.extend(words.iter().flat_map(|w| w.to_le_bytes()));
             }
         }
-        for (_, owner) in self.sorted_owners() {
+        for (_, owner, blocks) in self.sorted_owners() {
             all.extend_from_slice(owner.tier.name().as_bytes());
-            let sum = owner.blocks.iter().fold(0u64, |sum, (block, place, copies)| {
+            let sum = blocks.into_iter().fold(0u64, |sum, (block, place, copies)| {
                 let hash = place.and_then(|at| self.tree().hash_at(at)).map_or(0, |hash| hash.0);
                 let words = [block.0, hash, u64::from(copies)];
                 let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
@@ -194,10 +201,23 @@ impl Index {
         self.tree.check()?;
         let mut entries = 0;
         let mut held = 0usize;
+        self.naming.check(|run| self.tree.run(run).map_or(0, |run| run.blocks.len()))?;
+        let blocks = self.holdings().blocks_of_all();
         for (slot, owner) in self.registry.owners() {
-            owner.blocks.check()?;
+            let shares = |block| {
+                owner.blocks.own_place(block).is_none() && self.holdings().place(slot, block).is_some()
+            };
+            owner.blocks.check(shares)?;
+            let blocks = &blocks[slot.index()];
+            if blocks.len() != owner.blocks.len() {
+                return Err(format!(
+                    "{slot:?} holds {} blocks, counted {}",
+                    blocks.len(),
+                    owner.blocks.len()
+                ));
+            }
             entries += owner.blocks.len();
-            let mut places: Vec<_> = owner.blocks.iter().filter_map(|(_, place, _)| place).collect();
+            let mut places: Vec<_> = blocks.iter().filter_map(|(_, place, _)| *place).collect();
             places.sort_unstable();
             places.dedup();
             held += places.len();
@@ -210,7 +230,7 @@ impl Index {
             held += owner
                 .blocks
                 .iter_contents()
-                .filter(|(b, _)| owner.blocks.holds(*b))
+                .filter(|(b, _)| owner.blocks.own_place(*b).is_some())
                 .map(|(_, c)| c.positions.len())
                 .sum::<usize>();
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::groups::Groups;
 use super::journal::Incident;
+use super::naming::Book;
 use super::owner_blocks::OwnerBlocks;
 use super::owner_set::OwnerSlot;
 use super::reports::Reports;
@@ -75,6 +76,8 @@ pub(crate) struct Owner {
     pub(crate) chunk: u32,
     /// Whether blocks behind the device were placed by tokens alone, where connectors leave out extra keys.
     pub(crate) by_tokens: bool,
+    /// Whose names it shares.
+    pub(crate) book: Book,
     pub(crate) blocks: OwnerBlocks,
 }
 
@@ -184,16 +187,6 @@ impl Registry {
         self.owners.get(slot.index())?.as_ref()
     }
 
-    /// A stream's name and one of its owners.
-    pub(crate) fn stream_and_owner(
-        &mut self,
-        stream: u32,
-        slot: OwnerSlot,
-    ) -> Option<(&StreamId, &mut Owner)> {
-        let stream = self.streams.get(stream as usize)?.as_ref()?;
-        Some((&stream.id, self.owners.get_mut(slot.index())?.as_mut()?))
-    }
-
     pub(crate) fn owner_mut(&mut self, slot: OwnerSlot) -> Option<&mut Owner> {
         self.owners.get_mut(slot.index())?.as_mut()
     }
@@ -218,8 +211,9 @@ impl Registry {
         if self.stream(stream)?.slots.len() >= MAX_OWNERS_PER_STREAM {
             return None;
         }
-        let blocks = OwnerBlocks::default();
-        let owner = Owner { stream, tier: tier.clone(), group, chunk: 0, by_tokens: false, blocks };
+        let spec = &self.stream(stream)?.spec;
+        let (book, blocks) = (Book::of(&spec.tenant, &spec.model), OwnerBlocks::default());
+        let owner = Owner { stream, tier: tier.clone(), group, chunk: 0, by_tokens: false, book, blocks };
         let slot = OwnerSlot(place_in(&mut self.owners, &mut self.free_owners, owner));
         self.stream_of.resize(self.stream_of.len().max(slot.index() + 1), u32::MAX);
         self.stream_of[slot.index()] = stream;

@@ -10,12 +10,13 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::groups::Groups;
 use super::holders::Holders;
-use super::owner_blocks::{Content, Copies, Orphan};
+use super::holding::HeldBlock;
+use super::owner_blocks::{Content, Orphan};
 use super::registry::Owner;
 use super::reports::Reports;
 use super::spaces::Family;
 use super::tree::{Place, Run, Space};
-use super::{Coverage, Index, IndexReader, StreamStamp};
+use super::{Coverage, Index, IndexReader, OwnerSlot, StreamStamp};
 use crate::hash::{EngineBlockHash, LocalBlockHash, SequenceHash};
 use crate::ids::{BatchSeq, DpRank, Generation, Group, StreamId, Tier};
 use crate::limits::{IndexLimits, MAX_RUN_BLOCKS};
@@ -221,37 +222,41 @@ impl Index {
         if record.places.len() != record.hashes.len() {
             return None;
         }
-        for (block, (run, offset)) in record.hashes.into_iter().zip(record.places) {
-            if owner.blocks.add_copy(block, true) == Copies::First {
-                self.entries += 1;
+        // First, because blocks that are named by content have no shared names.
+        for (block, local, positions) in record.contents {
+            let positions: Vec<_> = positions.into_iter().map(|(space, hash)| (Space(space), hash)).collect();
+            for position in &positions {
+                owner.blocks.claim(*position);
             }
-            if run == NOWHERE {
-                continue;
-            }
-            let holders = &self.tree.run(run).filter(|r| (offset as usize) < r.blocks.len())?.holders;
-            let held = holders.contains(offset, slot);
-            owner.blocks.settle(block, Place { run, offset }, held);
-            if !held {
-                self.tree.hold(run, offset..offset + 1, slot);
-            }
+            *owner.blocks.content(block) = Content { local, positions };
         }
+        for (block, (run, offset)) in record.hashes.into_iter().zip(record.places) {
+            self.restore_block(slot, block, Place { run, offset })?;
+        }
+        let owner = self.registry.owner_mut(slot)?;
         for (block, copies) in record.copies {
             owner.blocks.set_copies(block, copies);
         }
         for (parent, block, space, local) in record.orphans {
             owner.blocks.wait_for(parent, Orphan { block, space: Space(space), local });
         }
-        for (block, local, positions) in record.contents {
-            let positions: Vec<_> = positions.into_iter().map(|(space, hash)| (Space(space), hash)).collect();
-            if owner.blocks.holds(block) {
-                for (space, hash) in &positions {
-                    self.tree.hold(self.tree.head(*space, *hash)?, 0..1, slot);
-                }
-            }
-            for position in &positions {
-                owner.blocks.claim(*position);
-            }
-            *owner.blocks.content(block) = Content { local, positions };
+        Some(())
+    }
+
+    fn restore_block(&mut self, slot: OwnerSlot, block: EngineBlockHash, at: Place) -> Option<()> {
+        if self.holdings().place(slot, block).is_some() {
+            return None;
+        }
+        let owner = self.registry.owner_mut(slot)?;
+        owner.blocks.add(block);
+        self.entries += 1;
+        let positions = owner.blocks.content_of(block).map(|content| content.positions.clone());
+        for (space, hash) in positions.unwrap_or_default() {
+            self.tree.hold(self.tree.head(space, hash)?, 0..1, slot);
+        }
+        if at.run != NOWHERE {
+            self.tree.run(at.run).filter(|run| (at.offset as usize) < run.blocks.len())?;
+            self.seat(slot, block, at);
         }
         Some(())
     }
@@ -268,11 +273,16 @@ impl IndexReader<'_> {
         let runs =
             runs.into_iter().map(|(_, run)| RunRecord { space: run.space, blocks: run.blocks.clone() });
         let registry = self.registry();
+        let mut held = self.holdings().blocks_of_all();
         let workers = registry.workers().map(|worker| {
             let streams = worker.streams.values().filter_map(|stream| {
                 let stream = registry.stream(*stream)?;
-                let mut owners: Vec<_> = stream.slots.iter().filter_map(|s| registry.owner(*s)).collect();
-                owners.sort_by_key(|owner| (&owner.tier, owner.group));
+                let owners = stream.slots.iter().filter_map(|slot| Some((*slot, registry.owner(*slot)?)));
+                let mut owners: Vec<_> = owners.collect();
+                owners.sort_by_key(|(_, owner)| (&owner.tier, owner.group));
+                let mut record_of = |(slot, owner): (OwnerSlot, &Owner)| {
+                    record_owner(owner, std::mem::take(&mut held[slot.index()]), &number)
+                };
                 Some(StreamRecord {
                     dp_rank: stream.id.dp_rank,
                     generation: stream.stamp.generation,
@@ -280,7 +290,7 @@ impl IndexReader<'_> {
                     applied_at_ms: stream.stamp.applied_at_ms,
                     coverage: stream.stamp.coverage,
                     other_tiers: stream.other_tiers,
-                    owners: owners.into_iter().map(|owner| record_owner(owner, &number)).collect(),
+                    owners: owners.into_iter().map(&mut record_of).collect(),
                     silent_clear: stream.silent_clear,
                     groups: stream.groups.clone(),
                     reports: stream.reports.clone(),
@@ -292,8 +302,7 @@ impl IndexReader<'_> {
     }
 }
 
-fn record_owner(owner: &Owner, number: &[u32]) -> OwnerRecord {
-    let mut blocks: Vec<_> = owner.blocks.iter().collect();
+fn record_owner(owner: &Owner, mut blocks: Vec<HeldBlock>, number: &[u32]) -> OwnerRecord {
     blocks.sort_unstable();
     let place = |place: Option<Place>| match place {
         Some(at) => (number[at.run as usize], at.offset),

@@ -34,6 +34,15 @@ pub(crate) struct Run {
     pub(crate) holders: Holders,
 }
 
+/// Consecutive blocks of a chain that lie in one run, from `place` on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stretch {
+    pub(crate) place: Place,
+    pub(crate) n: usize,
+    /// Whether they were not there before, and nobody holds them yet.
+    pub(crate) new: bool,
+}
+
 /// All runs of an index.
 #[derive(Debug, Default)]
 pub(crate) struct RunTree {
@@ -84,70 +93,21 @@ impl RunTree {
         self.head(space, hash).map(|run| Place { run, offset: 0 })
     }
 
-    /// Puts `owner` on the chain `hashes` below `after`, creating what is missing. Calls `placed` for every
-    /// stretch of blocks, in order, with its first place, its length and whether `owner` held it before.
-    pub(crate) fn hold_chain(
-        &mut self,
-        space: Space,
-        mut after: Option<Place>,
-        hashes: &[SequenceHash],
-        owner: OwnerSlot,
-        mut placed: impl FnMut(Place, usize, bool),
-    ) {
-        let mut rest = hashes;
-        while let Some(first) = rest.first() {
-            let (place, n) = match self.find(space, after, *first) {
-                Some(place) => (place, self.common(place, rest)),
-                None => self.create(space, after, rest),
-            };
-            let holders = &mut self.runs[place.run as usize].holders;
-            let (end, held) = holders.uniform(place.offset, place.offset + n as u32, owner);
-            if !held {
-                holders.insert(place.offset..end, owner);
-            }
-            let n = (end - place.offset) as usize;
-            placed(place, n, held);
-            after = Some(Place { run: place.run, offset: end - 1 });
-            rest = &rest[n..];
-        }
+    /// The first stretch of the chain `hashes` below `after` that lies in one run. Creates blocks when the first
+    /// one is not there: somebody must come to hold them, or the run be trimmed.
+    pub(crate) fn stretch(&mut self, space: Space, after: Option<Place>, hashes: &[SequenceHash]) -> Stretch {
+        let Some(place) = hashes.first().and_then(|first| self.find(space, after, *first)) else {
+            let (place, n) = self.create(space, after, hashes);
+            return Stretch { place, n, new: true };
+        };
+        Stretch { place, n: self.common(place, hashes), new: false }
     }
 
-    /// Puts `owner` on the blocks `marks` (ascending) of the chain `hashes` below `after`: groups of a hybrid
-    /// model hold some blocks of a chain. Calls `placed` for every mark with its number, place and whether
-    /// `owner` held it before. Blocks at a run's end that nobody holds are not kept.
-    pub(crate) fn hold_marked(
-        &mut self,
-        space: Space,
-        mut after: Option<Place>,
-        hashes: &[SequenceHash],
-        marks: &[usize],
-        owner: OwnerSlot,
-        mut placed: impl FnMut(usize, Place, bool),
-    ) {
-        let end = marks.last().map_or(0, |last| last + 1).min(hashes.len());
-        let (mut at, mut next, mut touched) = (0, 0, Vec::new());
-        while at < end {
-            let rest = &hashes[at..end];
-            let (place, n) = match self.find(space, after, rest[0]) {
-                Some(place) => (place, self.common(place, rest)),
-                None => self.create(space, after, rest),
-            };
-            let run = &mut self.runs[place.run as usize];
-            run.holders.cover(run.blocks.len() as u32);
-            touched.push(place.run);
-            while let Some(mark) = marks.get(next).filter(|mark| **mark < at + n) {
-                let here = Place { run: place.run, offset: place.offset + (mark - at) as u32 };
-                let held = run.holders.contains(here.offset, owner);
-                if !held {
-                    run.holders.insert(here.offset..here.offset + 1, owner);
-                }
-                placed(next, here, held);
-                next += 1;
-            }
-            after = Some(Place { run: place.run, offset: place.offset + n as u32 - 1 });
-            at += n;
-        }
-        touched.into_iter().for_each(|run| self.trim(run));
+    /// How far from `place` on, up to `n` blocks, it stays the same whether `owner` holds, as an offset, and whether
+    /// it does.
+    pub(crate) fn uniform(&self, place: Place, n: usize, owner: OwnerSlot) -> (u32, bool) {
+        let end = place.offset + n as u32;
+        self.run(place.run).map_or((end, false), |run| run.holders.uniform(place.offset, end, owner))
     }
 
     /// How many of `hashes` follow each other from `place` on. Hashes are cumulative: equal at the end means
@@ -213,31 +173,39 @@ impl RunTree {
 
     /// Makes `owner` a holder of a part of an existing run.
     pub(crate) fn hold(&mut self, run: u32, range: Range<u32>, owner: OwnerSlot) {
-        self.runs[run as usize].holders.insert(range, owner);
+        let holders = &mut self.runs[run as usize].holders;
+        holders.cover(range.start);
+        holders.insert(range, owner);
     }
 
-    /// Takes `owner` off one block; forgets what nobody holds any more at the end of its run.
-    pub(crate) fn release(&mut self, place: Place, owner: OwnerSlot) {
-        let Some(run) = self.runs.get_mut(place.run as usize) else { return };
+    /// Whether `owner` holds the block at a place.
+    pub(crate) fn holds(&self, place: Place, owner: OwnerSlot) -> bool {
+        self.run(place.run).is_some_and(|run| run.holders.contains(place.offset, owner))
+    }
+
+    /// Takes `owner` off one block; forgets what nobody holds any more at the end of its run. Answers the run's
+    /// length when that has changed.
+    pub(crate) fn release(&mut self, place: Place, owner: OwnerSlot) -> Option<usize> {
+        let run = self.runs.get_mut(place.run as usize)?;
         run.holders.remove(place.offset..place.offset + 1, owner);
         let last = place.offset as usize + 1 == run.blocks.len();
         if last || run.holders.segments().iter().all(|s| s.owners.is_empty()) {
-            self.trim(place.run);
+            return self.trim(place.run);
         }
+        None
     }
 
-    fn trim(&mut self, id: u32) {
-        let run = &mut self.runs[id as usize];
-        if run.blocks.is_empty() {
-            return;
-        }
+    /// Forgets the end of a run, as far as nobody holds it; answers the run's length when that has changed.
+    pub(crate) fn trim(&mut self, id: u32) -> Option<usize> {
+        let run = self.runs.get_mut(id as usize).filter(|run| !run.blocks.is_empty())?;
+        let before = run.blocks.len();
         let kept = run.holders.trim() as usize;
         if kept > 0 {
             run.blocks.truncate(kept);
             if run.blocks.capacity() > 4 * kept {
                 run.blocks.shrink_to(2 * kept);
             }
-            return;
+            return (kept < before).then_some(kept);
         }
         let hash = head_hash(run.space, run.blocks[0]);
         if let Ok(entry) = self.heads.find_entry(hash, |r| *r == id) {
@@ -245,6 +213,7 @@ impl RunTree {
         }
         self.runs[id as usize] = Run::default();
         self.free.push(id);
+        Some(0)
     }
 
     /// Bytes of the runs, their tables and holders.

@@ -71,7 +71,7 @@ pub(crate) fn by_engine_hashes(
     hashes: &[EngineBlockHash],
     owners: &[Held<'_>],
 ) -> (usize, Vec<TierMatch>) {
-    let holds = |slot, hash| reader.registry().owner(slot).is_some_and(|owner| owner.blocks.holds(hash));
+    let holds = |slot, hash| reader.holdings().place(slot, hash).is_some();
     let spans = hashes
         .iter()
         .enumerate()

@@ -43,8 +43,8 @@ impl Units<'_> {
     fn present(self, reader: &IndexReader<'_>, slot: OwnerSlot) -> Present {
         match self {
             Self::Engine(hashes) => {
-                let blocks = reader.registry().owner(slot).map(|owner| &owner.blocks);
-                hashes.iter().map(|hash| blocks.is_some_and(|blocks| blocks.holds(*hash))).collect()
+                let holdings = reader.holdings();
+                hashes.iter().map(|hash| holdings.place(slot, *hash).is_some()).collect()
             }
             Self::Path(path) => {
                 let mut present = vec![false; self.len()];

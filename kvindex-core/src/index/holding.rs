@@ -1,0 +1,219 @@
+//! What an owner holds, put together from its own names and those it shares: where a block lies, where it goes, and
+//! how it leaves.
+
+use super::Index;
+use super::naming::Naming;
+use super::owner_blocks::Copies;
+use super::owner_set::OwnerSlot;
+use super::registry::{Owner, Registry};
+use super::tree::{Place, RunTree};
+use crate::hash::EngineBlockHash;
+
+/// All that is needed to say what an owner holds.
+#[derive(Clone, Copy)]
+pub(crate) struct Holdings<'a> {
+    pub(crate) registry: &'a Registry,
+    pub(crate) tree: &'a RunTree,
+    pub(crate) naming: &'a Naming,
+}
+
+/// A held block: its engine hash, where it lies if that is known, and its copies.
+pub(crate) type HeldBlock = (EngineBlockHash, Option<Place>, u32);
+
+impl<'a> Holdings<'a> {
+    /// Where an owner holds a block: `None` when it does not, `Some(None)` when its position is unknown.
+    pub(crate) fn place(&self, slot: OwnerSlot, block: EngineBlockHash) -> Option<Option<Place>> {
+        let owner = self.registry.owner(slot)?;
+        let own = if owner.blocks.own() > 0 { owner.blocks.own_place(block) } else { None };
+        own.or_else(|| self.shared_place(slot, owner, block).map(Some))
+    }
+
+    /// Where an owner holds a block under its shared name.
+    fn shared_place(&self, slot: OwnerSlot, owner: &Owner, block: EngineBlockHash) -> Option<Place> {
+        if owner.blocks.shared() == 0 {
+            return None;
+        }
+        let at = self.naming.find(owner.book, block)?;
+        (self.tree.holds(at, slot) && !self.naming.is_apart(at.run, slot)).then_some(at)
+    }
+
+    /// What one owner holds, in no particular order. Walks all runs when it shares names.
+    pub(crate) fn blocks_of(&self, slot: OwnerSlot) -> Vec<HeldBlock> {
+        let Some(owner) = self.registry.owner(slot) else { return Vec::new() };
+        let mut blocks = self.own_of(owner);
+        if owner.blocks.shared() > 0 {
+            blocks.reserve(owner.blocks.shared());
+            for (run, _) in self.tree.runs() {
+                self.shared_in(run, slot, |name, at| {
+                    blocks.push((name, Some(at), owner.blocks.copies(name)));
+                });
+            }
+        }
+        blocks
+    }
+
+    /// What every owner holds, by slot: one walk over the runs for all of them.
+    pub(crate) fn blocks_of_all(&self) -> Vec<Vec<HeldBlock>> {
+        let mut all: Vec<Vec<HeldBlock>> = Vec::new();
+        all.resize_with(self.registry.slot_count(), Vec::new);
+        for (slot, owner) in self.registry.owners() {
+            all[slot.index()] = self.own_of(owner);
+        }
+        for (number, run) in self.tree.runs() {
+            let mut from = 0;
+            for segment in run.holders.segments() {
+                for slot in segment.owners.iter().filter(|slot| !self.naming.is_apart(number, *slot)) {
+                    let owner = self.registry.owner(slot).filter(|owner| owner.blocks.shared() > 0);
+                    let Some((owner, list)) = owner.zip(all.get_mut(slot.index())) else { continue };
+                    list.extend((from..segment.end).filter_map(|offset| {
+                        let at = Place { run: number, offset };
+                        let name = self.naming.name_at(at)?;
+                        Some((name, Some(at), owner.blocks.copies(name)))
+                    }));
+                }
+                from = segment.end;
+            }
+        }
+        all
+    }
+
+    fn own_of(&self, owner: &Owner) -> Vec<HeldBlock> {
+        let own = owner.blocks.iter_own();
+        own.map(|(block, place)| (block, place, owner.blocks.copies(block))).collect()
+    }
+
+    /// Calls `each` for every block of a run that an owner holds under its shared name.
+    fn shared_in(&self, number: u32, slot: OwnerSlot, mut each: impl FnMut(EngineBlockHash, Place)) {
+        let Some(run) = self.tree.run(number) else { return };
+        let mut from = 0;
+        let mut apart = None;
+        for segment in run.holders.segments() {
+            if segment.owners.contains(slot)
+                && !*apart.get_or_insert_with(|| self.naming.is_apart(number, slot))
+            {
+                for at in (from..segment.end).map(|offset| Place { run: number, offset }) {
+                    if let Some(name) = self.naming.name_at(at) {
+                        each(name, at);
+                    }
+                }
+            }
+            from = segment.end;
+        }
+    }
+}
+
+impl Index {
+    pub(super) fn holdings(&self) -> Holdings<'_> {
+        Holdings { registry: &self.registry, tree: &self.tree, naming: &self.naming }
+    }
+
+    /// Says where a block lies that an owner holds, or comes to hold, under a name that is nowhere yet. Answers
+    /// whether the owner is new to that place, whose holder it is not yet.
+    fn settle(&mut self, slot: OwnerSlot, block: EngineBlockHash, at: Place) -> bool {
+        let held = self.tree.holds(at, slot);
+        if !held && self.share(slot, block, at) {
+            return true;
+        }
+        self.set_apart(at.run, slot);
+        if let Some(owner) = self.registry.owner_mut(slot) {
+            owner.blocks.settle(block, at, held);
+        }
+        !held
+    }
+
+    /// Lets an owner hold a block under its shared name, when it has that name or none.
+    fn share(&mut self, slot: OwnerSlot, block: EngineBlockHash, at: Place) -> bool {
+        let Self { registry, naming, .. } = self;
+        let Some(owner) = registry.owner_mut(slot) else { return false };
+        // Names of content stand for no one place.
+        let agrees = owner.blocks.contents_known() == 0
+            && !naming.is_apart(at.run, slot)
+            && (naming.follow(owner.book, at, &[block]) == 1 || naming.adopt(owner.book, at, &[block]));
+        if agrees {
+            owner.blocks.give_up_own(block);
+            owner.blocks.share(1);
+        }
+        agrees
+    }
+
+    /// From now on the owner keeps its names of blocks in the run itself.
+    pub(super) fn set_apart(&mut self, run: u32, slot: OwnerSlot) {
+        if self.naming.is_apart(run, slot) {
+            return;
+        }
+        let mut shared = Vec::new();
+        if self.registry.owner(slot).is_some_and(|owner| owner.blocks.shared() > 0) {
+            self.holdings().shared_in(run, slot, |name, at| shared.push((name, at)));
+        }
+        self.naming.set_apart(run, slot);
+        let Some(owner) = self.registry.owner_mut(slot) else { return };
+        owner.blocks.unshare(shared.len());
+        for (name, at) in shared {
+            owner.blocks.add(name);
+            owner.blocks.settle(name, at, false);
+        }
+    }
+
+    /// Makes an owner keep all its names itself.
+    pub(super) fn set_apart_everywhere(&mut self, slot: OwnerSlot) {
+        let runs: Vec<u32> = self.tree.runs().map(|(run, _)| run).collect();
+        for run in runs {
+            let holds = |holders: &super::holders::Holders| {
+                holders.segments().iter().any(|segment| segment.owners.contains(slot))
+            };
+            if self.tree.run(run).is_some_and(|run| holds(&run.holders)) {
+                self.set_apart(run, slot);
+            }
+        }
+    }
+
+    /// Gets ready to take copies of these blocks away.
+    pub(super) fn warm(&self, slot: OwnerSlot, blocks: &[EngineBlockHash]) {
+        let Some(owner) = self.registry.owner(slot) else { return };
+        if owner.blocks.own() > 0 {
+            owner.blocks.warm(blocks);
+        }
+        if owner.blocks.shared() > 0 {
+            self.naming.warm(owner.book, blocks);
+        }
+    }
+
+    /// Takes a copy of a block away from an owner. With the last one the owner is still among the holders of the
+    /// place.
+    pub(super) fn take_copy(&mut self, slot: OwnerSlot, block: EngineBlockHash) -> Copies {
+        let Some(owner) = self.registry.owner_mut(slot) else { return Copies::Unknown };
+        let taken = owner.blocks.take_copy(block);
+        if taken != Copies::Unknown || owner.blocks.shared() == 0 {
+            return taken;
+        }
+        let shared = self.registry.owner(slot);
+        let shared = shared.and_then(|owner| self.holdings().shared_place(slot, owner, block));
+        let Some((at, owner)) = shared.zip(self.registry.owner_mut(slot)) else { return Copies::Unknown };
+        owner.blocks.unshare(1);
+        Copies::Last(Some(at))
+    }
+
+    /// Says where a block lies, as [`settle`](Self::settle) does, and puts the owner there. Answers whether it is new
+    /// to that place.
+    pub(super) fn seat(&mut self, slot: OwnerSlot, block: EngineBlockHash, at: Place) -> bool {
+        let new = self.settle(slot, block, at);
+        if new {
+            self.tree.hold(at.run, at.offset..at.offset + 1, slot);
+        }
+        new
+    }
+
+    /// Forgets the end of a run, as far as nobody holds it.
+    pub(super) fn trim(&mut self, run: u32) {
+        if let Some(len) = self.tree.trim(run) {
+            self.naming.forget(run, len);
+        }
+    }
+
+    /// Takes an owner off one block.
+    pub(super) fn release(&mut self, at: Place, slot: OwnerSlot) {
+        if let Some(len) = self.tree.release(at, slot) {
+            self.naming.forget(at.run, len);
+        }
+    }
+}

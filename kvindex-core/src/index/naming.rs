@@ -1,0 +1,234 @@
+//! Names that owners share: engines that hash alike call a block the same, and then its name is kept once, beside
+//! the block in its run, and found by one table.
+//!
+//! A block's shared name is the engine hash under which it was first stored. An owner that calls it the same has
+//! nothing else to keep than its place among the run's holders. One that calls a block of the run otherwise is
+//! *apart* in that run: it keeps all its names of blocks there itself
+//! ([`owner_blocks`](super::owner_blocks)). So whoever is not apart holds a block of a run under its shared name, and
+//! under no other. Which of the two it is changes no answer, only what an entry costs.
+
+use foldhash::fast::FixedState;
+use std::hash::BuildHasher;
+
+use super::name_table::NameTable;
+use super::names::spread;
+use super::owner_set::{OwnerSet, OwnerSlot};
+use super::tree::Place;
+use crate::hash::EngineBlockHash;
+
+/// Stands where a block has no shared name. An engine hash of this value is never shared.
+const NONE: EngineBlockHash = EngineBlockHash(0);
+
+/// A tenant and model, as a number: engines of different models may give equal names to different blocks, and
+/// those must not stand in each other's way. That two of them get one number is
+/// unlikely, and costs what strangers' names cost.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Book(pub(crate) u32);
+
+/// One run's names.
+#[derive(Debug, Default)]
+struct RunNames {
+    book: Book,
+    names: Vec<EngineBlockHash>,
+    apart: OwnerSet,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Naming {
+    runs: Vec<RunNames>,
+    table: NameTable,
+}
+
+fn spread_in(book: Book, block: EngineBlockHash) -> u64 {
+    spread(EngineBlockHash(block.0.wrapping_add(u64::from(book.0) << 32)))
+}
+
+impl Book {
+    pub(crate) fn of(tenant: &str, model: &str) -> Self {
+        Self(FixedState::with_seed(0).hash_one((tenant, model)) as u32)
+    }
+}
+
+impl Naming {
+    fn run(&mut self, run: u32) -> &mut RunNames {
+        let at = run as usize;
+        if self.runs.len() <= at {
+            self.runs.resize_with(at + 1, RunNames::default);
+        }
+        &mut self.runs[at]
+    }
+
+    /// The shared names from a place on, up to the last one known; some may be [`NONE`].
+    fn names_from(&self, book: Book, place: Place) -> &[EngineBlockHash] {
+        let run = self.runs.get(place.run as usize).filter(|run| run.book == book);
+        run.and_then(|run| run.names.get(place.offset as usize..)).unwrap_or(&[])
+    }
+
+    /// The shared name at a place.
+    pub(crate) fn name_at(&self, place: Place) -> Option<EngineBlockHash> {
+        let names = &self.runs.get(place.run as usize)?.names;
+        names.get(place.offset as usize).copied().filter(|name| *name != NONE)
+    }
+
+    /// The place whose shared name this is.
+    pub(crate) fn find(&self, book: Book, block: EngineBlockHash) -> Option<Place> {
+        let is_it = |place: Place| self.names_from(book, place).first() == Some(&block);
+        if block == NONE { None } else { self.table.find(spread_in(book, block), is_it) }
+    }
+
+    /// Gets ready to find these.
+    pub(crate) fn warm(&self, book: Book, blocks: &[EngineBlockHash]) {
+        self.table.warm(blocks.iter().map(|block| spread_in(book, *block)));
+    }
+
+    /// How many of `blocks` are the shared names from a place on.
+    pub(crate) fn follow(&self, book: Book, place: Place, blocks: &[EngineBlockHash]) -> usize {
+        let names = self.names_from(book, place);
+        let n = names.len().min(blocks.len());
+        if names[..n] == blocks[..n] && !blocks[..n].contains(&NONE) {
+            return n;
+        }
+        names.iter().zip(blocks).take_while(|(name, block)| name == block && **name != NONE).count()
+    }
+
+    /// Makes `blocks` the shared names from a place on. False, and nothing has changed, when one of the places has
+    /// a name, or one of the names a place.
+    pub(crate) fn adopt(&mut self, book: Book, place: Place, blocks: &[EngineBlockHash]) -> bool {
+        let (from, to) = (place.offset as usize, place.offset as usize + blocks.len());
+        let run = self.run(place.run);
+        let named = run.names.iter().skip(from).take(blocks.len()).any(|name| *name != NONE);
+        let foreign = run.book != book && !run.names.is_empty();
+        if named || foreign || blocks.contains(&NONE) {
+            return false;
+        }
+        if self.table.is_full(blocks.len()) {
+            self.rebuild(blocks.len());
+        }
+        let run = self.run(place.run);
+        run.book = book;
+        run.cover(to);
+        run.names[from..to].copy_from_slice(blocks);
+        if blocks.len() > 1 {
+            self.warm(book, blocks);
+        }
+        for (i, block) in blocks.iter().enumerate() {
+            let at = Place { run: place.run, offset: place.offset + i as u32 };
+            let runs = &self.runs;
+            let is_it = |other: Place| {
+                let names = &runs[other.run as usize];
+                names.book == book && names.names[other.offset as usize] == *block
+            };
+            if !self.table.insert(spread_in(book, *block), at, is_it) {
+                self.take_back(place, i);
+                self.run(place.run).names[from..to].fill(NONE);
+                self.run(place.run).trim();
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Takes the newest `n` names out of the table, the last first.
+    fn take_back(&mut self, place: Place, n: usize) {
+        for i in (0..n as u32).rev() {
+            let at = Place { run: place.run, offset: place.offset + i };
+            self.unname(at);
+        }
+    }
+
+    fn unname(&mut self, at: Place) {
+        let run = &self.runs[at.run as usize];
+        let name = run.names[at.offset as usize];
+        if name != NONE {
+            self.table.remove(spread_in(run.book, name), at);
+        }
+    }
+
+    /// Makes another table, with room for so many names more.
+    fn rebuild(&mut self, more: usize) {
+        let mut table = NameTable::with_room(self.table.len() + more);
+        for (number, run) in (0u32..).zip(&self.runs) {
+            let named = (0u32..).zip(&run.names).filter(|(_, name)| **name != NONE);
+            for (offset, name) in named {
+                table.insert(spread_in(run.book, *name), Place { run: number, offset }, |_| false);
+            }
+        }
+        self.table = table;
+    }
+
+    /// The run ends earlier from now on: what lay behind is nameless.
+    pub(crate) fn forget(&mut self, run: u32, len: usize) {
+        let Some(names) = self.runs.get(run as usize) else { return };
+        for offset in (len..names.names.len()).rev() {
+            self.unname(Place { run, offset: offset as u32 });
+        }
+        let names = &mut self.runs[run as usize];
+        if len == 0 {
+            *names = RunNames::default();
+        } else if names.names.len() > len {
+            names.names.truncate(len);
+            names.trim();
+            if names.names.capacity() > 4 * len {
+                names.names.shrink_to(2 * len);
+            }
+        }
+        if self.table.is_sparse() {
+            self.rebuild(0);
+        }
+    }
+
+    /// Whether the owner keeps its names of blocks in the run itself.
+    pub(crate) fn is_apart(&self, run: u32, owner: OwnerSlot) -> bool {
+        self.runs.get(run as usize).is_some_and(|run| run.apart.contains(owner))
+    }
+
+    pub(crate) fn set_apart(&mut self, run: u32, owner: OwnerSlot) {
+        self.run(run).apart.insert(owner);
+    }
+
+    /// The owner is gone, and its slot may become another's.
+    pub(crate) fn leave(&mut self, owner: OwnerSlot) {
+        self.runs.iter_mut().for_each(|run| run.apart.remove(owner));
+    }
+
+    pub(crate) fn heap_bytes(&self) -> usize {
+        let names = self.runs.iter().map(|run| run.names.capacity() * 8 + run.apart.heap_bytes());
+        names.sum::<usize>() + self.runs.capacity() * size_of::<RunNames>() + self.table.heap_bytes()
+    }
+
+    /// Whether the table says where every name is, and nothing else.
+    pub(crate) fn check(&self, len_of: impl Fn(u32) -> usize) -> Result<(), String> {
+        let mut names = 0;
+        for (number, run) in (0u32..).zip(&self.runs) {
+            if run.names.len() > len_of(number) || run.names.last() == Some(&NONE) {
+                return Err(format!("run {number} has more names than blocks, or names nothing at its end"));
+            }
+            for (offset, name) in (0u32..).zip(&run.names).filter(|(_, name)| **name != NONE) {
+                names += 1;
+                if self.find(run.book, *name) != Some(Place { run: number, offset }) {
+                    return Err(format!("{name} of run {number} is not found"));
+                }
+            }
+        }
+        (names == self.table.len()).then_some(()).ok_or_else(|| "names without blocks".to_owned())
+    }
+}
+
+impl RunNames {
+    /// Makes room for names up to an offset. Growing by a quarter, like the run.
+    fn cover(&mut self, to: usize) {
+        if to > self.names.capacity() {
+            let more = to - self.names.len();
+            self.names.reserve_exact(more.max(self.names.len() / 4));
+        }
+        if to > self.names.len() {
+            self.names.resize(to, NONE);
+        }
+    }
+
+    fn trim(&mut self) {
+        while self.names.last() == Some(&NONE) {
+            self.names.pop();
+        }
+    }
+}
