@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use kvindex_core::{
-    Batch, BatchSeq, BlockHasher, Change, Command, DpRank, EngineKind, EventBatch, Generation, Index,
+    Batch, BatchSeq, BlockHasher, Change, Changes, Command, DpRank, EngineKind, EventBatch, Generation, Index,
     StreamEvents, StreamId, WorkerId, WorkerSpec,
 };
 use kvindex_recording::Recording;
@@ -40,11 +40,11 @@ pub(crate) fn empty_index(workers: &[(WorkerSpec, StreamId)]) -> Index {
 pub(crate) fn commands(
     recording: &Recording,
     workers: &[(WorkerSpec, StreamId)],
-    sealed: Vec<Vec<Change>>,
+    sealed: Vec<Changes>,
 ) -> Vec<Command> {
     let mut lives = vec![(0u64, false); workers.len()];
     let records = recording.records.iter().zip(sealed);
-    let command = |(record, changes): (&kvindex_recording::Record, Vec<Change>)| {
+    let command = |(record, changes): (&kvindex_recording::Record, Changes)| {
         let life = lives.get_mut(record.engine as usize)?;
         life.0 += u64::from(record.seq == 0 && life.1);
         life.1 = true;
@@ -53,7 +53,7 @@ pub(crate) fn commands(
             stream: stream.clone(),
             generation: Generation(life.0),
             at_ms: record.t_us / 1000,
-            batches: vec![Batch { seq: BatchSeq(record.seq), changes }],
+            batches: vec![Batch { seq: BatchSeq(record.seq), changes }].into(),
         }))
     };
     records.filter_map(command).collect()
@@ -67,14 +67,14 @@ pub(crate) fn seal_all(
     recording: &Recording,
     workers: &[(WorkerSpec, StreamId)],
     batches: &[EventBatch],
-) -> Vec<Vec<Change>> {
+) -> Vec<Changes> {
     let mut hasher = BlockHasher::new();
     let engines = recording.records.iter().filter_map(|record| workers.get(record.engine as usize));
     engines.zip(batches).map(|((spec, _), batch)| batch.seal(&spec.profile(), &mut hasher)).collect()
 }
 
 /// Blocks named by stores and removals.
-pub(crate) fn blocks(sealed: &[Vec<Change>]) -> (usize, usize) {
+pub(crate) fn blocks(sealed: &[Changes]) -> (usize, usize) {
     let changes = || sealed.iter().flatten();
     let stored = changes().map(|c| if let Change::Stored(run) = c { run.engine_hashes.len() } else { 0 });
     let removed = changes().map(|c| if let Change::Removed { hashes, .. } = c { hashes.len() } else { 0 });

@@ -57,6 +57,6 @@ fn batch(stream: &StreamId, seq: u64, events: Vec<KvEvent>) -> Command {
         stream: stream.clone(),
         generation: Generation(0),
         at_ms: 1_700_000_000_000 + seq,
-        batches: vec![Batch { seq: BatchSeq(seq), changes }],
+        batches: vec![Batch { seq: BatchSeq(seq), changes }].into(),
     })
 }

@@ -3,8 +3,12 @@
 
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serializer};
+use smallvec::SmallVec;
 
 use crate::hash::{EngineBlockHash, LocalBlockHash, SequenceHash};
+
+/// Hashes of an event's blocks. One or two need no allocation: most events of a decoding engine carry no more.
+pub type Column<T> = SmallVec<[T; 2]>;
 
 /// A 64-bit value with a name.
 pub(crate) trait Word: Copy {
@@ -31,7 +35,12 @@ pub(crate) fn serialize<T: Word, S: Serializer>(column: &[T], to: S) -> Result<S
     to.serialize_bytes(&bytes)
 }
 
-pub(crate) fn deserialize<'de, T: Word, D: Deserializer<'de>>(from: D) -> Result<Vec<T>, D::Error> {
+pub(crate) fn deserialize<'de, T, C, D>(from: D) -> Result<C, D::Error>
+where
+    T: Word,
+    C: FromIterator<T> + IntoIterator<Item = T>,
+    D: Deserializer<'de>,
+{
     let bytes = serde_bytes::ByteBuf::deserialize(from)?;
     let (words, rest) = bytes.as_chunks::<8>();
     if !rest.is_empty() {

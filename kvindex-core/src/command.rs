@@ -2,8 +2,10 @@
 //! data, so the same commands in the same order make equal indexes everywhere.
 
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 use std::sync::Arc;
 
+use crate::columns::Column;
 use crate::engine::GroupKind;
 use crate::hash::{EngineBlockHash, LocalBlockHash};
 use crate::ids::{BatchSeq, Generation, Group, StreamId, Tier, WorkerId};
@@ -58,6 +60,12 @@ pub enum GapPolicy {
     KeepAsSuspect,
 }
 
+/// Batches of one command. One alone, as a live engine sends them, needs no allocation.
+pub type Batches = SmallVec<[Batch; 1]>;
+
+/// Changes of one batch. One alone needs no allocation.
+pub type Changes = SmallVec<[Change; 1]>;
+
 /// Consecutive event batches of one stream.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StreamEvents {
@@ -68,7 +76,7 @@ pub struct StreamEvents {
     /// Milliseconds since the Unix epoch when these were received, as data for `explain` and lag.
     pub at_ms: u64,
     /// The batches, ascending.
-    pub batches: Vec<Batch>,
+    pub batches: Batches,
 }
 
 /// One event batch, sealed.
@@ -77,7 +85,7 @@ pub struct Batch {
     /// Its sequence number.
     pub seq: BatchSeq,
     /// What it changes, in order.
-    pub changes: Vec<Change>,
+    pub changes: Changes,
 }
 
 /// One sealed event.
@@ -93,7 +101,7 @@ pub enum Change {
         group: Group,
         /// Which blocks.
         #[serde(with = "crate::columns")]
-        hashes: Vec<EngineBlockHash>,
+        hashes: Column<EngineBlockHash>,
     },
     /// An event that could not be read: it may have been a removal, so from here on the stream's blocks may be
     /// too many. A clear, a restart or a purge mends that.
@@ -130,10 +138,10 @@ pub struct StoredRun {
     pub parent: Option<EngineBlockHash>,
     /// Engine block hashes.
     #[serde(with = "crate::columns")]
-    pub engine_hashes: Vec<EngineBlockHash>,
+    pub engine_hashes: Column<EngineBlockHash>,
     /// Local hashes of all the units that the event's tokens cover. `stride` a block where every block is
     /// named; more where a hybrid model's group announced only some of the blocks, without saying which; none
     /// when the event did not say which tokens are whose.
     #[serde(with = "crate::columns")]
-    pub local_hashes: Vec<LocalBlockHash>,
+    pub local_hashes: Column<LocalBlockHash>,
 }

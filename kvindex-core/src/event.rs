@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use crate::command::{Change, StoredRun};
+use crate::columns::Column;
+use crate::command::{Change, Changes, StoredRun};
 use crate::engine::{ClearPolicy, EngineProfile, GroupKind, gcd};
 use crate::hash::{BlockHasher, EngineBlockHash, ExtraKey, LocalBlockHash};
 use crate::ids::{DpRank, Group, Tier};
@@ -83,7 +84,7 @@ impl EventBatch {
     /// Groups of a hybrid model may have blocks of different sizes; all are hashed in units of the greatest
     /// common divisor of the sizes in the batch, as vLLM itself does, so that they share one chain.
     #[must_use]
-    pub fn seal(&self, engine: &EngineProfile, hasher: &mut BlockHasher) -> Vec<Change> {
+    pub fn seal(&self, engine: &EngineProfile, hasher: &mut BlockHasher) -> Changes {
         let sizes = self.events.iter().filter_map(|event| match event {
             KvEvent::BlockStored(stored) => Some(stored.block_size),
             KvEvent::BlockRemoved(_) | KvEvent::AllBlocksCleared => None,
@@ -100,7 +101,7 @@ impl KvEvent {
             Self::BlockRemoved(removed) => Change::Removed {
                 tier: removed.tier.clone(),
                 group: removed.group,
-                hashes: removed.block_hashes.clone(),
+                hashes: removed.block_hashes.as_slice().into(),
             },
             Self::AllBlocksCleared => Change::Cleared {
                 tier: match engine.cleared {
@@ -125,7 +126,7 @@ impl BlockStored {
             kind: self.kind,
             sliding_window: self.sliding_window,
             parent: self.parent,
-            engine_hashes: self.block_hashes.clone(),
+            engine_hashes: self.block_hashes.as_slice().into(),
             local_hashes: self.local_hashes(stride as usize, hasher),
         }
     }
@@ -137,22 +138,22 @@ impl BlockStored {
 
     /// Local hashes of all the units that the tokens cover, `stride` a block; none when the event does not
     /// say which tokens are whose, or which block the extra keys belong to.
-    fn local_hashes(&self, stride: usize, hasher: &mut BlockHasher) -> Vec<LocalBlockHash> {
+    fn local_hashes(&self, stride: usize, hasher: &mut BlockHasher) -> Column<LocalBlockHash> {
         let (size, hashes) = (self.block_size as usize, self.block_hashes.len());
         let whole = size > 0 && self.token_ids.len().is_multiple_of(size);
         if hashes == 0 || !whole || self.token_ids.len() / size < hashes {
-            return Vec::new();
+            return Column::new();
         }
         let aligned = stride == 1 && self.token_ids.len() == size * hashes;
         let plain = self.lookahead.is_empty() && self.cache_salt.is_none();
         if plain && (self.extra_keys.is_empty() || !aligned) {
             if (0..self.extra_keys.len()).any(|i| !self.extra_keys_of(i).is_empty()) {
-                return Vec::new();
+                return Column::new();
             }
             return self.token_ids.chunks_exact(size / stride).map(|t| hasher.local(t, &[])).collect();
         }
         if !aligned {
-            return Vec::new();
+            return Column::new();
         }
         let chunks = self.token_ids.chunks_exact(size).enumerate();
         chunks.map(|(i, tokens)| hasher.local(tokens, &self.identity_of(i))).collect()

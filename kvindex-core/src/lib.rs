@@ -26,7 +26,7 @@
 //!     batches: vec![Batch {
 //!         seq: BatchSeq(0),
 //!         changes: batch.seal(&EngineProfile::default(), &mut BlockHasher::new()),
-//!     }],
+//!     }].into(),
 //! }));
 //!
 //! let prompt = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
@@ -51,7 +51,8 @@ pub mod mirror;
 mod query;
 mod worker;
 
-pub use command::{Batch, Change, Command, GapPolicy, StoredRun, StreamEvents};
+pub use columns::Column;
+pub use command::{Batch, Batches, Change, Changes, Command, GapPolicy, StoredRun, StreamEvents};
 pub use engine::{ClearPolicy, EngineKind, EngineProfile, GroupKind, GroupSpec, HiddenIdentity};
 pub use event::{BlockRemoved, BlockStored, EventBatch, KvEvent};
 pub use hash::{

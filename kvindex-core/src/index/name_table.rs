@@ -1,40 +1,68 @@
-//! The table under shared names: from an engine's hash to a place, in five bytes a slot.
+//! The table under shared names: from an engine's hash to a place, in five and a half bytes a slot.
 //!
-//! A slot holds the place itself (24 bits of run, 12 of offset) and 4 bits of the hash, so that few names are read
-//! in vain; the hash itself is kept once, beside the block in its run ([`naming`](super::naming)). Linear probing,
-//! at 55 to 82 per cent.
+//! Slots come in buckets of eight, with a byte of each name's hash in front, so that one comparison of eight bytes
+//! says which of them may be meant; the name itself is kept once, beside the block in its run
+//! ([`naming`](super::naming)). What does not fit into its bucket goes to the next one that has room, and every
+//! bucket counts what passed it: a search that finds nothing ends at the first bucket that nothing passed. So names
+//! can be taken away without a trace.
 
 use super::tree::Place;
 
-const SLOT_BYTES: usize = 5;
-const SLOT_MASK: u64 = (1 << (8 * SLOT_BYTES)) - 1;
-const EMPTY: u64 = SLOT_MASK;
-const REMOVED: u64 = SLOT_MASK - 1;
+const SLOTS: usize = 8;
 const OFFSET_BITS: u32 = 12;
-const TAG_SHIFT: u32 = 36;
-/// Runs from this number on cannot be named here; the last number is kept for the two values above.
-const MAX_RUN: u32 = (1 << 24) - 1;
+/// Runs from this number on cannot be named here.
+const MAX_RUN: u32 = 1 << 24;
+const ONES: u64 = 0x0101_0101_0101_0101;
+const LOW_BITS: u64 = 0x7f7f_7f7f_7f7f_7f7f;
+
+/// Eight slots. A tag of 0 is an empty one.
+#[derive(Debug, Clone, Copy, Default)]
+struct Bucket {
+    tags: [u8; SLOTS],
+    /// 24 bits of run and the lower 8 of the offset.
+    low: [u32; SLOTS],
+    /// The upper 4 bits of each offset.
+    high: u32,
+}
 
 #[derive(Debug, Default)]
 pub(crate) struct NameTable {
-    /// Slots, one after the other, and three bytes more, so that every slot can be read as eight bytes.
-    bytes: Vec<u8>,
-    slots: usize,
-    /// Slots that are not empty.
-    used: usize,
+    buckets: Vec<Bucket>,
+    /// How many names passed each bucket on their way to another; one that has reached 255 stays there.
+    passed: Vec<u8>,
     live: usize,
 }
 
-/// A slot's content, if it can hold this place.
-fn slot_of(spread: u64, at: Place) -> Option<u64> {
-    let fits = at.run < MAX_RUN && at.offset < 1 << OFFSET_BITS;
-    let place = u64::from(at.run) << OFFSET_BITS | u64::from(at.offset);
-    fits.then_some((spread & 0xf) << TAG_SHIFT | place)
+fn tag(spread: u64) -> u8 {
+    (spread as u8).max(1)
 }
 
-fn place_of(slot: u64) -> Place {
-    let run = (slot >> OFFSET_BITS) as u32 & MAX_RUN;
-    Place { run, offset: slot as u32 & ((1 << OFFSET_BITS) - 1) }
+/// The top bit of every byte of `tags` that equals `tag`.
+fn equal(tags: [u8; SLOTS], tag: u8) -> u64 {
+    let differs = u64::from_le_bytes(tags) ^ (ONES * u64::from(tag));
+    !(((differs & LOW_BITS) + LOW_BITS) | differs | LOW_BITS)
+}
+
+/// The numbers of the slots that [`equal`] found.
+fn numbers(mut found: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let slot = (found != 0).then(|| found.trailing_zeros() as usize / 8);
+        found &= found.wrapping_sub(1);
+        slot
+    })
+}
+
+impl Bucket {
+    fn place(&self, slot: usize) -> Place {
+        let (low, high) = (self.low[slot], self.high >> (4 * slot) & 0xf);
+        Place { run: low >> 8, offset: high << 8 | low & 0xff }
+    }
+
+    fn put(&mut self, slot: usize, tag: u8, place: Place) {
+        self.tags[slot] = tag;
+        self.low[slot] = place.run << 8 | place.offset & 0xff;
+        self.high = self.high & !(0xf << (4 * slot)) | (place.offset >> 8) << (4 * slot);
+    }
 }
 
 impl NameTable {
@@ -44,97 +72,150 @@ impl NameTable {
 
     /// Whether so many more names need another table, of [`NameTable::with_room`].
     pub(crate) fn is_full(&self, more: usize) -> bool {
-        (self.used + more) * 50 > self.slots * 41
+        (self.live + more) * 20 > self.buckets.len() * SLOTS * 17
     }
 
     /// Whether a much smaller table would do.
     pub(crate) fn is_sparse(&self) -> bool {
-        self.slots > 1024 && self.live * 5 < self.slots
+        self.buckets.len() > 128 && self.live * 5 < self.buckets.len() * SLOTS
     }
 
-    /// An empty table for so many names.
+    /// An empty table for so many names, and half as many more.
     pub(crate) fn with_room(names: usize) -> Self {
-        let slots = names * 9 / 5 + 16;
-        Self { bytes: vec![u8::MAX; slots * SLOT_BYTES + 3], slots, used: 0, live: 0 }
+        let buckets = names * 9 / (5 * SLOTS) + 2;
+        Self { buckets: vec![Bucket::default(); buckets], passed: vec![0; buckets], live: 0 }
     }
 
     fn home(&self, spread: u64) -> usize {
-        ((u128::from(spread) * self.slots as u128) >> 64) as usize
-    }
-
-    fn slot(&self, at: usize) -> u64 {
-        let bytes = self.bytes.get(at * SLOT_BYTES..).and_then(|bytes| bytes.first_chunk::<8>());
-        bytes.map_or(EMPTY, |bytes| u64::from_le_bytes(*bytes) & SLOT_MASK)
-    }
-
-    fn set(&mut self, at: usize, slot: u64) {
-        let bytes = slot.to_le_bytes();
-        self.bytes[at * SLOT_BYTES..][..SLOT_BYTES].copy_from_slice(&bytes[..SLOT_BYTES]);
+        ((u128::from(spread) * self.buckets.len() as u128) >> 64) as usize
     }
 
     fn after(&self, at: usize) -> usize {
-        if at + 1 == self.slots { 0 } else { at + 1 }
+        if at + 1 == self.buckets.len() { 0 } else { at + 1 }
     }
 
     /// Reads where these will be looked for, all at once: memory is slow, but can be asked for many lines at a time.
     pub(crate) fn warm(&self, spreads: impl Iterator<Item = u64>) {
-        if self.slots > 0 {
-            std::hint::black_box(spreads.fold(0, |all, spread| all ^ self.slot(self.home(spread))));
+        if !self.buckets.is_empty() {
+            let tags = spreads.map(|spread| self.buckets[self.home(spread)].tags[0]);
+            std::hint::black_box(tags.fold(0, |all, tag| all ^ tag));
         }
     }
 
     /// The place of a name, where `is_it` says which of the likely ones.
     pub(crate) fn find(&self, spread: u64, is_it: impl Fn(Place) -> bool) -> Option<Place> {
-        self.find_slot(spread, is_it).map(|at| place_of(self.slot(at)))
+        self.find_slot(spread, is_it).map(|(bucket, slot)| self.buckets[bucket].place(slot))
     }
 
-    fn find_slot(&self, spread: u64, is_it: impl Fn(Place) -> bool) -> Option<usize> {
+    fn find_slot(&self, spread: u64, is_it: impl Fn(Place) -> bool) -> Option<(usize, usize)> {
         if self.live == 0 {
             return None;
         }
         let mut at = self.home(spread);
-        loop {
-            match self.slot(at) {
-                EMPTY => return None,
-                REMOVED => {}
-                slot if slot >> TAG_SHIFT == spread & 0xf && is_it(place_of(slot)) => return Some(at),
-                _ => {}
+        // A table is never full, but every bucket may have been passed.
+        for _ in 0..self.buckets.len() {
+            let bucket = &self.buckets[at];
+            let found = numbers(equal(bucket.tags, tag(spread))).find(|slot| is_it(bucket.place(*slot)));
+            if let Some(slot) = found {
+                return Some((at, slot));
+            }
+            if self.passed[at] == 0 {
+                return None;
             }
             at = self.after(at);
         }
+        None
     }
 
-    /// Adds a name that is not there, in a table with room. False when the place is out of reach, or `is_it` finds
-    /// the name.
+    /// Adds a name to a table with room. False when `is_it` finds it there, or the place is out of reach.
     pub(crate) fn insert(&mut self, spread: u64, place: Place, is_it: impl Fn(Place) -> bool) -> bool {
-        let Some(new) = slot_of(spread, place) else { return false };
+        if place.run >= MAX_RUN || place.offset >= 1 << OFFSET_BITS {
+            return false;
+        }
+        let home = self.home(spread);
+        let bucket = &self.buckets[home];
+        if numbers(equal(bucket.tags, tag(spread))).any(|slot| is_it(bucket.place(slot)))
+            || self.passed[home] > 0 && self.find_slot(spread, is_it).is_some()
+        {
+            return false;
+        }
+        self.add(spread, place);
+        true
+    }
+
+    /// Adds a name that is not there, at a place within reach, to a table with room.
+    pub(crate) fn add(&mut self, spread: u64, place: Place) {
         let mut at = self.home(spread);
         loop {
-            match self.slot(at) {
-                EMPTY => break,
-                REMOVED => {}
-                slot if slot >> TAG_SHIFT == spread & 0xf && is_it(place_of(slot)) => return false,
-                _ => {}
+            let bucket = &mut self.buckets[at];
+            let empty = equal(bucket.tags, 0);
+            if empty != 0 {
+                bucket.put(empty.trailing_zeros() as usize / 8, tag(spread), place);
+                self.live += 1;
+                return;
             }
+            self.passed[at] = self.passed[at].saturating_add(1);
             at = self.after(at);
         }
-        self.set(at, new);
-        self.used += 1;
-        self.live += 1;
-        true
     }
 
     /// Takes the name of a place away.
     pub(crate) fn remove(&mut self, spread: u64, place: Place) {
-        let Some(at) = self.find_slot(spread, |found| found == place) else { return };
-        // Nothing was ever put behind the last slot of a row: it can be empty again.
-        let last = self.slot(self.after(at)) == EMPTY;
-        self.set(at, if last { EMPTY } else { REMOVED });
-        self.used -= usize::from(last);
+        let Some((bucket, slot)) = self.find_slot(spread, |found| found == place) else { return };
+        self.buckets[bucket].tags[slot] = 0;
         self.live -= 1;
+        let mut at = self.home(spread);
+        while at != bucket {
+            if self.passed[at] < u8::MAX {
+                self.passed[at] -= 1;
+            }
+            at = self.after(at);
+        }
     }
 
     pub(crate) fn heap_bytes(&self) -> usize {
-        self.bytes.capacity()
+        self.buckets.capacity() * size_of::<Bucket>() + self.passed.capacity()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hash::EngineBlockHash;
+    use crate::index::names::spread;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn a_bucket_takes_forty_four_bytes() {
+        assert_eq!(size_of::<Bucket>(), 44);
+    }
+
+    #[test]
+    fn behaves_like_a_map() {
+        let (mut table, mut model) = (NameTable::with_room(400), BTreeMap::new());
+        let mut x = 3u64;
+        for _ in 0..40_000 {
+            x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let name = (x >> 33) % 600;
+            let hash = spread(EngineBlockHash(name));
+            let place = Place { run: (name as u32) << 14, offset: (name as u32 * 7) % 4096 };
+            assert_eq!(table.find(hash, |at| at == place), model.get(&name).copied());
+            if model.remove(&name).is_some() {
+                table.remove(hash, place);
+            } else if !table.is_full(1) {
+                assert!(table.insert(hash, place, |at| at == place));
+                assert!(!table.insert(hash, place, |at| at == place));
+                model.insert(name, place);
+            }
+            assert_eq!(table.len(), model.len());
+        }
+    }
+
+    #[test]
+    fn a_place_out_of_reach_is_refused() {
+        let mut table = NameTable::with_room(1);
+        assert!(!table.insert(1, Place { run: MAX_RUN, offset: 0 }, |_| false));
+        assert!(table.insert(1, Place { run: MAX_RUN - 1, offset: 4095 }, |_| false));
+        assert_eq!(table.find(1, |_| true), Some(Place { run: MAX_RUN - 1, offset: 4095 }));
     }
 }

@@ -96,7 +96,9 @@ impl Naming {
     pub(crate) fn adopt(&mut self, book: Book, place: Place, blocks: &[EngineBlockHash]) -> bool {
         let (from, to) = (place.offset as usize, place.offset as usize + blocks.len());
         let run = self.run(place.run);
-        let named = run.names.iter().skip(from).take(blocks.len()).any(|name| *name != NONE);
+        let named = run.names.get(from..).is_some_and(|rest| {
+            rest.iter().take(blocks.len()).any(|name| *name != NONE)
+        });
         let foreign = run.book != book && !run.names.is_empty();
         if named || foreign || blocks.contains(&NONE) {
             return false;
@@ -108,15 +110,12 @@ impl Naming {
         run.book = book;
         run.cover(to);
         run.names[from..to].copy_from_slice(blocks);
-        if blocks.len() > 1 {
-            self.warm(book, blocks);
-        }
         for (i, block) in blocks.iter().enumerate() {
             let at = Place { run: place.run, offset: place.offset + i as u32 };
             let runs = &self.runs;
             let is_it = |other: Place| {
-                let names = &runs[other.run as usize];
-                names.book == book && names.names[other.offset as usize] == *block
+                let other_run = &runs[other.run as usize];
+                other_run.book == book && other_run.names[other.offset as usize] == *block
             };
             if !self.table.insert(spread_in(book, *block), at, is_it) {
                 self.take_back(place, i);
@@ -150,7 +149,7 @@ impl Naming {
         for (number, run) in (0u32..).zip(&self.runs) {
             let named = (0u32..).zip(&run.names).filter(|(_, name)| **name != NONE);
             for (offset, name) in named {
-                table.insert(spread_in(run.book, *name), Place { run: number, offset }, |_| false);
+                table.add(spread_in(run.book, *name), Place { run: number, offset });
             }
         }
         self.table = table;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::groups::Groups;
 use super::journal::Incident;
 use super::naming::Book;
-use super::owner_blocks::OwnerBlocks;
+use super::owner_blocks::{Map, OwnerBlocks};
 use super::owner_set::OwnerSlot;
 use super::reports::Reports;
 use crate::engine::EngineProfile;
@@ -84,6 +84,8 @@ pub(crate) struct Owner {
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
     workers: BTreeMap<WorkerId, WorkerEntry>,
+    /// Every stream's number: what every command asks first.
+    numbers: Map<StreamId, u32>,
     streams: Vec<Option<Stream>>,
     free_streams: Vec<u32>,
     owners: Vec<Option<Owner>>,
@@ -138,7 +140,9 @@ impl Registry {
             return false;
         };
         for stream in worker.streams.into_values() {
-            self.streams[stream as usize] = None;
+            if let Some(gone) = self.streams[stream as usize].take() {
+                self.numbers.remove(&gone.id);
+            }
             self.free_streams.push(stream);
         }
         true
@@ -153,15 +157,15 @@ impl Registry {
     }
 
     pub(crate) fn find_stream(&self, id: &StreamId) -> Option<&Stream> {
-        self.stream(*self.workers.get(&id.worker)?.streams.get(&id.dp_rank)?)
+        self.stream(self.stream_number_of(id)?)
     }
 
     /// The stream's number, made when new; `None` when its worker is not registered.
     pub(crate) fn open_stream(&mut self, id: &StreamId) -> Option<u32> {
-        let worker = self.workers.get_mut(&id.worker)?;
-        if let Some(stream) = worker.streams.get(&id.dp_rank) {
+        if let Some(stream) = self.numbers.get(id) {
             return Some(*stream);
         }
+        let worker = self.workers.get_mut(&id.worker)?;
         let serial = self.next_serial;
         self.next_serial += 1;
         let stamp = StreamStamp::default();
@@ -180,6 +184,7 @@ impl Registry {
         };
         let number = place_in(&mut self.streams, &mut self.free_streams, new);
         worker.streams.insert(id.dp_rank, number);
+        self.numbers.insert(id.clone(), number);
         Some(number)
     }
 
@@ -259,7 +264,7 @@ impl Registry {
     }
 
     pub(crate) fn stream_number_of(&self, id: &StreamId) -> Option<u32> {
-        self.workers.get(&id.worker)?.streams.get(&id.dp_rank).copied()
+        self.numbers.get(id).copied()
     }
 
     /// Takes an owner out of its stream, with what it held.

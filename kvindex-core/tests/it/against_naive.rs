@@ -50,7 +50,7 @@ impl<'a> World<'a> {
         let next = |stream: usize| stands(stream).1.map_or(0, |applied| applied.0 + 1);
         let events = |stream: usize, generation, seq: u64, batches: &[Vec<Change>]| {
             let batch =
-                |(seq, changes): (u64, &Vec<Change>)| Batch { seq: BatchSeq(seq), changes: changes.clone() };
+                |(seq, changes): (u64, &Vec<Change>)| Batch { seq: BatchSeq(seq), changes: changes.clone().into() };
             let batches = (seq..).zip(batches).map(batch).collect();
             Command::Events(StreamEvents { stream: streams[stream].clone(), generation, at_ms: 5, batches })
         };

@@ -64,7 +64,7 @@ fn the_adapters_name_leaves_the_blocks_identity() {
         };
         let batch = EventBatch { events: vec![KvEvent::BlockStored(stored)], ..EventBatch::default() };
         match batch.seal(&EngineProfile::default(), &mut BlockHasher::new()).remove(0) {
-            Change::Stored(run) => (run.lora, run.local_hashes),
+            Change::Stored(run) => (run.lora, run.local_hashes.to_vec()),
             other => panic!("{other:?}"),
         }
     };

@@ -60,12 +60,12 @@ impl World {
             Step::Command(command) => command.clone(),
             Step::Batch(worker, changes) => {
                 let (generation, seq) = next(*worker);
-                let batches = vec![Batch { seq, changes: changes.clone() }];
+                let batches = vec![Batch { seq, changes: changes.clone().into() }];
                 Command::Events(StreamEvents {
                     stream: stream(WORKERS[*worker]),
                     generation,
                     at_ms: 5,
-                    batches,
+                    batches: batches.into(),
                 })
             }
             Step::Gap { worker, purge } => {

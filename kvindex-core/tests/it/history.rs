@@ -237,7 +237,7 @@ impl Generator {
             sliding_window: kind.and_then(|(_, window)| window),
             parent: (from > 0).then(|| self.name(worker, &path[..from])),
             engine_hashes: ends.iter().map(|end| self.name(worker, &path[..*end])).collect(),
-            local_hashes,
+            local_hashes: local_hashes.into(),
         }
     }
 
@@ -274,8 +274,8 @@ impl Generator {
             kind: None,
             sliding_window: None,
             parent: None,
-            engine_hashes: Vec::new(),
-            local_hashes: Vec::new(),
+            engine_hashes: Vec::new().into(),
+            local_hashes: Vec::new().into(),
         }
     }
 

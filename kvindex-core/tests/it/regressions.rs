@@ -281,13 +281,13 @@ fn send_runs(rig: &mut Rig, strides: &[u32]) -> Outcome {
             kind: None,
             sliding_window: None,
             parent: None,
-            engine_hashes: vec![EngineBlockHash(1)],
-            local_hashes: vec![LocalBlockHash(1)],
+            engine_hashes: vec![EngineBlockHash(1)].into(),
+            local_hashes: vec![LocalBlockHash(1)].into(),
         })
     };
     let batch = Batch { seq: BatchSeq(0), changes: (0..).zip(strides).map(run).collect() };
     let (stream, generation) = (stream("a"), Generation(0));
-    let events = StreamEvents { stream, generation, at_ms: 1, batches: vec![batch] };
+    let events = StreamEvents { stream, generation, at_ms: 1, batches: vec![batch].into() };
     rig.index.apply(&Command::Events(events))
 }
 

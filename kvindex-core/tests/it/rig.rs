@@ -86,7 +86,7 @@ impl Rig {
             stream: stream(worker),
             generation: stamp.generation,
             at_ms: self.now_ms,
-            batches: vec![Batch { seq, changes }],
+            batches: vec![Batch { seq, changes }].into(),
         })
     }
 

@@ -35,7 +35,7 @@ impl Batcher {
             self.open_blocks = Some(open + blocks);
             return;
         }
-        let events = StreamEvents { stream: stream.clone(), generation, at_ms, batches: vec![batch] };
+        let events = StreamEvents { stream: stream.clone(), generation, at_ms, batches: vec![batch].into() };
         self.commands.push(Command::Events(events));
         self.open_blocks = Some(blocks);
     }
@@ -80,7 +80,7 @@ mod tests {
     }
 
     fn add(batcher: &mut Batcher, name: &str, generation: u64, seq: u64, blocks: usize) {
-        let batch = Batch { seq: BatchSeq(seq), changes: Vec::new() };
+        let batch = Batch { seq: BatchSeq(seq), changes: Vec::new().into() };
         batcher.batch(&stream(name), Generation(generation), batch, blocks, 1);
     }
 

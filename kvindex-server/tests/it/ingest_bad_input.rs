@@ -76,9 +76,9 @@ fn an_undecodable_payload_uses_up_its_number_and_is_declared_lost() {
     let expected = Change::Removed {
         tier: Default::default(),
         group: Default::default(),
-        hashes: vec![EngineBlockHash(4)],
+        hashes: vec![EngineBlockHash(4)].into(),
     };
-    assert_eq!(view.batches[&4], Some(vec![expected]));
+    assert_eq!(view.batches[&4], Some(vec![expected].into()));
     let errors: Vec<_> = rig.ingest.counters().decode_errors().filter(|(_, n)| *n > 0).collect();
     assert_eq!(errors, [("truncated", 1), ("length_beyond_payload", 1), ("wrong_kind", 1)]);
 }

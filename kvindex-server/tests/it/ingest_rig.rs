@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kvindex_core::{BlockHasher, Change, Command, DpRank, EngineProfile, GapPolicy, StreamId, WorkerId};
+use kvindex_core::{BlockHasher, Changes, Command, DpRank, EngineProfile, GapPolicy, StreamId, WorkerId};
 use kvindex_recording::{Publisher, PublisherOptions, Recording};
 use kvindex_server::ingest::{
     Handle, IngestConfig, Sink, StreamStatus, Subscription, decode, sequencer, start,
@@ -43,7 +43,7 @@ pub(crate) fn subscription(number: u32, endpoint: &str, replay: Option<&str>) ->
 #[derive(Debug, Default, Clone, PartialEq)]
 pub(crate) struct View {
     pub(crate) generation: u64,
-    pub(crate) batches: BTreeMap<u64, Option<Vec<Change>>>,
+    pub(crate) batches: BTreeMap<u64, Option<Changes>>,
 }
 
 impl View {
@@ -162,7 +162,7 @@ pub(crate) fn follow(case: &str, options: PublisherOptions, with_replay: bool) -
 }
 
 /// What an engine's last life sent among the first `pos` records.
-pub(crate) fn truth(recording: &Recording, engine: u32, pos: usize) -> BTreeMap<u64, Option<Vec<Change>>> {
+pub(crate) fn truth(recording: &Recording, engine: u32, pos: usize) -> BTreeMap<u64, Option<Changes>> {
     let mut batches = BTreeMap::new();
     for record in recording.records.iter().take(pos).filter(|record| record.engine == engine) {
         if record.seq == 0 {
@@ -173,7 +173,7 @@ pub(crate) fn truth(recording: &Recording, engine: u32, pos: usize) -> BTreeMap<
     batches
 }
 
-pub(crate) fn sealed(payload: &[u8]) -> Vec<Change> {
+pub(crate) fn sealed(payload: &[u8]) -> Changes {
     let decoded = decode::decode(payload).unwrap();
     assert_eq!((decoded.unknown_events, decoded.skipped.total(), decoded.events_without_tokens), (0, 0, 0));
     decoded.batch.seal(&EngineProfile::default(), &mut BlockHasher::new())

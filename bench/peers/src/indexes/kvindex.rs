@@ -63,7 +63,7 @@ impl Kvindex {
             stream: stream.clone(),
             generation: Generation(0),
             at_ms: 1,
-            batches: vec![Batch { seq, changes: vec![change] }],
+            batches: [Batch { seq, changes: [change].into() }].into(),
         })
     }
 }

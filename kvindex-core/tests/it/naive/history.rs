@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use kvindex_core::{Change, EngineBlockHash, Group, HashScheme, StoredRun, Tier, WorkerId, WorkerSpec};
+use kvindex_core::{Change, Column, EngineBlockHash, Group, HashScheme, StoredRun, Tier, WorkerId, WorkerSpec};
 
 use super::fleet::{ADAPTER, Fleet, Naming, settle};
 use crate::history::{Dice, local};
@@ -260,21 +260,21 @@ impl Generator {
         }
         let (tier, group) = (if self.dice.chance(90) { kept.tier } else { self.tier() }, Group(0));
         if self.dice.chance(50) {
-            return vec![Change::Removed { tier, group, hashes: names }];
+            return vec![Change::Removed { tier, group, hashes: names.into() }];
         }
-        let one = |name| Change::Removed { tier: tier.clone(), group, hashes: vec![name] };
+        let one = |name| Change::Removed { tier: tier.clone(), group, hashes: vec![name].into() };
         names.into_iter().map(one).collect()
     }
 
     /// A path's names go, and some come back for another path's blocks.
     fn moved(&mut self, stream: usize, kept: &Kept) -> Vec<Change> {
         let names = kept.naming.names(&kept.path);
-        let removed = Change::Removed { tier: kept.tier.clone(), group: Group(0), hashes: names.clone() };
+        let removed = Change::Removed { tier: kept.tier.clone(), group: Group(0), hashes: names.clone().into() };
         let (mut path, from) = (self.dice.path(), self.dice.below(3));
         path.resize(kept.path.len(), b'y');
         let other = Kept { path, ..kept.clone() };
         let mut run = other.run(&other.path, from.min(names.len() - 1), names.len());
-        run.engine_hashes = names[names.len() - run.engine_hashes.len()..].to_vec();
+        run.engine_hashes = names[names.len() - run.engine_hashes.len()..].to_vec().into();
         if self.dice.chance(50) {
             run.parent = kept.run(&kept.path, from.min(names.len() - 1), names.len()).parent;
         }
@@ -286,7 +286,7 @@ impl Generator {
     /// A placeholder event: names without tokens, mostly of a tier behind the device.
     fn by_name(&mut self, kept: &Kept) -> Change {
         let mut run = kept.run(&kept.path, self.dice.below(kept.path.len()), kept.path.len());
-        (run.local_hashes, run.parent) = (Vec::new(), None);
+        (run.local_hashes, run.parent) = (Column::new(), None);
         run.block_size = self.dice.pick(&[0, 0, BLOCK]);
         run.tier = if self.fleet.tiers && self.dice.chance(80) { Tier::Host } else { Tier::Device };
         Change::Stored(run)
@@ -324,7 +324,7 @@ impl Kept {
             kind: None,
             sliding_window: None,
             parent: from.checked_sub(1).map(|before| names[before]),
-            engine_hashes: names[from..to].to_vec(),
+            engine_hashes: names[from..to].to_vec().into(),
             local_hashes: path[from..to].iter().map(|unit| local(&[*unit])).collect(),
         }
     }

@@ -16,7 +16,7 @@ mod mooncake_test;
 #[cfg(test)]
 mod vectors_test;
 
-use kvindex_core::{BlockHasher, Change, DpRank, EngineProfile, EventBatch, KvEvent};
+use kvindex_core::{BlockHasher, Change, Changes, DpRank, EngineProfile, EventBatch, KvEvent};
 
 pub use error::{DecodeError, SkipReason};
 use event::Decoded;
@@ -53,7 +53,7 @@ impl DecodedBatch {
     /// The batch hashed, with a mark for the index when an event of it could not be read: what it would have
     /// changed is not known, and answers must say so.
     #[must_use]
-    pub fn seal(&self, engine: &EngineProfile, hasher: &mut BlockHasher) -> Vec<Change> {
+    pub fn seal(&self, engine: &EngineProfile, hasher: &mut BlockHasher) -> Changes {
         let mut changes = self.batch.seal(engine, hasher);
         if self.skipped.total() > 0 {
             changes.push(Change::Unreadable);

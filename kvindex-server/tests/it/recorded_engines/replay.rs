@@ -61,7 +61,7 @@ impl Replayed {
             stream: self.streams[engine].clone(),
             generation: Generation(self.generations[engine]),
             at_ms: record.t_us / 1000,
-            batches: vec![Batch { seq: BatchSeq(record.seq), changes }],
+            batches: vec![Batch { seq: BatchSeq(record.seq), changes }].into(),
         };
         let outcome = self.index.apply(&Command::Events(events));
         assert_eq!((outcome.batches, outcome.duplicates), (1, 0));
