@@ -87,7 +87,7 @@ impl Holders {
     }
 
     fn grow(&mut self, end: u32, owner: Option<OwnerSlot>) {
-        let owners = owner.map_or(OwnerSet::Empty, OwnerSet::One);
+        let owners = owner.map_or(OwnerSet::Empty, OwnerSet::one);
         match self.segments.last_mut() {
             Some(last) if last.owners == owners => last.end = end,
             _ => self.segments.push(Segment { end, owners }),
@@ -113,7 +113,7 @@ impl Holders {
         let moves = match self.segments.get(at + 1) {
             Some(next) => segment.owners.is_with(&next.owners, owner),
             // Nobody else holds the run's end: the cover ends earlier, as if trimmed.
-            None => segment.owners == OwnerSet::One(owner),
+            None => segment.owners == OwnerSet::one(owner),
         };
         if moves {
             self.segments[at].end = range.start;

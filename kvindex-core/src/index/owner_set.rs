@@ -10,44 +10,49 @@ impl OwnerSlot {
     }
 }
 
-/// A set of slots. Kept in its smallest form (no bitmap for under two members, no trailing zero words), so
-/// that equal sets compare equal.
+/// A set of slots. Kept in its smallest form (no bitmap for members that share a word, no trailing zero words), so
+/// that equal sets compare equal. Most sets fit a word: fleets of up to 64 owners, and blocks with one holder.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) enum OwnerSet {
     #[default]
     Empty,
-    One(OwnerSlot),
+    /// Members 64·at to 64·at+63, as bits.
+    Word {
+        at: u32,
+        bits: u64,
+    },
     Many(Box<[u64]>),
 }
 
 impl OwnerSet {
+    /// The set of this one.
+    pub(crate) fn one(owner: OwnerSlot) -> Self {
+        Self::Word { at: owner.0 / 64, bits: bit(owner) }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         matches!(self, Self::Empty)
     }
 
     pub(crate) fn contains(&self, owner: OwnerSlot) -> bool {
-        match self {
-            Self::Empty => false,
-            Self::One(only) => *only == owner,
-            Self::Many(words) => words.get(owner.index() / 64).is_some_and(|w| w >> (owner.0 % 64) & 1 == 1),
-        }
+        self.word(owner.index() / 64) & bit(owner) != 0
     }
 
     /// Whether this is the other set and `owner`, which is not in it.
     pub(crate) fn is_with(&self, other: &Self, owner: OwnerSlot) -> bool {
         let words = self.word_count().max(other.word_count());
-        let bit = |i: usize| if owner.index() / 64 == i { 1 << (owner.0 % 64) } else { 0 };
-        !other.contains(owner) && (0..words).all(|i| self.word(i) == other.word(i) | bit(i))
+        let added = |i: usize| if owner.index() / 64 == i { bit(owner) } else { 0 };
+        !other.contains(owner) && (0..words).all(|i| self.word(i) == other.word(i) | added(i))
     }
 
     pub(crate) fn insert(&mut self, owner: OwnerSlot) {
         match self {
-            Self::Empty => *self = Self::One(owner),
-            Self::One(only) if *only == owner => {}
-            Self::One(only) => {
-                let mut words = vec![0; only.index().max(owner.index()) / 64 + 1];
-                set_bit(&mut words, *only);
-                set_bit(&mut words, owner);
+            Self::Empty => *self = Self::one(owner),
+            Self::Word { at, bits } if *at == owner.0 / 64 => *bits |= bit(owner),
+            Self::Word { at, bits } => {
+                let mut words = vec![0; (*at).max(owner.0 / 64) as usize + 1];
+                words[*at as usize] = *bits;
+                words[owner.index() / 64] = bit(owner);
                 *self = Self::Many(words.into());
             }
             Self::Many(words) => {
@@ -57,57 +62,73 @@ impl OwnerSet {
                     wider.resize(need, 0);
                     *words = wider.into();
                 }
-                set_bit(words, owner);
+                words[owner.index() / 64] |= bit(owner);
             }
         }
     }
 
     pub(crate) fn remove(&mut self, owner: OwnerSlot) {
         match self {
-            Self::One(only) if *only == owner => *self = Self::Empty,
-            Self::Empty | Self::One(_) => {}
+            Self::Word { at, bits } if *at == owner.0 / 64 => {
+                *bits &= !bit(owner);
+                if *bits == 0 {
+                    *self = Self::Empty;
+                }
+            }
+            Self::Empty | Self::Word { .. } => {}
             Self::Many(words) => {
                 if let Some(word) = words.get_mut(owner.index() / 64) {
-                    *word &= !(1 << (owner.0 % 64));
+                    *word &= !bit(owner);
+                    if *word == 0 {
+                        self.shrink();
+                    }
                 }
-                self.shrink();
             }
         }
     }
 
+    /// Finds the smallest form of a bitmap, one of whose words became zero.
     fn shrink(&mut self) {
         let Self::Many(words) = self else { return };
-        let mut members = words.iter().map(|w| w.count_ones()).sum::<u32>();
-        if members <= 1 {
-            let only = self.iter().next();
-            *self = only.map_or(Self::Empty, Self::One);
-            return;
-        }
-        members = u32::try_from(words.iter().rev().take_while(|w| **w == 0).count()).unwrap_or(0);
-        if members > 0 {
-            *words = words[..words.len() - members as usize].into();
+        let mut used = (0u32..).zip(words.iter().copied()).filter(|(_, word)| *word != 0);
+        match (used.next(), used.next()) {
+            (None, _) => *self = Self::Empty,
+            (Some((at, bits)), None) => *self = Self::Word { at, bits },
+            (Some(_), Some(_)) => {
+                let kept = words.len() - words.iter().rev().take_while(|w| **w == 0).count();
+                if kept < words.len() {
+                    *words = words[..kept].into();
+                }
+            }
         }
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = OwnerSlot> + '_ {
-        (0..self.word_count()).flat_map(|i| bits(i, self.word(i)))
+        let (first, words) = self.words();
+        (first..).zip(words).flat_map(|(i, word)| bits(i, *word))
     }
 
-    /// How many 64-slot words cover the set.
-    pub(crate) fn word_count(&self) -> usize {
+    /// The words that cover the set, and the number of the first: words before and after them are zero.
+    pub(crate) fn words(&self) -> (usize, &[u64]) {
         match self {
-            Self::Empty => 0,
-            Self::One(only) => only.index() / 64 + 1,
-            Self::Many(words) => words.len(),
+            Self::Empty => (0, &[]),
+            Self::Word { at, bits } => (*at as usize, std::slice::from_ref(bits)),
+            Self::Many(words) => (0, words),
         }
+    }
+
+    /// How many 64-slot words cover the set, from slot 0 on.
+    pub(crate) fn word_count(&self) -> usize {
+        let (first, words) = self.words();
+        first + words.len()
     }
 
     /// Members 64·i to 64·i+63 as bits.
     pub(crate) fn word(&self, i: usize) -> u64 {
         match self {
             Self::Empty => 0,
-            Self::One(only) if only.index() / 64 == i => 1 << (only.0 % 64),
-            Self::One(_) => 0,
+            Self::Word { at, bits } if *at as usize == i => *bits,
+            Self::Word { .. } => 0,
             Self::Many(words) => words.get(i).copied().unwrap_or(0),
         }
     }
@@ -120,10 +141,9 @@ impl OwnerSet {
     }
 }
 
-fn set_bit(words: &mut [u64], owner: OwnerSlot) {
-    if let Some(word) = words.get_mut(owner.index() / 64) {
-        *word |= 1 << (owner.0 % 64);
-    }
+/// The slot's bit in its word.
+fn bit(owner: OwnerSlot) -> u64 {
+    1 << (owner.0 % 64)
 }
 
 /// The slots that the bits of word `i` stand for.

@@ -258,6 +258,11 @@ impl Registry {
         self.plain.get(i).copied().unwrap_or(0)
     }
 
+    /// All of [`Self::plain_word`], and the stream's number of each slot: for queries, which go over many.
+    pub(crate) fn plain_owners(&self) -> (&[u64], &[u32]) {
+        (&self.plain, &self.stream_of)
+    }
+
     /// Number of an owner's stream.
     pub(crate) fn stream_number(&self, slot: OwnerSlot) -> u32 {
         self.stream_of.get(slot.index()).copied().unwrap_or(u32::MAX)

@@ -56,6 +56,22 @@ fn head_hash(space: u32, first: SequenceHash) -> u64 {
     FixedState::with_seed(u64::from(space)).hash_one(first.0)
 }
 
+/// Length of the prefix that two pieces of chains share. Hashes are cumulative: equal at the end means equal all
+/// the way, and the first difference can be searched by halving.
+fn shared(blocks: &[SequenceHash], hashes: &[SequenceHash]) -> usize {
+    let n = blocks.len().min(hashes.len());
+    let (blocks, hashes) = (&blocks[..n], &hashes[..n]);
+    if blocks.last() == hashes.last() {
+        return n;
+    }
+    let (mut low, mut high) = (0, n.saturating_sub(1));
+    while low < high {
+        let middle = (low + high) / 2;
+        if blocks[middle] == hashes[middle] { low = middle + 1 } else { high = middle }
+    }
+    low
+}
+
 impl RunTree {
     pub(crate) fn run(&self, run: u32) -> Option<&Run> {
         self.runs.get(run as usize).filter(|r| !r.blocks.is_empty())
@@ -79,6 +95,12 @@ impl RunTree {
             run.space == space.0 && run.blocks.first() == Some(&first)
         };
         self.heads.find(head_hash(space.0, first), is_it).copied()
+    }
+
+    /// The run that the first of `hashes` heads, and how many of them it has.
+    pub(crate) fn follow(&self, space: Space, hashes: &[SequenceHash]) -> Option<(&Run, usize)> {
+        let run = self.runs.get(self.head(space, *hashes.first()?)? as usize)?;
+        Some((run, shared(&run.blocks, hashes)))
     }
 
     /// The place of block `hash`, whose parent lies at `after` (`None`: a first block, or one whose parent
@@ -110,22 +132,10 @@ impl RunTree {
         self.run(place.run).map_or((end, false), |run| run.holders.uniform(place.offset, end, owner))
     }
 
-    /// How many of `hashes` follow each other from `place` on. Hashes are cumulative: equal at the end means
-    /// equal all the way, and the first difference can be searched by halving.
+    /// How many of `hashes` follow each other from `place` on.
     pub(crate) fn common(&self, place: Place, hashes: &[SequenceHash]) -> usize {
-        let Some(blocks) = self.run(place.run).and_then(|r| r.blocks.get(place.offset as usize..)) else {
-            return 0;
-        };
-        let n = blocks.len().min(hashes.len());
-        if n > 0 && blocks[n - 1] == hashes[n - 1] {
-            return n;
-        }
-        let (mut low, mut high) = (0, n.saturating_sub(1));
-        while low < high {
-            let middle = (low + high) / 2;
-            if blocks[middle] == hashes[middle] { low = middle + 1 } else { high = middle }
-        }
-        low
+        let blocks = self.run(place.run).and_then(|r| r.blocks.get(place.offset as usize..));
+        blocks.map_or(0, |blocks| shared(blocks, hashes))
     }
 
     /// Adds a stretch of `hashes` whose first block is in no run: at the end of its parent's run when there

@@ -8,9 +8,12 @@ use super::found::Scratch;
 use super::prompt::{Filter, Prompt, Query, QueryError};
 use crate::hash::SequenceHash;
 use crate::ids::StreamId;
-use crate::index::{Family, IndexReader, OwnerSet, OwnerSlot, Place, Space, bits};
+use crate::index::{Family, IndexReader, OwnerSet, Space, bits};
 use crate::limits::{MAX_BLOCK_SIZE, MAX_PROMPT_TOKENS};
 use crate::worker::DEFAULT_TENANT;
+
+/// Words looked at in one go: one cache line.
+const CHUNK: usize = 8;
 
 /// A question for [`score`]: a chain of sequence hashes in one block size.
 #[derive(Debug, Clone, Copy)]
@@ -114,33 +117,41 @@ pub fn score<'s>(
     if tokens > MAX_PROMPT_TOKENS {
         return Err(QueryError::TooLong(tokens));
     }
-    scratch.scores.clear();
     let family = Family { tenant: query.tenant, model: query.model, lora: query.lora };
     let (mut others, mut races) = (false, 0);
+    let mut first = scratch.scores.len();
     for space in reader.spaces().family(family) {
         if reader.spaces().get(*space).is_some_and(|namespace| namespace.block_size == query.block_size) {
-            let race = Race { reader, query, from: scratch.scores.len() };
-            others |= race.run(*space, &mut scratch.alive, &mut scratch.scores);
+            let Scratch { alive, scores, .. } = &mut *scratch;
+            alive.clear();
+            let streams = reader.registry().plain_owners().1;
+            let notes = Notes { scores, first };
+            let mut race = Race { reader, query, alive, base: 0, streams, notes, last: first };
+            others |= race.run(*space);
+            first = race.notes.first;
             // Where chains have holes, a stream may match without the first block.
             others |= reader.spaces().has_holes(*space);
             races += 1;
         }
     }
-    if others {
-        score_others(reader, query, scratch);
-        races += 1;
+    if others || races > 1 {
+        scratch.scores.drain(..first);
+        first = 0;
+        if others {
+            score_others(reader, query, scratch);
+        }
+        keep_best(&mut scratch.scores);
     }
-    let scores = &mut scratch.scores;
-    if races == 1 {
-        scores.reverse();
-    } else {
-        // A stream may have blocks in several namespaces; its best answer counts.
-        scores.sort_unstable_by_key(|score| (score.stream, Reverse(score.blocks)));
-        scores.dedup_by_key(|score| score.stream);
-        scores.sort_unstable_by_key(|score| Reverse(score.blocks));
-    }
-    scores.truncate(query.top_k);
-    Ok(scores)
+    let scores = scratch.scores.get(first..).unwrap_or_default();
+    Ok(&scores[..scores.len().min(query.top_k)])
+}
+
+/// A stream may have blocks in several namespaces; its best answer counts.
+#[cold]
+fn keep_best(scores: &mut Vec<Score>) {
+    scores.sort_unstable_by_key(|score| (score.stream, Reverse(score.blocks)));
+    scores.dedup_by_key(|score| score.stream);
+    scores.sort_unstable_by_key(|score| Reverse(score.blocks));
 }
 
 /// Streams whose answer is more than one owner's depth (tiers, groups, chunks) are matched in full.
@@ -175,28 +186,75 @@ fn score_others(reader: &IndexReader<'_>, query: &ScoreQuery<'_>, scratch: &mut 
     }
 }
 
+/// The scores noted so far: the end of a buffer that fills from its end, because who ends first goes last.
+struct Notes<'a> {
+    scores: &'a mut Vec<Score>,
+    first: usize,
+}
+
+impl Notes<'_> {
+    /// Makes room for so many more. What the buffer held before `first` is of older questions: it only grows, so
+    /// that nothing is written twice.
+    fn reserve(&mut self, more: usize) {
+        if let Some(missing) = more.checked_sub(self.first).filter(|missing| *missing > 0) {
+            let blank = Score { stream: StreamSlot(0), blocks: 0 };
+            self.scores.splice(..0, std::iter::repeat_n(blank, missing));
+            self.first += missing;
+        }
+    }
+
+    /// Notes the streams of these owners of word `i`, given each owner's stream.
+    #[inline]
+    fn add(&mut self, streams: &[u32], i: usize, owners: u64, blocks: u32) {
+        let free = self.scores.get_mut(..self.first).unwrap_or_default();
+        let start = owners.trailing_zeros() as usize;
+        let run = owners >> (start % 64);
+        if run > u64::from(u8::MAX) && run & run.wrapping_add(1) == 0 {
+            // Neighbours, as where everybody holds a prompt: copied without looking at bits.
+            let from = i * 64 + start;
+            let streams = streams.get(from..from + run.trailing_ones() as usize).unwrap_or_default();
+            let (_, places) = free.split_at_mut(free.len().saturating_sub(streams.len()));
+            for (score, stream) in places.iter_mut().zip(streams) {
+                *score = Score { stream: StreamSlot(*stream), blocks };
+            }
+            self.first -= streams.len();
+            return;
+        }
+        let mut noted = 0;
+        for (score, slot) in free.iter_mut().rev().zip(bits(i, owners)) {
+            let stream = StreamSlot(streams.get(slot.index()).copied().unwrap_or(u32::MAX));
+            *score = Score { stream, blocks };
+            noted += 1;
+        }
+        self.first -= noted;
+    }
+}
+
 /// One namespace's owners running along the chain.
 struct Race<'a> {
     reader: &'a IndexReader<'a>,
     query: &'a ScoreQuery<'a>,
-    /// Scores before this one are another race's.
-    from: usize,
+    /// Owners that hold all blocks so far, as words of bits, and the number of the first word.
+    alive: &'a mut Vec<u64>,
+    base: usize,
+    /// The stream of each owner.
+    streams: &'a [u32],
+    notes: Notes<'a>,
+    /// Notes from here on are another race's.
+    last: usize,
 }
 
 impl Race<'_> {
-    /// Scores the plain owners, the shortest first; answers whether others hold the first block too.
-    fn run(&self, space: Space, alive: &mut Vec<u64>, scores: &mut Vec<Score>) -> bool {
+    /// Scores the plain owners; answers whether others hold the first block too.
+    fn run(&mut self, space: Space) -> bool {
         let (tree, hashes) = (self.reader.tree(), self.query.hashes);
-        alive.clear();
         let (mut at, mut others, mut reached) = (0, false, 0);
-        'chain: while let Some(head) = hashes.get(at) {
-            let Some(number) = tree.head(space, *head) else { break };
-            let Some(run) = tree.run(number) else { break };
-            let end = at + tree.common(Place { run: number, offset: 0 }, &hashes[at..]);
+        'chain: while let Some((run, shared)) = tree.follow(space, &hashes[at..]) {
+            let end = at + shared;
             for segment in run.holders.segments() {
                 if reached == 0 {
-                    others = self.start(&segment.owners, alive);
-                } else if !self.keep(alive, &segment.owners, reached, scores) {
+                    others = self.start(&segment.owners);
+                } else if !self.keep(&segment.owners, reached) {
                     break 'chain;
                 }
                 reached = (at + segment.end as usize).min(end);
@@ -206,54 +264,100 @@ impl Race<'_> {
             }
             at = end;
         }
-        self.keep(alive, &OwnerSet::Empty, reached, scores);
+        self.keep(&OwnerSet::Empty, reached);
         others
     }
 
     /// Lines up the plain owners of the first block; answers whether there are others.
-    fn start(&self, owners: &OwnerSet, alive: &mut Vec<u64>) -> bool {
+    fn start(&mut self, owners: &OwnerSet) -> bool {
         let registry = self.reader.registry();
-        let mut others = false;
-        alive.extend((0..owners.word_count()).map(|i| {
-            let (all, plain) = (owners.word(i), registry.plain_word(i));
-            others |= all & !plain != 0;
-            all & plain
-        }));
+        let (base, words) = owners.words();
+        self.base = base;
+        let plain = registry.plain_owners().0.get(base..).unwrap_or_default();
+        self.alive.extend(words.iter().zip(plain).map(|(all, plain)| all & plain));
+        let others = self.alive != words;
         if let Some(candidates) = self.query.candidates {
-            for (i, word) in alive.iter_mut().enumerate() {
-                for slot in bits(i, *word) {
+            for (i, word) in self.alive.iter_mut().enumerate() {
+                for slot in bits(base + i, *word) {
                     if !candidates.contains(registry.stream_number(slot)) {
                         *word &= !(1 << (slot.0 % 64));
                     }
                 }
             }
         }
+        self.notes.reserve(self.alive.len() * 64);
+        self.last = self.notes.first;
         others
     }
 
     /// Ends at `depth` who is not in `owners`; answers whether anybody is left.
-    fn keep(&self, alive: &mut [u64], owners: &OwnerSet, depth: usize, scores: &mut Vec<Score>) -> bool {
-        let mut left = 0;
-        for (i, word) in alive.iter_mut().enumerate() {
-            let gone = *word & !owners.word(i);
-            *word &= !gone;
-            left += word.count_ones() as usize;
-            if gone != 0 {
-                self.note(i, gone, depth, scores);
+    fn keep(&mut self, owners: &OwnerSet, depth: usize) -> bool {
+        let blocks = u32::try_from(depth).unwrap_or(u32::MAX);
+        let left = match self.alive.as_mut_slice() {
+            [alive] => {
+                let gone = *alive & !owners.word(self.base);
+                *alive &= !gone;
+                let left = *alive != 0;
+                if gone != 0 {
+                    self.notes.add(self.streams, self.base, gone, blocks);
+                }
+                left
+            }
+            _ => self.keep_wide(owners, blocks),
+        };
+        if self.query.top_k < self.last - self.notes.first {
+            let members = self.alive.iter().map(|word| word.count_ones() as usize).sum::<usize>();
+            if members >= self.query.top_k {
+                // So many go further than everyone noted so far.
+                self.notes.first = self.last;
             }
         }
-        if left >= self.query.top_k {
-            // So many go further than everyone noted so far.
-            scores.truncate(self.from);
-        }
-        left > 0
+        left
     }
 
-    fn note(&self, i: usize, gone: u64, depth: usize, scores: &mut Vec<Score>) {
-        let registry = self.reader.registry();
-        let blocks = u32::try_from(depth).unwrap_or(u32::MAX);
-        let score = |slot: OwnerSlot| Score { stream: StreamSlot(registry.stream_number(slot)), blocks };
-        scores.extend(bits(i, gone).map(score).filter(|score| score.blocks > 0));
+    /// [`Self::keep`] where many words are in play.
+    fn keep_wide(&mut self, owners: &OwnerSet, blocks: u32) -> bool {
+        let (first, words) = owners.words();
+        let Some(words) = self.base.checked_sub(first).and_then(|i| words.get(i..i + self.alive.len()))
+        else {
+            return self.narrow(owners, blocks);
+        };
+        let (mut left, mut i) = (0, self.base);
+        for (alive, stay) in self.alive.chunks_mut(CHUNK).zip(words.chunks(CHUNK)) {
+            let gone = alive.iter().zip(stay).fold(0, |gone, (alive, stay)| gone | alive & !stay);
+            if gone == 0 {
+                left |= alive.iter().fold(0, |left, alive| left | alive);
+                i += alive.len();
+                continue;
+            }
+            for (alive, stay) in alive.iter_mut().zip(stay) {
+                let gone = *alive & !stay;
+                if gone != 0 {
+                    self.notes.add(self.streams, i, gone, blocks);
+                }
+                *alive &= stay;
+                left |= *alive;
+                i += 1;
+            }
+        }
+        left != 0
+    }
+
+    /// [`Self::keep`] where the sets lie differently among the words, as where few of many go on: what follows
+    /// looks at those words only that still have a member.
+    fn narrow(&mut self, owners: &OwnerSet, blocks: u32) -> bool {
+        for (i, alive) in (self.base..).zip(self.alive.iter_mut()) {
+            let gone = *alive & !owners.word(i);
+            *alive &= !gone;
+            if gone != 0 {
+                self.notes.add(self.streams, i, gone, blocks);
+            }
+        }
+        while self.alive.pop_if(|word| *word == 0).is_some() {}
+        let empty = self.alive.iter().take_while(|word| **word == 0).count();
+        self.alive.drain(..empty);
+        self.base += empty;
+        !self.alive.is_empty()
     }
 }
 
