@@ -214,9 +214,7 @@ impl Notes<'_> {
             let from = i * 64 + start;
             let streams = streams.get(from..from + run.trailing_ones() as usize).unwrap_or_default();
             let (_, places) = free.split_at_mut(free.len().saturating_sub(streams.len()));
-            for (score, stream) in places.iter_mut().zip(streams) {
-                *score = Score { stream: StreamSlot(*stream), blocks };
-            }
+            copy(places, streams, blocks);
             self.first -= streams.len();
             return;
         }
@@ -227,6 +225,27 @@ impl Notes<'_> {
             noted += 1;
         }
         self.first -= noted;
+    }
+}
+
+impl Notes<'_> {
+    /// Ends who of these words, of which `i` is the first, does not stay.
+    fn end(&mut self, streams: &[u32], i: usize, alive: &mut [u64], stay: &[u64], blocks: u32) {
+        for (i, (alive, stay)) in (i..).zip(alive.iter_mut().zip(stay)) {
+            let gone = *alive & !stay;
+            if gone != 0 {
+                *alive &= stay;
+                self.add(streams, i, gone, blocks);
+            }
+        }
+    }
+}
+
+/// Notes neighbours. Never inlined, because the compiler vectorises it only where it sees that the slices are apart.
+#[inline(never)]
+fn copy(places: &mut [Score], streams: &[u32], blocks: u32) {
+    for (score, stream) in places.iter_mut().zip(streams) {
+        *score = Score { stream: StreamSlot(*stream), blocks };
     }
 }
 
@@ -322,24 +341,19 @@ impl Race<'_> {
         else {
             return self.narrow(owners, blocks);
         };
+        let (chunks, rest) = self.alive.as_chunks_mut::<CHUNK>();
+        let (stay_chunks, stay_rest) = words.as_chunks::<CHUNK>();
         let (mut left, mut i) = (0, self.base);
-        for (alive, stay) in self.alive.chunks_mut(CHUNK).zip(words.chunks(CHUNK)) {
-            let gone = alive.iter().zip(stay).fold(0, |gone, (alive, stay)| gone | alive & !stay);
-            if gone == 0 {
-                left |= alive.iter().fold(0, |left, alive| left | alive);
-                i += alive.len();
-                continue;
+        for (alive, stay) in chunks.iter_mut().zip(stay_chunks) {
+            let gone = (0..CHUNK).fold(0, |gone, i| gone | alive[i] & !stay[i]);
+            if gone != 0 {
+                self.notes.end(self.streams, i, alive, stay, blocks);
             }
-            for (alive, stay) in alive.iter_mut().zip(stay) {
-                let gone = *alive & !stay;
-                if gone != 0 {
-                    self.notes.add(self.streams, i, gone, blocks);
-                }
-                *alive &= stay;
-                left |= *alive;
-                i += 1;
-            }
+            left |= alive.iter().fold(0, |left, alive| left | alive);
+            i += CHUNK;
         }
+        self.notes.end(self.streams, i, rest, stay_rest, blocks);
+        left |= rest.iter().fold(0, |left, alive| left | alive);
         left != 0
     }
 
