@@ -15,6 +15,9 @@ use super::owner_set::OwnerSlot;
 use crate::hash::SequenceHash;
 use crate::limits::MAX_RUN_BLOCKS;
 
+/// Most borders between holders that are looked at for the place where chains part.
+const BORDERS: usize = 8;
+
 /// Number of an interned namespace.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Space(pub(crate) u32);
@@ -56,20 +59,38 @@ fn head_hash(space: u32, first: SequenceHash) -> u64 {
     FixedState::with_seed(u64::from(space)).hash_one(first.0)
 }
 
-/// Length of the prefix that two pieces of chains share. Hashes are cumulative: equal at the end means equal all
-/// the way, and the first difference can be searched by halving.
-fn shared(blocks: &[SequenceHash], hashes: &[SequenceHash]) -> usize {
-    let n = blocks.len().min(hashes.len());
-    let (blocks, hashes) = (&blocks[..n], &hashes[..n]);
-    if blocks.last() == hashes.last() {
-        return n;
+impl Run {
+    /// How many of `hashes` follow each other from block `offset` on. Hashes are cumulative: equal at the end means
+    /// equal all the way, and the first difference can be searched by halving. Chains mostly part where holders
+    /// change, so those borders are looked at first: a long prompt's hashes are not in the processor's cache.
+    fn shared(&self, offset: usize, hashes: &[SequenceHash]) -> usize {
+        let blocks = self.blocks.get(offset..).unwrap_or_default();
+        let n = blocks.len().min(hashes.len());
+        let (blocks, hashes) = (&blocks[..n], &hashes[..n]);
+        if blocks.last() == hashes.last() {
+            return n;
+        }
+        let (mut low, mut high) = (0, n - 1);
+        for segment in self.holders.segments().iter().take(BORDERS) {
+            let border = (segment.end as usize).saturating_sub(offset);
+            if border > high {
+                break;
+            }
+            if blocks[border] != hashes[border] {
+                high = border;
+                if border > low && blocks[border - 1] == hashes[border - 1] {
+                    low = border;
+                }
+                break;
+            }
+            low = border + 1;
+        }
+        while low < high {
+            let middle = (low + high) / 2;
+            if blocks[middle] == hashes[middle] { low = middle + 1 } else { high = middle }
+        }
+        low
     }
-    let (mut low, mut high) = (0, n.saturating_sub(1));
-    while low < high {
-        let middle = (low + high) / 2;
-        if blocks[middle] == hashes[middle] { low = middle + 1 } else { high = middle }
-    }
-    low
 }
 
 impl RunTree {
@@ -100,7 +121,7 @@ impl RunTree {
     /// The run that the first of `hashes` heads, and how many of them it has.
     pub(crate) fn follow(&self, space: Space, hashes: &[SequenceHash]) -> Option<(&Run, usize)> {
         let run = self.runs.get(self.head(space, *hashes.first()?)? as usize)?;
-        Some((run, shared(&run.blocks, hashes)))
+        Some((run, run.shared(0, hashes)))
     }
 
     /// The place of block `hash`, whose parent lies at `after` (`None`: a first block, or one whose parent
@@ -134,8 +155,7 @@ impl RunTree {
 
     /// How many of `hashes` follow each other from `place` on.
     pub(crate) fn common(&self, place: Place, hashes: &[SequenceHash]) -> usize {
-        let blocks = self.run(place.run).and_then(|r| r.blocks.get(place.offset as usize..));
-        blocks.map_or(0, |blocks| shared(blocks, hashes))
+        self.run(place.run).map_or(0, |run| run.shared(place.offset as usize, hashes))
     }
 
     /// Adds a stretch of `hashes` whose first block is in no run: at the end of its parent's run when there
