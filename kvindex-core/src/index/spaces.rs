@@ -1,8 +1,8 @@
 //! Interned namespaces, and which of them one model's prompts must be looked up in.
 
 use foldhash::fast::FixedState;
-use hashbrown::{Equivalent, HashMap};
-use std::hash::{Hash, Hasher};
+use hashbrown::HashTable;
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use super::tree::Space;
@@ -23,18 +23,12 @@ struct FamilyKey {
     lora: Option<Arc<str>>,
 }
 
-/// [`FamilyKey`] by reference, so that a look-up allocates nothing.
-#[derive(Clone, Copy)]
+/// A family's names by reference, so that a look-up allocates nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Family<'a> {
     pub(crate) tenant: &'a str,
     pub(crate) model: &'a str,
     pub(crate) lora: Option<&'a str>,
-}
-
-impl Hash for FamilyKey {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.borrow().hash(state);
-    }
 }
 
 impl FamilyKey {
@@ -43,23 +37,20 @@ impl FamilyKey {
     }
 }
 
-impl Hash for Family<'_> {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        (self.tenant, self.model, self.lora).hash(state);
-    }
-}
-
-impl Equivalent<FamilyKey> for Family<'_> {
-    fn equivalent(&self, key: &FamilyKey) -> bool {
-        let key = key.borrow();
-        (self.tenant, self.model, self.lora) == (key.tenant, key.model, key.lora)
+impl Family<'_> {
+    /// Fixed, because equal commands must make equal indexes.
+    fn hash(self) -> u64 {
+        FixedState::default().hash_one(self)
     }
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Spaces {
     all: Vec<Namespace>,
-    families: HashMap<FamilyKey, Vec<Space>, FixedState>,
+    /// With the namespaces of each.
+    families: Vec<(FamilyKey, Vec<Space>)>,
+    /// Their numbers, by the hash of their names.
+    by_name: HashTable<usize>,
     /// Namespaces in which chains may have holes that a match can go over, by number.
     with_holes: Vec<bool>,
 }
@@ -104,7 +95,15 @@ impl Spaces {
             scheme,
         });
         self.with_holes.push(false);
-        self.families.entry(key).or_default().push(space);
+        match self.find_family(family).and_then(|number| self.families.get_mut(number)) {
+            Some((_, spaces)) => spaces.push(space),
+            None => {
+                let number = self.families.len();
+                self.families.push((key, vec![space]));
+                let rehash = |number: &usize| self.families[*number].0.borrow().hash();
+                self.by_name.insert_unique(family.hash(), number, rehash);
+            }
+        }
         Some(space)
     }
 
@@ -117,7 +116,26 @@ impl Spaces {
 
     /// All namespaces of one tenant, model and adapter.
     pub(crate) fn family(&self, family: Family<'_>) -> &[Space] {
-        self.families.get(&family).map_or(&[], Vec::as_slice)
+        self.find_family(family).map_or(&[], |number| self.spaces_of(number))
+    }
+
+    /// [`Self::family`] for a caller that remembers where the last one was: mostly it is the same, and comparing
+    /// names is quicker than hashing them. Any number may be given.
+    pub(crate) fn family_again(&self, family: Family<'_>, last: &mut usize) -> &[Space] {
+        if self.families.get(*last).is_none_or(|(key, _)| key.borrow() != family) {
+            let Some(number) = self.find_family(family) else { return &[] };
+            *last = number;
+        }
+        self.spaces_of(*last)
+    }
+
+    fn spaces_of(&self, number: usize) -> &[Space] {
+        self.families.get(number).map_or(&[], |(_, spaces)| spaces)
+    }
+
+    fn find_family(&self, family: Family<'_>) -> Option<usize> {
+        let is_it = |number: &usize| self.families[*number].0.borrow() == family;
+        self.by_name.find(family.hash(), is_it).copied()
     }
 
     pub(crate) fn get(&self, space: Space) -> Option<&Namespace> {

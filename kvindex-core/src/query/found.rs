@@ -20,6 +20,8 @@ pub struct Scratch {
     pub(crate) hasher: BlockHasher,
     pub(crate) walks: Vec<Walk>,
     spare: Vec<Walk>,
+    /// Where the last family of namespaces was found.
+    pub(crate) family: usize,
     pub(crate) alive: Vec<u64>,
     pub(crate) scores: Vec<Score>,
 }

@@ -120,7 +120,7 @@ pub fn score<'s>(
     let family = Family { tenant: query.tenant, model: query.model, lora: query.lora };
     let (mut others, mut races) = (false, 0);
     let mut first = scratch.scores.len();
-    for space in reader.spaces().family(family) {
+    for space in reader.spaces().family_again(family, &mut scratch.family) {
         if reader.spaces().get(*space).is_some_and(|namespace| namespace.block_size == query.block_size) {
             let Scratch { alive, scores, .. } = &mut *scratch;
             alive.clear();
