@@ -3,6 +3,7 @@
 
 mod against_naive;
 mod exactness;
+mod fleets;
 mod formats;
 mod hashes;
 mod histories;

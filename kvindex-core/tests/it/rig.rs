@@ -139,9 +139,9 @@ pub(crate) fn compare_scores(index: &Index, path: &[u8]) {
     });
     let hashes: Vec<SequenceHash> = hashes.collect();
     let (reader, mut scratch) = (index.reader(), Scratch::default());
+    let matches = ask(index, path);
     let expected = |id: &StreamId| {
-        let found =
-            ask(index, path).into_iter().find(|w| w.worker.id == id.worker && w.dp_rank == id.dp_rank);
+        let found = matches.iter().find(|w| w.worker.id == id.worker && w.dp_rank == id.dp_rank);
         found.map_or(0, |w| w.matched_blocks)
     };
     let query = ScoreQuery::new(MODEL, BLOCK, &hashes);
@@ -152,7 +152,7 @@ pub(crate) fn compare_scores(index: &Index, path: &[u8]) {
     for (id, blocks) in &scored {
         assert_eq!(*blocks, expected(id), "{id}");
     }
-    let matched = ask(index, path).iter().filter(|w| w.matched_blocks > 0).count();
+    let matched = matches.iter().filter(|w| w.matched_blocks > 0).count();
     assert_eq!(scored.len(), matched, "each once, none left out");
     for top_k in [0, 1, 2] {
         let few = score(&reader, &ScoreQuery { top_k, ..query }, &mut scratch).unwrap();
