@@ -12,34 +12,105 @@ pub(crate) struct Segment {
     pub(crate) owners: OwnerSet,
 }
 
+/// Segments of one run. Most runs are one conversation's and have one, which needs no room of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Segments {
+    /// None when it ends at 0.
+    One(Segment),
+    /// At least two.
+    Many(Vec<Segment>),
+}
+
+impl Default for Segments {
+    fn default() -> Self {
+        Self::One(Segment { end: 0, owners: OwnerSet::Empty })
+    }
+}
+
+impl Segments {
+    fn as_slice(&self) -> &[Segment] {
+        match self {
+            Self::One(none) if none.end == 0 => &[],
+            Self::One(only) => std::slice::from_ref(only),
+            Self::Many(segments) => segments,
+        }
+    }
+
+    fn as_mut_slice(&mut self) -> &mut [Segment] {
+        match self {
+            Self::One(none) if none.end == 0 => &mut [],
+            Self::One(only) => std::slice::from_mut(only),
+            Self::Many(segments) => segments,
+        }
+    }
+
+    fn insert(&mut self, at: usize, segment: Segment) {
+        match self {
+            Self::One(none) if none.end == 0 => *self = Self::One(segment),
+            Self::One(_) => {
+                let Self::One(only) = std::mem::take(self) else { return };
+                *self = Self::Many(if at == 0 { vec![segment, only] } else { vec![only, segment] });
+            }
+            Self::Many(segments) => {
+                if segments.len() == segments.capacity() {
+                    // By half instead of double: there are many runs.
+                    segments.reserve_exact(segments.len() / 2 + 1);
+                }
+                segments.insert(at, segment);
+            }
+        }
+    }
+
+    /// Drops the segments of this range.
+    fn drop_range(&mut self, range: Range<usize>) {
+        match self {
+            Self::Many(segments) => {
+                segments.drain(range);
+                if segments.len() < 2 {
+                    *self = segments.pop().map_or_else(Self::default, Self::One);
+                }
+            }
+            Self::One(_) if range.is_empty() => {}
+            Self::One(_) => *self = Self::default(),
+        }
+    }
+
+    fn heap_bytes(&self) -> usize {
+        match self {
+            Self::One(_) => 0,
+            Self::Many(segments) => segments.capacity() * size_of::<Segment>(),
+        }
+    }
+}
+
 /// The holders of one run, covering it from offset 0 without gaps.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Holders {
-    segments: Vec<Segment>,
+    segments: Segments,
 }
 
 impl Holders {
     /// Holders of a run of `len` blocks that nobody holds yet.
     pub(crate) fn none(len: u32) -> Self {
-        Self { segments: vec![Segment { end: len, owners: OwnerSet::Empty }] }
+        Self { segments: Segments::One(Segment { end: len, owners: OwnerSet::Empty }) }
     }
 
     pub(crate) fn segments(&self) -> &[Segment] {
-        &self.segments
+        self.segments.as_slice()
     }
 
     /// One past the last block covered.
     pub(crate) fn len(&self) -> u32 {
-        self.segments.last().map_or(0, |s| s.end)
+        self.segments().last().map_or(0, |s| s.end)
     }
 
     pub(crate) fn contains(&self, offset: u32, owner: OwnerSlot) -> bool {
-        self.segments.get(self.find(offset)).is_some_and(|s| s.owners.contains(owner))
+        self.segments().get(self.find(offset)).is_some_and(|s| s.owners.contains(owner))
     }
 
     /// How far from `offset` on (up to `end`) it stays the same whether `owner` holds, and whether it does.
     pub(crate) fn uniform(&self, offset: u32, end: u32, owner: OwnerSlot) -> (u32, bool) {
-        let mut segments = self.segments[self.find(offset)..].iter();
+        let mut segments = self.segments()[self.find(offset)..].iter();
         let Some(first) = segments.next() else {
             return (end, false);
         };
@@ -52,7 +123,7 @@ impl Holders {
     /// (Block, owner) pairs in the run.
     pub(crate) fn held(&self) -> usize {
         let mut start = 0;
-        let sizes = self.segments.iter().map(|s| {
+        let sizes = self.segments().iter().map(|s| {
             let blocks = (s.end - std::mem::replace(&mut start, s.end)) as usize;
             blocks * s.owners.iter().count()
         });
@@ -61,7 +132,7 @@ impl Holders {
 
     /// Index of the segment that covers `offset`.
     fn find(&self, offset: u32) -> usize {
-        match self.segments.as_slice() {
+        match self.segments() {
             [_] => usize::from(offset >= self.len()),
             segments => segments.partition_point(|s| s.end <= offset),
         }
@@ -88,9 +159,9 @@ impl Holders {
 
     fn grow(&mut self, end: u32, owner: Option<OwnerSlot>) {
         let owners = owner.map_or(OwnerSet::Empty, OwnerSet::one);
-        match self.segments.last_mut() {
+        match self.segments.as_mut_slice().last_mut() {
             Some(last) if last.owners == owners => last.end = end,
-            _ => self.segments.push(Segment { end, owners }),
+            _ => self.segments.insert(self.segments().len(), Segment { end, owners }),
         }
     }
 
@@ -105,18 +176,18 @@ impl Holders {
     /// it was one.
     fn recede(&mut self, range: &Range<u32>, owner: OwnerSlot) -> bool {
         let at = self.find(range.start);
-        let start = at.checked_sub(1).and_then(|i| self.segments.get(i)).map_or(0, |s| s.end);
-        let Some(segment) = self.segments.get(at).filter(|s| s.end == range.end && start < range.start)
+        let start = at.checked_sub(1).and_then(|i| self.segments().get(i)).map_or(0, |s| s.end);
+        let Some(segment) = self.segments().get(at).filter(|s| s.end == range.end && start < range.start)
         else {
             return false;
         };
-        let moves = match self.segments.get(at + 1) {
+        let moves = match self.segments().get(at + 1) {
             Some(next) => segment.owners.is_with(&next.owners, owner),
             // Nobody else holds the run's end: the cover ends earlier, as if trimmed.
             None => segment.owners == OwnerSet::one(owner),
         };
         if moves {
-            self.segments[at].end = range.start;
+            self.segments.as_mut_slice()[at].end = range.start;
         }
         moves
     }
@@ -124,53 +195,54 @@ impl Holders {
     fn edit(&mut self, range: Range<u32>, change: impl Fn(&mut OwnerSet)) {
         let first = self.cut(range.start);
         let last = self.cut(range.end);
-        self.segments[first..last].iter_mut().for_each(|s| change(&mut s.owners));
-        self.join(first.saturating_sub(1), (last + 1).min(self.segments.len()));
+        self.segments.as_mut_slice()[first..last].iter_mut().for_each(|s| change(&mut s.owners));
+        self.join(first.saturating_sub(1), (last + 1).min(self.segments().len()));
     }
 
     /// Makes `offset` a segment border; answers the index of the segment that starts there.
     fn cut(&mut self, offset: u32) -> usize {
         let at = self.find(offset);
-        let start = at.checked_sub(1).and_then(|i| self.segments.get(i)).map_or(0, |s| s.end);
-        if start == offset || at == self.segments.len() {
+        let start = at.checked_sub(1).and_then(|i| self.segments().get(i)).map_or(0, |s| s.end);
+        if start == offset || at == self.segments().len() {
             return at;
         }
-        let owners = self.segments[at].owners.clone();
+        let owners = self.segments()[at].owners.clone();
         self.segments.insert(at, Segment { end: offset, owners });
         at + 1
     }
 
     /// Joins equal neighbours among the segments `from..to`.
     fn join(&mut self, from: usize, to: usize) {
+        let segments = self.segments.as_mut_slice();
         let mut kept = from;
         for i in from + 1..to {
-            if self.segments[i].owners == self.segments[kept].owners {
-                self.segments[kept].end = self.segments[i].end;
+            if segments[i].owners == segments[kept].owners {
+                segments[kept].end = segments[i].end;
             } else {
                 kept += 1;
-                self.segments.swap(kept, i);
+                segments.swap(kept, i);
             }
         }
-        self.segments.drain(kept + 1..to.max(kept + 1));
+        self.segments.drop_range(kept + 1..to.max(kept + 1));
     }
 
     /// Drops the tail that nobody holds; answers the new length.
     pub(crate) fn trim(&mut self) -> u32 {
-        while self.segments.last().is_some_and(|s| s.owners.is_empty()) {
-            self.segments.pop();
-        }
+        let segments = self.segments();
+        let kept = segments.iter().rposition(|s| !s.owners.is_empty()).map_or(0, |last| last + 1);
+        self.segments.drop_range(kept..segments.len());
         self.len()
     }
 
     pub(crate) fn heap_bytes(&self) -> usize {
-        let inline = self.segments.capacity() * size_of::<Segment>();
-        inline + self.segments.iter().map(|s| s.owners.heap_bytes()).sum::<usize>()
+        let sets = self.segments().iter().map(|s| s.owners.heap_bytes());
+        self.segments.heap_bytes() + sets.sum::<usize>()
     }
 
     /// Whether segments ascend, neighbours differ and the cover is `len` long.
     pub(crate) fn check(&self, len: usize) -> Result<(), String> {
-        let ascending = self.segments.windows(2).all(|w| w[0].end < w[1].end && w[0].owners != w[1].owners);
-        let covered = self.len() as usize == len && self.segments.first().is_none_or(|s| s.end > 0);
+        let ascending = self.segments().windows(2).all(|w| w[0].end < w[1].end && w[0].owners != w[1].owners);
+        let covered = self.len() as usize == len && self.segments().first().is_none_or(|s| s.end > 0);
         (ascending && covered).then_some(()).ok_or_else(|| format!("bad segments for {len}: {self:?}"))
     }
 }
