@@ -89,6 +89,14 @@ pub(crate) struct Holders {
     segments: Segments,
 }
 
+/// Index of the segment that covers `offset`.
+fn find(segments: &[Segment], offset: u32) -> usize {
+    match segments {
+        [only] => usize::from(offset >= only.end),
+        segments => segments.partition_point(|s| s.end <= offset),
+    }
+}
+
 impl Holders {
     /// Holders of a run of `len` blocks that nobody holds yet.
     pub(crate) fn none(len: u32) -> Self {
@@ -105,12 +113,13 @@ impl Holders {
     }
 
     pub(crate) fn contains(&self, offset: u32, owner: OwnerSlot) -> bool {
-        self.segments().get(self.find(offset)).is_some_and(|s| s.owners.contains(owner))
+        self.segments().get(find(self.segments(), offset)).is_some_and(|s| s.owners.contains(owner))
     }
 
     /// How far from `offset` on (up to `end`) it stays the same whether `owner` holds, and whether it does.
     pub(crate) fn uniform(&self, offset: u32, end: u32, owner: OwnerSlot) -> (u32, bool) {
-        let mut segments = self.segments()[self.find(offset)..].iter();
+        let all = self.segments();
+        let mut segments = all[find(all, offset)..].iter();
         let Some(first) = segments.next() else {
             return (end, false);
         };
@@ -128,14 +137,6 @@ impl Holders {
             blocks * s.owners.iter().count()
         });
         sizes.sum()
-    }
-
-    /// Index of the segment that covers `offset`.
-    fn find(&self, offset: u32) -> usize {
-        match self.segments() {
-            [_] => usize::from(offset >= self.len()),
-            segments => segments.partition_point(|s| s.end <= offset),
-        }
     }
 
     /// Makes `owner` a holder of `range`, growing the run's cover when the range goes past its end.
@@ -175,19 +176,20 @@ impl Holders {
     /// The ordinary removal, an owner's last blocks: only the border between two segments moves. Answers whether
     /// it was one.
     fn recede(&mut self, range: &Range<u32>, owner: OwnerSlot) -> bool {
-        let at = self.find(range.start);
-        let start = at.checked_sub(1).and_then(|i| self.segments().get(i)).map_or(0, |s| s.end);
-        let Some(segment) = self.segments().get(at).filter(|s| s.end == range.end && start < range.start)
-        else {
+        let segments = self.segments.as_mut_slice();
+        let at = find(segments, range.start);
+        let start = at.checked_sub(1).and_then(|i| segments.get(i)).map_or(0, |s| s.end);
+        let Some([segment, after @ ..]) = segments.get_mut(at..) else { return false };
+        if segment.end != range.end || start >= range.start {
             return false;
-        };
-        let moves = match self.segments().get(at + 1) {
+        }
+        let moves = match after.first() {
             Some(next) => segment.owners.is_with(&next.owners, owner),
             // Nobody else holds the run's end: the cover ends earlier, as if trimmed.
             None => segment.owners == OwnerSet::one(owner),
         };
         if moves {
-            self.segments.as_mut_slice()[at].end = range.start;
+            segment.end = range.start;
         }
         moves
     }
@@ -201,12 +203,11 @@ impl Holders {
 
     /// Makes `offset` a segment border; answers the index of the segment that starts there.
     fn cut(&mut self, offset: u32) -> usize {
-        let at = self.find(offset);
-        let start = at.checked_sub(1).and_then(|i| self.segments().get(i)).map_or(0, |s| s.end);
-        if start == offset || at == self.segments().len() {
-            return at;
-        }
-        let owners = self.segments()[at].owners.clone();
+        let segments = self.segments();
+        let at = find(segments, offset);
+        let start = at.checked_sub(1).and_then(|i| segments.get(i)).map_or(0, |s| s.end);
+        let Some(segment) = segments.get(at).filter(|_| start < offset) else { return at };
+        let owners = segment.owners.clone();
         self.segments.insert(at, Segment { end: offset, owners });
         at + 1
     }
@@ -229,6 +230,9 @@ impl Holders {
     /// Drops the tail that nobody holds; answers the new length.
     pub(crate) fn trim(&mut self) -> u32 {
         let segments = self.segments();
+        if segments.last().is_some_and(|s| !s.owners.is_empty()) {
+            return self.len();
+        }
         let kept = segments.iter().rposition(|s| !s.owners.is_empty()).map_or(0, |last| last + 1);
         self.segments.drop_range(kept..segments.len());
         self.len()

@@ -40,6 +40,10 @@ impl OwnerSet {
 
     /// Whether this is the other set and `owner`, which is not in it.
     pub(crate) fn is_with(&self, other: &Self, owner: OwnerSlot) -> bool {
+        if let (Self::Word { at, bits }, Self::Word { at: other_at, bits: others }) = (self, other) {
+            let added = bit(owner);
+            return at == other_at && *at == owner.0 / 64 && others & added == 0 && *bits == others | added;
+        }
         let words = self.word_count().max(other.word_count());
         let added = |i: usize| if owner.index() / 64 == i { bit(owner) } else { 0 };
         !other.contains(owner) && (0..words).all(|i| self.word(i) == other.word(i) | added(i))
