@@ -6,6 +6,7 @@ mod doubt;
 mod explain;
 mod found;
 mod groups;
+mod notes;
 mod path;
 mod prompt;
 mod score;

@@ -5,6 +5,7 @@
 use std::cmp::Reverse;
 
 use super::found::Scratch;
+use super::notes::Notes;
 use super::prompt::{Filter, Prompt, Query, QueryError};
 use crate::hash::SequenceHash;
 use crate::ids::StreamId;
@@ -124,9 +125,8 @@ pub fn score<'s>(
         if reader.spaces().get(*space).is_some_and(|namespace| namespace.block_size == query.block_size) {
             let Scratch { alive, scores, .. } = &mut *scratch;
             alive.clear();
-            let streams = reader.registry().plain_owners().1;
-            let notes = Notes { scores, first };
-            let mut race = Race { reader, query, alive, base: 0, streams, notes, last: first };
+            let notes = Notes { scores, first, streams: reader.registry().plain_owners().1 };
+            let mut race = Race { reader, query, alive, base: 0, notes, last: first };
             others |= race.run(*space);
             first = race.notes.first;
             // Where chains have holes, a stream may match without the first block.
@@ -186,69 +186,6 @@ fn score_others(reader: &IndexReader<'_>, query: &ScoreQuery<'_>, scratch: &mut 
     }
 }
 
-/// The scores noted so far: the end of a buffer that fills from its end, because who ends first goes last.
-struct Notes<'a> {
-    scores: &'a mut Vec<Score>,
-    first: usize,
-}
-
-impl Notes<'_> {
-    /// Makes room for so many more. What the buffer held before `first` is of older questions: it only grows, so
-    /// that nothing is written twice.
-    fn reserve(&mut self, more: usize) {
-        if let Some(missing) = more.checked_sub(self.first).filter(|missing| *missing > 0) {
-            let blank = Score { stream: StreamSlot(0), blocks: 0 };
-            self.scores.splice(..0, std::iter::repeat_n(blank, missing));
-            self.first += missing;
-        }
-    }
-
-    /// Notes the streams of these owners of word `i`, given each owner's stream.
-    #[inline]
-    fn add(&mut self, streams: &[u32], i: usize, owners: u64, blocks: u32) {
-        let free = self.scores.get_mut(..self.first).unwrap_or_default();
-        let start = owners.trailing_zeros() as usize;
-        let run = owners >> (start % 64);
-        if run > u64::from(u8::MAX) && run & run.wrapping_add(1) == 0 {
-            // Neighbours, as where everybody holds a prompt: copied without looking at bits.
-            let from = i * 64 + start;
-            let streams = streams.get(from..from + run.trailing_ones() as usize).unwrap_or_default();
-            let (_, places) = free.split_at_mut(free.len().saturating_sub(streams.len()));
-            copy(places, streams, blocks);
-            self.first -= streams.len();
-            return;
-        }
-        let mut noted = 0;
-        for (score, slot) in free.iter_mut().rev().zip(bits(i, owners)) {
-            let stream = StreamSlot(streams.get(slot.index()).copied().unwrap_or(u32::MAX));
-            *score = Score { stream, blocks };
-            noted += 1;
-        }
-        self.first -= noted;
-    }
-}
-
-impl Notes<'_> {
-    /// Ends who of these words, of which `i` is the first, does not stay.
-    fn end(&mut self, streams: &[u32], i: usize, alive: &mut [u64], stay: &[u64], blocks: u32) {
-        for (i, (alive, stay)) in (i..).zip(alive.iter_mut().zip(stay)) {
-            let gone = *alive & !stay;
-            if gone != 0 {
-                *alive &= stay;
-                self.add(streams, i, gone, blocks);
-            }
-        }
-    }
-}
-
-/// Notes neighbours. Never inlined, because the compiler vectorises it only where it sees that the slices are apart.
-#[inline(never)]
-fn copy(places: &mut [Score], streams: &[u32], blocks: u32) {
-    for (score, stream) in places.iter_mut().zip(streams) {
-        *score = Score { stream: StreamSlot(*stream), blocks };
-    }
-}
-
 /// One namespace's owners running along the chain.
 struct Race<'a> {
     reader: &'a IndexReader<'a>,
@@ -256,8 +193,6 @@ struct Race<'a> {
     /// Owners that hold all blocks so far, as words of bits, and the number of the first word.
     alive: &'a mut Vec<u64>,
     base: usize,
-    /// The stream of each owner.
-    streams: &'a [u32],
     notes: Notes<'a>,
     /// Notes from here on are another race's.
     last: usize,
@@ -318,7 +253,7 @@ impl Race<'_> {
                 *alive &= !gone;
                 let left = *alive != 0;
                 if gone != 0 {
-                    self.notes.add(self.streams, self.base, gone, blocks);
+                    self.notes.add(self.base, gone, blocks);
                 }
                 left
             }
@@ -334,7 +269,8 @@ impl Race<'_> {
         left
     }
 
-    /// [`Self::keep`] where many words are in play.
+    /// [`Self::keep`] where many words are in play. Apart, so that a small fleet does not pay for it.
+    #[inline(never)]
     fn keep_wide(&mut self, owners: &OwnerSet, blocks: u32) -> bool {
         let (first, words) = owners.words();
         let Some(words) = self.base.checked_sub(first).and_then(|i| words.get(i..i + self.alive.len()))
@@ -347,12 +283,12 @@ impl Race<'_> {
         for (alive, stay) in chunks.iter_mut().zip(stay_chunks) {
             let gone = (0..CHUNK).fold(0, |gone, i| gone | alive[i] & !stay[i]);
             if gone != 0 {
-                self.notes.end(self.streams, i, alive, stay, blocks);
+                self.notes.end(i, alive, stay, blocks);
             }
             left |= alive.iter().fold(0, |left, alive| left | alive);
             i += CHUNK;
         }
-        self.notes.end(self.streams, i, rest, stay_rest, blocks);
+        self.notes.end(i, rest, stay_rest, blocks);
         left |= rest.iter().fold(0, |left, alive| left | alive);
         left != 0
     }
@@ -364,7 +300,7 @@ impl Race<'_> {
             let gone = *alive & !owners.word(i);
             *alive &= !gone;
             if gone != 0 {
-                self.notes.add(self.streams, i, gone, blocks);
+                self.notes.add(i, gone, blocks);
             }
         }
         while self.alive.pop_if(|word| *word == 0).is_some() {}
