@@ -4,8 +4,8 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use kvindex_core::{
-    Batch, BatchSeq, BlockHasher, Change, Changes, Command, DpRank, EngineKind, EventBatch, Generation, Index,
-    StreamEvents, StreamId, WorkerId, WorkerSpec,
+    Batch, BatchSeq, BlockHasher, Change, Changes, Command, DpRank, EngineKind, EventBatch, Generation,
+    Index, StreamEvents, StreamId, WorkerId, WorkerSpec,
 };
 use kvindex_recording::Recording;
 use kvindex_server::ingest::decode::decode;

@@ -65,7 +65,7 @@ pub use index::{
 pub use limits::IndexLimits;
 pub use query::{
     Candidates, Doubt, Doubts, Explanation, Filter, Matches, Prompt, PromptItem, Query, QueryError, Reason,
-    Score, ScoreQuery, Scratch, StreamSlot, TierMatch, Tokens, WorkerExplanation, WorkerMatch, explain,
-    explain_hashed, find_hashed, find_matches, hash_prompt, score,
+    Score, ScoreQuery, Scorer, Scratch, StreamSlot, TierMatch, Tokens, WorkerExplanation, WorkerMatch,
+    explain, explain_hashed, find_hashed, find_matches, hash_prompt, score,
 };
 pub use worker::{CopyPolicy, DEFAULT_TENANT, HashScheme, ItemForm, Namespace, PodRef, WorkerSpec};

@@ -1,5 +1,7 @@
 //! Applying one sealed event: copies, removals, clears. Where stored blocks go is in [`placing`](super::placing).
 
+use std::sync::Arc;
+
 use super::Index;
 use super::journal::{Cause, Departure};
 use super::outcome::{Notice, Outcome};
@@ -89,7 +91,7 @@ impl Applying<'_> {
         let simple = stream.groups.is_simple(&stream.spec.groups);
         let recut = stream.groups.learn(run, &stream.spec.groups);
         if simple != stream.groups.is_simple(&stream.spec.groups) {
-            self.index.registry.review(self.stream);
+            self.index.review(self.stream);
             self.index.allow_holes(self.stream);
         }
         recut
@@ -128,9 +130,8 @@ impl Applying<'_> {
     /// Namespace (none when the run says nothing that could be placed in one) and owner of a run, and whether
     /// copies count; `None` when the index may not grow by it.
     fn room_for(&mut self, run: &StoredRun) -> Option<(Option<Space>, OwnerSlot, bool)> {
-        let Index { registry, spaces, .. } = &mut *self.index;
-        let stream = registry.stream(self.stream)?;
-        let spec = &stream.spec;
+        let stream = self.index.registry.stream(self.stream)?;
+        let spec = Arc::clone(&stream.spec);
         let family = Family { tenant: &spec.tenant, model: &spec.model, lora: run.lora.as_deref() };
         let counted = spec.copies == CopyPolicy::Count;
         let simple = stream.groups.is_simple(&spec.groups);
@@ -138,13 +139,14 @@ impl Applying<'_> {
         let space = if run.local_hashes.is_empty() || !placeable {
             None
         } else {
-            Some(spaces.intern(family, run.block_size, run.scheme)?)
+            Some(self.index.intern(family, run.block_size, run.scheme)?)
         };
         if let Some(space) = space.filter(|_| !simple) {
-            spaces.allow_holes(space);
+            self.index.allow_holes_in(space);
         }
         let in_chunks = spec.engine == EngineKind::Vllm && run.tier != Tier::Device;
-        let owner = registry.open_owner(self.stream, &run.tier, run.group)?;
+        let owner = self.index.open_owner(self.stream, &run.tier, run.group)?;
+        let registry = &mut self.index.registry;
         registry.owner(owner).filter(|owner| owner.blocks.has_room(run.engine_hashes.len()))?;
         if let Some(owner) = registry.owner_mut(owner).filter(|_| in_chunks) {
             owner.chunk = gcd(owner.chunk, u32::try_from(run.engine_hashes.len()).unwrap_or(u32::MAX));
@@ -212,7 +214,7 @@ impl Applying<'_> {
         }
         let Some(content) = owner.blocks.content_of(block) else { return };
         for (space, hash) in content.positions.clone() {
-            if let Some(run) = self.index.tree.head(space, hash) {
+            if let Some(run) = self.index.view.tree.head(space, hash) {
                 self.index.release(Place { run, offset: 0 }, slot);
             }
         }
@@ -220,12 +222,12 @@ impl Applying<'_> {
 
     /// Takes an owner off a block, with a note for `explain` and for followers.
     fn depart(&mut self, slot: OwnerSlot, at: Place, cause: Cause, (tier, group): (&Tier, Group)) {
-        let Index { tree, registry, spaces, journal, .. } = &mut *self.index;
+        let Index { view, registry, journal, .. } = &mut *self.index;
         let Some(stream) = registry.stream(self.stream) else { return };
-        if let (Some(block), Some(run)) = (tree.hash_at(at), tree.run(at.run)) {
+        if let (Some(block), Some(run)) = (view.tree.hash_at(at), view.tree.run(at.run)) {
             let (batch, at_ms) = (self.batch, self.at_ms);
             journal.note(Departure { block, at_ms, batch, stream: stream.serial, owner: slot, cause });
-            if let (Cause::Removed, Some(namespace)) = (cause, spaces.get(Space(run.space))) {
+            if let (Cause::Removed, Some(namespace)) = (cause, view.spaces.get(Space(run.space))) {
                 let stream = &stream.id;
                 (self.notice)(Notice::Removed { stream, batch, tier, group, namespace, block });
             }
@@ -260,9 +262,9 @@ impl Applying<'_> {
     /// Tells followers that an owner leaves a place.
     fn tell_removed(&mut self, slot: OwnerSlot, at: Place) {
         let Self { index, notice, batch, .. } = self;
-        let Some((run, block)) = index.tree.run(at.run).zip(index.tree.hash_at(at)) else { return };
+        let Some((run, block)) = index.view.tree.run(at.run).zip(index.view.tree.hash_at(at)) else { return };
         let stream = index.registry.stream(self.stream);
-        let parts = stream.zip(index.registry.owner(slot)).zip(index.spaces.get(Space(run.space)));
+        let parts = stream.zip(index.registry.owner(slot)).zip(index.view.spaces.get(Space(run.space)));
         if let Some(((stream, owner), namespace)) = parts {
             let (stream, tier, group, batch) = (&stream.id, &owner.tier, owner.group, *batch);
             notice(Notice::Removed { stream, batch, tier, group, namespace, block });
@@ -292,7 +294,7 @@ impl Applying<'_> {
 
     fn drop_owner(&mut self, slot: OwnerSlot, cause: Cause) -> u64 {
         let blocks = self.index.holdings().blocks_of(slot);
-        let Some(owner) = self.index.registry.close_owner(slot) else { return 0 };
+        let Some(owner) = self.index.close_owner(slot) else { return 0 };
         // Deepest first, so that runs shrink from their ends; and not in the order of a map.
         let mut places: Vec<Place> = blocks.into_iter().filter_map(|(_, place, _)| place).collect();
         places.sort_unstable_by(|a, b| b.cmp(a));
@@ -302,7 +304,7 @@ impl Applying<'_> {
         }
         for (_, content) in owner.blocks.iter_contents() {
             for (space, hash) in &content.positions {
-                if let Some(run) = self.index.tree.head(*space, *hash) {
+                if let Some(run) = self.index.view.tree.head(*space, *hash) {
                     self.index.release(Place { run, offset: 0 }, slot);
                 }
             }

@@ -61,8 +61,8 @@ impl Applying<'_> {
             self.doubt();
         }
         for (space, hash) in changed {
-            let at = self.index.tree.stretch(space, None, &[hash]).place;
-            self.index.tree.hold(at.run, at.offset..at.offset + 1, owner);
+            let at = self.index.stretch(space, None, &[hash]).place;
+            self.index.view.edit(|view| view.tree.hold(at.run, at.offset..at.offset + 1, owner));
         }
     }
 }

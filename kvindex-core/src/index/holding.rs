@@ -6,8 +6,8 @@ use super::naming::Naming;
 use super::owner_blocks::Copies;
 use super::owner_set::OwnerSlot;
 use super::registry::{Owner, Registry};
-use super::tree::{Place, RunTree};
-use crate::hash::EngineBlockHash;
+use super::tree::{Place, RunTree, Space, Stretch};
+use crate::hash::{EngineBlockHash, SequenceHash};
 
 /// All that is needed to say what an owner holds.
 #[derive(Clone, Copy)]
@@ -104,13 +104,13 @@ impl<'a> Holdings<'a> {
 
 impl Index {
     pub(super) fn holdings(&self) -> Holdings<'_> {
-        Holdings { registry: &self.registry, tree: &self.tree, naming: &self.naming }
+        Holdings { registry: &self.registry, tree: &self.view.tree, naming: &self.naming }
     }
 
     /// Says where a block lies that an owner holds, or comes to hold, under a name that is nowhere yet. Answers
     /// whether the owner is new to that place, whose holder it is not yet.
     fn settle(&mut self, slot: OwnerSlot, block: EngineBlockHash, at: Place) -> bool {
-        let held = self.tree.holds(at, slot);
+        let held = self.view.tree.holds(at, slot);
         if !held && self.share(slot, block, at) {
             return true;
         }
@@ -156,12 +156,12 @@ impl Index {
 
     /// Makes an owner keep all its names itself.
     pub(super) fn set_apart_everywhere(&mut self, slot: OwnerSlot) {
-        let runs: Vec<u32> = self.tree.runs().map(|(run, _)| run).collect();
+        let runs: Vec<u32> = self.view.tree.runs().map(|(run, _)| run).collect();
         for run in runs {
             let holds = |holders: &super::holders::Holders| {
                 holders.segments().iter().any(|segment| segment.owners.contains(slot))
             };
-            if self.tree.run(run).is_some_and(|run| holds(&run.holders)) {
+            if self.view.tree.run(run).is_some_and(|run| holds(&run.holders)) {
                 self.set_apart(run, slot);
             }
         }
@@ -198,21 +198,31 @@ impl Index {
     pub(super) fn seat(&mut self, slot: OwnerSlot, block: EngineBlockHash, at: Place) -> bool {
         let new = self.settle(slot, block, at);
         if new {
-            self.tree.hold(at.run, at.offset..at.offset + 1, slot);
+            self.view.edit(|view| view.tree.hold(at.run, at.offset..at.offset + 1, slot));
         }
         new
     }
 
+    /// The next stretch of a chain, created where it is not there: somebody must come to hold it, or the run be
+    /// trimmed.
+    pub(super) fn stretch(&mut self, space: Space, after: Option<Place>, hashes: &[SequenceHash]) -> Stretch {
+        let stretch = self.view.tree.stretch(space, after, hashes);
+        if stretch.new {
+            self.view.edit(|view| view.tree.create(space, stretch.place, &hashes[..stretch.n]));
+        }
+        stretch
+    }
+
     /// Forgets the end of a run, as far as nobody holds it.
     pub(super) fn trim(&mut self, run: u32) {
-        if let Some(len) = self.tree.trim(run) {
+        if let Some(len) = self.view.edit(|view| view.tree.trim(run)) {
             self.naming.forget(run, len);
         }
     }
 
     /// Takes an owner off one block.
     pub(super) fn release(&mut self, at: Place, slot: OwnerSlot) {
-        if let Some(len) = self.tree.release(at, slot) {
+        if let Some(len) = self.view.edit(|view| view.tree.release(at, slot)) {
             self.naming.forget(at.run, len);
         }
     }

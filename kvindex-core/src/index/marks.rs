@@ -17,7 +17,7 @@ impl Applying<'_> {
         after: Option<Place>,
         run: &StoredRun,
     ) {
-        let mut before = after.and_then(|at| self.index.tree.hash_at(at));
+        let mut before = after.and_then(|at| self.index.view.tree.hash_at(at));
         let chain = run.local_hashes.iter().map(|local| {
             let hash = SequenceHash::chain(before, *local);
             before = Some(hash);
@@ -37,7 +37,7 @@ impl Applying<'_> {
         let (mut placed, mut touched) = (Vec::with_capacity(blocks.len()), Vec::new());
         let end = marks.last().map_or(0, |last| last + 1).min(chain.len());
         while at < end {
-            let stretch = self.index.tree.stretch(space, parent, &chain[at..end]);
+            let stretch = self.index.stretch(space, parent, &chain[at..end]);
             let (run, offset) = (stretch.place.run, stretch.place.offset);
             while let Some(mark) = marks.get(next).filter(|mark| **mark < at + stretch.n) {
                 let here = Place { run, offset: offset + (mark - at) as u32 };
@@ -81,7 +81,7 @@ impl Applying<'_> {
         let mut found: Vec<Option<usize>> = Vec::with_capacity(blocks);
         for block in &run.engine_hashes {
             let at = self.place_within(space, owner, *block);
-            let hash = at.and_then(|at| self.index.tree.hash_at(at));
+            let hash = at.and_then(|at| self.index.view.tree.hash_at(at));
             let number = hash.and_then(|hash| numbers.get(&hash).copied()).filter(|number| *number >= from);
             from = number.map_or(from, |number| number + 1);
             found.push(number);

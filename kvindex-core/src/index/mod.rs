@@ -11,6 +11,7 @@ mod marks;
 mod name_table;
 mod names;
 mod naming;
+mod opening;
 mod outcome;
 mod owner_blocks;
 mod owner_set;
@@ -22,6 +23,7 @@ mod snapshot;
 mod spaces;
 mod storing;
 mod tree;
+mod view;
 
 pub(crate) use groups::{Need, Shape};
 pub(crate) use journal::{Cause, Departure, Incident};
@@ -34,6 +36,10 @@ pub(crate) use registry::{Owner, Stream};
 pub use snapshot::SnapshotError;
 pub(crate) use spaces::Family;
 pub(crate) use tree::{Place, Space};
+pub(crate) use view::View;
+
+use parking_lot::RwLock;
+use std::sync::Arc;
 
 use crate::command::{Command, GapPolicy, StreamEvents};
 use crate::hash::SequenceHash;
@@ -44,8 +50,7 @@ use changes::Applying;
 use journal::Journal;
 use naming::{Book, Naming};
 use registry::Registry;
-use spaces::Spaces;
-use tree::RunTree;
+use view::ViewWriter;
 
 /// The prefix index of a fleet.
 ///
@@ -61,8 +66,7 @@ use tree::RunTree;
 pub struct Index {
     limits: IndexLimits,
     registry: Registry,
-    spaces: Spaces,
-    tree: RunTree,
+    view: ViewWriter,
     naming: Naming,
     journal: Journal,
     entries: usize,
@@ -83,8 +87,7 @@ impl Index {
         Self {
             limits,
             registry: Registry::default(),
-            spaces: Spaces::default(),
-            tree: RunTree::default(),
+            view: ViewWriter::default(),
             naming: Naming::default(),
             journal: Journal::new(&limits),
             entries: 0,
@@ -110,6 +113,9 @@ impl Index {
                 let before = units(&self.registry);
                 self.change_book(spec);
                 self.registry.register((**spec).clone());
+                for stream in self.registry.streams_of(&spec.id) {
+                    self.review(stream);
+                }
                 for ((stream, before), (_, now)) in before.into_iter().zip(units(&self.registry)) {
                     if before != now && before != 0 {
                         self.applying(stream, BatchSeq(0), 0, notice, &mut outcome).unseat();
@@ -151,27 +157,6 @@ impl Index {
                 }
             }
         }
-    }
-
-    /// Makes walks go over holes in the namespaces of a stream whose groups need less than every block.
-    fn allow_holes(&mut self, stream: u32) -> Option<()> {
-        let Self { registry, spaces, tree, .. } = self;
-        let stream = registry.stream(stream)?;
-        if stream.groups.is_simple(&stream.spec.groups) {
-            return Some(());
-        }
-        for (_, run) in tree.runs() {
-            let held = |slot: &OwnerSlot| run.holders.segments().iter().any(|s| s.owners.contains(*slot));
-            if stream.slots.iter().any(held) {
-                spaces.allow_holes(Space(run.space));
-            }
-        }
-        for owner in stream.slots.iter().filter_map(|slot| registry.owner(*slot)) {
-            for (space, _) in owner.blocks.iter_contents().flat_map(|(_, content)| &content.positions) {
-                spaces.allow_holes(*space);
-            }
-        }
-        Some(())
     }
 
     fn unregister(&mut self, worker: &WorkerId, notice: &mut dyn FnMut(Notice<'_>), outcome: &mut Outcome) {
@@ -227,7 +212,7 @@ impl Index {
             let incidents = self.limits.journal_incidents_per_stream;
             let state = self.registry.stream_mut(stream)?;
             state.renew(generation);
-            self.registry.review(stream);
+            self.review(stream);
             let state = self.registry.stream_mut(stream)?;
             state.note(Incident::Generation { generation, at_ms }, incidents);
             outcome.generations += 1;
@@ -263,6 +248,11 @@ impl Index {
         if gap.policy == GapPolicy::Purge {
             self.applying(stream, gap.last, gap.at_ms, notice, outcome).drop_blocks(None, Cause::Purged);
         }
+    }
+
+    /// What other threads may read while this index changes.
+    pub(crate) fn share_view(&self) -> Arc<RwLock<View>> {
+        self.view.share()
     }
 
     fn applying<'a>(

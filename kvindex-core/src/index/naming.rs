@@ -96,9 +96,10 @@ impl Naming {
     pub(crate) fn adopt(&mut self, book: Book, place: Place, blocks: &[EngineBlockHash]) -> bool {
         let (from, to) = (place.offset as usize, place.offset as usize + blocks.len());
         let run = self.run(place.run);
-        let named = run.names.get(from..).is_some_and(|rest| {
-            rest.iter().take(blocks.len()).any(|name| *name != NONE)
-        });
+        let named = run
+            .names
+            .get(from..)
+            .is_some_and(|rest| rest.iter().take(blocks.len()).any(|name| *name != NONE));
         let foreign = run.book != book && !run.names.is_empty();
         if named || foreign || blocks.contains(&NONE) {
             return false;

@@ -33,7 +33,7 @@ impl Applying<'_> {
         owner: OwnerSlot,
         block: EngineBlockHash,
     ) -> Option<Place> {
-        let inside = |at: &Place| self.index.tree.run(at.run).is_some_and(|run| run.space == space.0);
+        let inside = |at: &Place| self.index.view.tree.run(at.run).is_some_and(|run| run.space == space.0);
         let elsewhere = || self.siblings().iter().find_map(|slot| self.place(*slot, block).filter(inside));
         self.place(owner, block).filter(inside).or_else(elsewhere)
     }
@@ -115,7 +115,7 @@ impl Applying<'_> {
         let siblings = self.siblings().iter().copied();
         let siblings: Vec<OwnerSlot> = siblings.filter(|slot| self.awaits(*slot, owner)).collect();
         while let Some((block, at)) = todo.pop() {
-            let space = self.index.tree.run(at.run).map(|run| Space(run.space));
+            let space = self.index.view.tree.run(at.run).map(|run| Space(run.space));
             for slot in &siblings {
                 self.correct(owner, *slot, block, at);
                 let Some(holder) = self.index.registry.owner_mut(*slot) else { continue };
@@ -155,8 +155,8 @@ impl Applying<'_> {
 
     /// Makes `owner` hold a block at a place that another owner of the stream gave it.
     fn hold_at(&mut self, owner: OwnerSlot, block: EngineBlockHash, at: Place) {
-        let Some(space) = self.index.tree.run(at.run).map(|run| Space(run.space)) else { return };
-        let Some(hash) = self.index.tree.hash_at(at) else { return };
+        let Some(space) = self.index.view.tree.run(at.run).map(|run| Space(run.space)) else { return };
+        let Some(hash) = self.index.view.tree.hash_at(at) else { return };
         if self.index.seat(owner, block, at) {
             self.tell_stored(owner, space, &[hash]);
         }
@@ -179,7 +179,7 @@ impl Applying<'_> {
             // A further copy of a placed block stays where it is; the chain goes on below it.
             let known = if fresh.contains(&engine[from]) { None } else { self.place(owner, engine[from]) };
             if let Some(place) = known {
-                if self.index.tree.run(place.run).is_none_or(|run| run.space != space.0) {
+                if self.index.view.tree.run(place.run).is_none_or(|run| run.space != space.0) {
                     // One name in two namespaces: what follows cannot hang below the other one's block.
                     break;
                 }
@@ -194,7 +194,7 @@ impl Applying<'_> {
             let blocks = &engine[range.clone()];
             // Chained from where the block before really lies, so that a run never holds a block that does
             // not follow the one before it, whatever hashes an engine repeats.
-            let mut before = after.and_then(|at| self.index.tree.hash_at(at));
+            let mut before = after.and_then(|at| self.index.view.tree.hash_at(at));
             let chained = local[range.clone()].iter().map(|local| {
                 let hash = SequenceHash::chain(before, *local);
                 before = Some(hash);
@@ -220,7 +220,7 @@ impl Applying<'_> {
     ) -> Option<Place> {
         let (mut at, mut parent, mut last) = (0, after, after);
         while at < hashes.len() {
-            let stretch = self.index.tree.stretch(space, parent, &hashes[at..]);
+            let stretch = self.index.stretch(space, parent, &hashes[at..]);
             let run = stretch.place.run;
             for offset in stretch.place.offset..stretch.place.offset + stretch.n as u32 {
                 // The same engine hash twice in one event names one place: the first.

@@ -7,6 +7,7 @@ use super::journal::Journal;
 use super::registry::{Owner, Registry};
 use super::spaces::Spaces;
 use super::tree::RunTree;
+use super::view::View;
 use super::{Coverage, Index, OwnerSlot, StreamStamp};
 use crate::hash::SequenceHash;
 use crate::ids::{DpRank, Group, StreamId, Tier, WorkerId};
@@ -58,15 +59,19 @@ impl<'a> IndexReader<'a> {
     }
 
     pub(crate) fn spaces(&self) -> &'a Spaces {
-        &self.index.spaces
+        &self.index.view.spaces
     }
 
     pub(crate) fn holdings(&self) -> Holdings<'a> {
         self.index.holdings()
     }
 
+    pub(crate) fn view(&self) -> &'a View {
+        &self.index.view
+    }
+
     pub(crate) fn tree(&self) -> &'a RunTree {
-        &self.index.tree
+        &self.index.view.tree
     }
 
     pub(crate) fn journal(&self) -> &'a Journal {
@@ -198,10 +203,10 @@ impl Index {
     /// # Errors
     /// A sentence on the first thing that does not agree.
     pub fn check_invariants(&self) -> Result<(), String> {
-        self.tree.check()?;
+        self.view.tree.check()?;
         let mut entries = 0;
         let mut held = 0usize;
-        self.naming.check(|run| self.tree.run(run).map_or(0, |run| run.blocks.len()))?;
+        self.naming.check(|run| self.view.tree.run(run).map_or(0, |run| run.blocks.len()))?;
         let blocks = self.holdings().blocks_of_all();
         for (slot, owner) in self.registry.owners() {
             let shares = |block| {
@@ -222,7 +227,7 @@ impl Index {
             places.dedup();
             held += places.len();
             for place in places {
-                let run = self.tree.run(place.run).ok_or_else(|| format!("{place:?} is in no run"))?;
+                let run = self.view.tree.run(place.run).ok_or_else(|| format!("{place:?} is in no run"))?;
                 if !run.holders.contains(place.offset, slot) {
                     return Err(format!("{slot:?} holds {place:?} but the run does not know"));
                 }
@@ -237,7 +242,7 @@ impl Index {
         if entries != self.entries {
             return Err(format!("{entries} entries, counted {}", self.entries));
         }
-        let in_runs: usize = self.tree.runs().map(|(_, run)| run.holders.held()).sum();
+        let in_runs: usize = self.view.tree.runs().map(|(_, run)| run.holders.held()).sum();
         (held == in_runs).then_some(()).ok_or_else(|| format!("owners hold {held}, runs say {in_runs}"))
     }
 }

@@ -91,10 +91,6 @@ pub(crate) struct Registry {
     owners: Vec<Option<Owner>>,
     free_owners: Vec<u32>,
     next_serial: u32,
-    /// For each owner slot its stream, and as bits whether the owner is all there is to its stream: the one group
-    /// of an ordinary model, on the device. Kept apart, because a query reads nothing else of most owners.
-    stream_of: Vec<u32>,
-    plain: Vec<u64>,
 }
 
 impl Registry {
@@ -111,7 +107,6 @@ impl Registry {
                     }
                 }
                 entry.get_mut().spec = spec;
-                numbers.into_iter().for_each(|stream| self.review(stream));
                 false
             }
             std::collections::btree_map::Entry::Vacant(entry) => {
@@ -208,11 +203,8 @@ impl Registry {
         self.stream(stream)?.slots.iter().find(is_it).copied()
     }
 
-    /// The owner's slot, made when new; `None` when the stream has too many owners.
+    /// The slot of an owner that is not there; `None` when the stream has too many owners.
     pub(crate) fn open_owner(&mut self, stream: u32, tier: &Tier, group: Group) -> Option<OwnerSlot> {
-        if let Some(slot) = self.find_owner(stream, tier, group) {
-            return Some(slot);
-        }
         if self.stream(stream)?.slots.len() >= MAX_OWNERS_PER_STREAM {
             return None;
         }
@@ -220,9 +212,6 @@ impl Registry {
         let (book, blocks) = (Book::of(&spec.tenant, &spec.model), OwnerBlocks::default());
         let owner = Owner { stream, tier: tier.clone(), group, chunk: 0, by_tokens: false, book, blocks };
         let slot = OwnerSlot(place_in(&mut self.owners, &mut self.free_owners, owner));
-        self.stream_of.resize(self.stream_of.len().max(slot.index() + 1), u32::MAX);
-        self.stream_of[slot.index()] = stream;
-        self.plain.resize(self.plain.len().max(slot.index() / 64 + 1), 0);
         // In an order that does not depend on history: where a name lies twice, the first counts.
         let before =
             |other: &OwnerSlot| self.owner(*other).is_some_and(|o| (&o.tier, o.group) < (tier, group));
@@ -230,42 +219,15 @@ impl Registry {
         let state = self.stream_mut(stream)?;
         state.slots.insert(at, slot);
         state.other_tiers |= *tier != Tier::Device;
-        self.review(stream);
         Some(slot)
     }
 
-    /// Notes again which of a stream's owners are plain, after a change of its owners, groups or registration.
-    pub(crate) fn review(&mut self, number: u32) {
-        let Some(stream) = self.streams.get_mut(number as usize).and_then(Option::as_mut) else { return };
-        let simple = stream.groups.is_simple(&stream.spec.groups);
-        let alone = simple && stream.slots.len() == 1;
-        for slot in &stream.slots {
-            let device = |owner: &Owner| owner.tier == Tier::Device;
-            let plain = alone && self.owners[slot.index()].as_ref().is_some_and(device);
-            let bit = 1 << (slot.0 % 64);
-            let word = &mut self.plain[slot.index() / 64];
-            *word = if plain { *word | bit } else { *word & !bit };
-        }
-    }
-
-    /// Whether the owner is all there is to its stream.
-    pub(crate) fn is_plain(&self, slot: OwnerSlot) -> bool {
-        self.plain_word(slot.index() / 64) >> (slot.0 % 64) & 1 == 1
-    }
-
-    /// The same for slots 64·i to 64·i+63, as bits.
-    pub(crate) fn plain_word(&self, i: usize) -> u64 {
-        self.plain.get(i).copied().unwrap_or(0)
-    }
-
-    /// All of [`Self::plain_word`], and the stream's number of each slot: for queries, which go over many.
-    pub(crate) fn plain_owners(&self) -> (&[u64], &[u32]) {
-        (&self.plain, &self.stream_of)
-    }
-
-    /// Number of an owner's stream.
-    pub(crate) fn stream_number(&self, slot: OwnerSlot) -> u32 {
-        self.stream_of.get(slot.index()).copied().unwrap_or(u32::MAX)
+    /// A stream's owners, and whether the only one is all there is to it, see [`Slots`](super::view::Slots).
+    pub(crate) fn plain_slots(&self, number: u32) -> Vec<(OwnerSlot, bool)> {
+        let Some(stream) = self.stream(number) else { return Vec::new() };
+        let alone = stream.groups.is_simple(&stream.spec.groups) && stream.slots.len() == 1;
+        let device = |slot: OwnerSlot| self.owner(slot).is_some_and(|owner| owner.tier == Tier::Device);
+        stream.slots.iter().map(|slot| (*slot, alone && device(*slot))).collect()
     }
 
     pub(crate) fn stream_number_of(&self, id: &StreamId) -> Option<u32> {
@@ -276,11 +238,9 @@ impl Registry {
     pub(crate) fn close_owner(&mut self, slot: OwnerSlot) -> Option<Owner> {
         let owner = self.owners.get_mut(slot.index())?.take()?;
         self.free_owners.push(slot.0);
-        self.plain[slot.index() / 64] &= !(1 << (slot.0 % 64));
         if let Some(stream) = self.stream_mut(owner.stream) {
             stream.slots.retain(|s| *s != slot);
         }
-        self.review(owner.stream);
         Some(owner)
     }
 

@@ -163,20 +163,21 @@ impl Index {
         for namespace in &record.spaces {
             let (tenant, model, lora) = (&*namespace.tenant, &*namespace.model, namespace.lora.as_deref());
             let family = Family { tenant, model, lora };
-            index.spaces.intern(family, namespace.block_size, namespace.scheme);
+            index.intern(family, namespace.block_size, namespace.scheme);
         }
-        if index.spaces.all() != record.spaces {
+        if index.view.spaces.all() != record.spaces {
             return Err(damaged("namespaces repeat"));
         }
         for run in record.runs {
-            let known = index.spaces.get(Space(run.space)).is_some();
+            let known = index.view.spaces.get(Space(run.space)).is_some();
             let twice =
-                run.blocks.first().is_none_or(|head| index.tree.head(Space(run.space), *head).is_some());
+                run.blocks.first().is_none_or(|head| index.view.tree.head(Space(run.space), *head).is_some());
             if !known || twice || run.blocks.len() > MAX_RUN_BLOCKS {
                 return Err(damaged("a run is empty, too long, doubled or in no namespace"));
             }
             let holders = Holders::none(run.blocks.len() as u32);
-            index.tree.insert_run(Run { space: run.space, blocks: run.blocks, holders });
+            let run = Run { space: run.space, blocks: run.blocks, holders };
+            index.view.edit(|view| view.tree.insert_run(run));
         }
         for worker in record.workers {
             let id = worker.spec.id.clone();
@@ -200,7 +201,7 @@ impl Index {
         state.silent_clear = record.silent_clear;
         state.groups = record.groups;
         state.reports = record.reports;
-        self.registry.review(stream);
+        self.review(stream);
         let state = self.registry.stream_mut(stream)?;
         state.stamp = StreamStamp {
             generation: record.generation,
@@ -215,7 +216,7 @@ impl Index {
     }
 
     fn restore_owner(&mut self, stream: u32, record: OwnerRecord) -> Option<()> {
-        let slot = self.registry.open_owner(stream, &record.tier, record.group)?;
+        let slot = self.open_owner(stream, &record.tier, record.group)?;
         let owner = self.registry.owner_mut(slot)?;
         owner.chunk = record.chunk;
         owner.by_tokens = record.by_tokens;
@@ -252,10 +253,11 @@ impl Index {
         self.entries += 1;
         let positions = owner.blocks.content_of(block).map(|content| content.positions.clone());
         for (space, hash) in positions.unwrap_or_default() {
-            self.tree.hold(self.tree.head(space, hash)?, 0..1, slot);
+            let run = self.view.tree.head(space, hash)?;
+            self.view.edit(|view| view.tree.hold(run, 0..1, slot));
         }
         if at.run != NOWHERE {
-            self.tree.run(at.run).filter(|run| (at.offset as usize) < run.blocks.len())?;
+            self.view.tree.run(at.run).filter(|run| (at.offset as usize) < run.blocks.len())?;
             self.seat(slot, block, at);
         }
         Some(())

@@ -107,7 +107,7 @@ impl Spaces {
         Some(space)
     }
 
-    fn find(&self, family: Family<'_>, block_size: u32, scheme: HashScheme) -> Option<Space> {
+    pub(crate) fn find(&self, family: Family<'_>, block_size: u32, scheme: HashScheme) -> Option<Space> {
         let is_it = |space: &&Space| {
             self.get(**space).is_some_and(|n| n.block_size == block_size && n.scheme == scheme)
         };

@@ -38,7 +38,7 @@ impl Applying<'_> {
         counted: bool,
     ) {
         let mut hashes = std::mem::take(&mut self.index.chain);
-        let mut before = after.and_then(|at| self.index.tree.hash_at(at));
+        let mut before = after.and_then(|at| self.index.view.tree.hash_at(at));
         hashes.extend(run.local_hashes.iter().map(|local| {
             let hash = SequenceHash::chain(before, *local);
             before = Some(hash);
@@ -80,15 +80,10 @@ impl Applying<'_> {
         from: usize,
         last: &mut Option<Place>,
     ) -> Option<(usize, bool)> {
-        let stretch = self.index.tree.stretch(chain.space, *last, &chain.hashes[from..]);
+        let stretch = self.index.view.tree.stretch(chain.space, *last, &chain.hashes[from..]);
         let part = Part { from, place: stretch.place, n: stretch.n };
         let stored = if stretch.new { self.store_new(chain, part) } else { self.store_known(chain, part) };
-        let Some((n, new)) = stored else {
-            if stretch.new {
-                self.index.trim(stretch.place.run);
-            }
-            return None;
-        };
+        let (n, new) = stored?;
         *last = Some(Place { run: part.place.run, offset: part.place.offset + n as u32 - 1 });
         Some((n, new))
     }
@@ -102,9 +97,9 @@ impl Applying<'_> {
         let apart = index.naming.is_apart(place.run, owner);
         let n = if apart { 0 } else { index.naming.follow(holder.book, place, blocks) };
         if n == 0 {
-            return self.store_own(chain, part);
+            return self.store_own(chain, part, false);
         }
-        let (end, held) = index.tree.uniform(place, n, owner);
+        let (end, held) = index.view.tree.uniform(place, n, owner);
         let part = Part { n: (end - place.offset) as usize, ..part };
         let blocks = &blocks[..part.n];
         if held {
@@ -118,7 +113,7 @@ impl Applying<'_> {
             return None;
         }
         holder.blocks.share(part.n);
-        self.hold(chain, part);
+        self.hold(chain, part, false);
         Some((part.n, true))
     }
 
@@ -133,17 +128,17 @@ impl Applying<'_> {
         }
         let apart = index.naming.is_apart(place.run, owner);
         if apart || !index.naming.adopt(holder.book, place, blocks) {
-            return self.store_own(chain, part);
+            return self.store_own(chain, part, true);
         }
         holder.blocks.share(part.n);
-        self.hold(chain, part);
+        self.hold(chain, part, true);
         Some((part.n, true))
     }
 
     /// Blocks that the owner calls by names of its own.
-    fn store_own(&mut self, chain: &Chain<'_>, part: Part) -> Option<(usize, bool)> {
+    fn store_own(&mut self, chain: &Chain<'_>, part: Part, create: bool) -> Option<(usize, bool)> {
         let (owner, place) = (chain.owner, part.place);
-        let (end, held) = self.index.tree.uniform(place, part.n, owner);
+        let (end, held) = self.index.view.tree.uniform(place, part.n, owner);
         let part = Part { n: (end - place.offset) as usize, ..part };
         let blocks = &chain.engine[part.from..part.from + part.n];
         let shares = self.index.registry.owner(owner)?.blocks.shared() > 0;
@@ -158,18 +153,23 @@ impl Applying<'_> {
             self.index.entries += part.n;
             self.outcome.stored += part.n as u64;
         } else {
-            self.hold(chain, part);
+            self.hold(chain, part, create);
         }
         Some((part.n, true))
     }
 
-    /// Makes the owner a holder of blocks that are new to it.
-    fn hold(&mut self, chain: &Chain<'_>, part: Part) {
+    /// Makes the owner a holder of blocks that are new to it, and `create`s them where they are new to the tree.
+    fn hold(&mut self, chain: &Chain<'_>, part: Part, create: bool) {
         let place = part.place;
         self.index.entries += part.n;
         self.outcome.stored += part.n as u64;
-        self.index.tree.hold(place.run, place.offset..place.offset + part.n as u32, chain.owner);
         let blocks = &chain.hashes[part.from..part.from + part.n];
+        self.index.view.edit(|view| {
+            if create {
+                view.tree.create(chain.space, place, blocks);
+            }
+            view.tree.hold(place.run, place.offset..place.offset + part.n as u32, chain.owner);
+        });
         self.tell_stored(chain.owner, chain.space, blocks);
     }
 
@@ -177,7 +177,7 @@ impl Applying<'_> {
     pub(super) fn tell_stored(&mut self, owner: OwnerSlot, space: Space, blocks: &[SequenceHash]) {
         let Self { index, notice, batch, .. } = self;
         let stream = index.registry.stream(self.stream);
-        let parts = stream.zip(index.registry.owner(owner)).zip(index.spaces.get(space));
+        let parts = stream.zip(index.registry.owner(owner)).zip(index.view.spaces.get(space));
         if let Some(((stream, owner), namespace)) = parts {
             let (stream, tier, group, batch) = (&stream.id, &owner.tier, owner.group, *batch);
             notice(Notice::Stored { stream, batch, tier, group, namespace, blocks });

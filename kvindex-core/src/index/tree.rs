@@ -42,7 +42,7 @@ pub(crate) struct Run {
 pub(crate) struct Stretch {
     pub(crate) place: Place,
     pub(crate) n: usize,
-    /// Whether they were not there before, and nobody holds them yet.
+    /// Whether they are not there yet.
     pub(crate) new: bool,
 }
 
@@ -136,14 +136,41 @@ impl RunTree {
         self.head(space, hash).map(|run| Place { run, offset: 0 })
     }
 
-    /// The first stretch of the chain `hashes` below `after` that lies in one run. Creates blocks when the first
-    /// one is not there: somebody must come to hold them, or the run be trimmed.
-    pub(crate) fn stretch(&mut self, space: Space, after: Option<Place>, hashes: &[SequenceHash]) -> Stretch {
-        let Some(place) = hashes.first().and_then(|first| self.find(space, after, *first)) else {
-            let (place, n) = self.create(space, after, hashes);
-            return Stretch { place, n, new: true };
+    /// The first stretch of the chain `hashes` below `after` that lies in one run, or will: where the first block is
+    /// not there, as many as can be [created](Self::create) together. They go to the end of their parent's run when
+    /// there is room, else they make a run of their own, and end before a block that already heads one (its parent
+    /// had gone).
+    pub(crate) fn stretch(&self, space: Space, after: Option<Place>, hashes: &[SequenceHash]) -> Stretch {
+        if let Some(place) = hashes.first().and_then(|first| self.find(space, after, *first)) {
+            return Stretch { place, n: self.common(place, hashes), new: false };
+        }
+        let n = hashes.len().min(MAX_RUN_BLOCKS);
+        let known = |hash: &SequenceHash| self.head(space, *hash).is_some();
+        let n = hashes[1..n].iter().position(known).map_or(n, |i| i + 1);
+        let parent = after.and_then(|at| Some((at, self.run(at.run)?)));
+        let room = |(at, run): &(Place, &Run)| {
+            run.blocks.len() == at.offset as usize + 1 && run.blocks.len() < MAX_RUN_BLOCKS
         };
-        Stretch { place, n: self.common(place, hashes), new: false }
+        if let Some((at, run)) = parent.filter(room) {
+            let place = Place { run: at.run, offset: at.offset + 1 };
+            return Stretch { place, n: n.min(MAX_RUN_BLOCKS - run.blocks.len()), new: true };
+        }
+        let run = self.free.last().copied().unwrap_or(self.runs.len() as u32);
+        Stretch { place: Place { run, offset: 0 }, n, new: true }
+    }
+
+    /// Makes the blocks of a new [`stretch`](Self::stretch). Somebody must come to hold them, or the run be trimmed.
+    pub(crate) fn create(&mut self, space: Space, place: Place, blocks: &[SequenceHash]) {
+        if place.offset == 0 {
+            self.insert_run(Run { space: space.0, blocks: blocks.to_vec(), holders: Holders::default() });
+            return;
+        }
+        let run = &mut self.runs[place.run as usize];
+        if run.blocks.len() + blocks.len() > run.blocks.capacity() {
+            // Growing by a quarter instead of double: there are many runs, and most grow little.
+            run.blocks.reserve_exact(blocks.len().max(run.blocks.len() / 4));
+        }
+        run.blocks.extend_from_slice(blocks);
     }
 
     /// How far from `place` on, up to `n` blocks, it stays the same whether `owner` holds, as an offset, and whether
@@ -156,31 +183,6 @@ impl RunTree {
     /// How many of `hashes` follow each other from `place` on.
     pub(crate) fn common(&self, place: Place, hashes: &[SequenceHash]) -> usize {
         self.run(place.run).map_or(0, |run| run.shared(place.offset as usize, hashes))
-    }
-
-    /// Adds a stretch of `hashes` whose first block is in no run: at the end of its parent's run when there
-    /// is room, else as a new run. Stops before a block that already heads a run (its parent had gone).
-    fn create(&mut self, space: Space, after: Option<Place>, hashes: &[SequenceHash]) -> (Place, usize) {
-        let n = hashes.len().min(MAX_RUN_BLOCKS);
-        let known = |hash: &SequenceHash| self.head(space, *hash).is_some();
-        let n = hashes[1..n].iter().position(known).map_or(n, |i| i + 1);
-        if let Some(parent) = after
-            && let Some(run) = self.runs.get_mut(parent.run as usize)
-            && run.blocks.len() == parent.offset as usize + 1
-            && run.blocks.len() < MAX_RUN_BLOCKS
-        {
-            let n = n.min(MAX_RUN_BLOCKS - run.blocks.len());
-            let place = Place { run: parent.run, offset: parent.offset + 1 };
-            if run.blocks.len() + n > run.blocks.capacity() {
-                // Growing by a quarter instead of double: there are many runs, and most grow little.
-                run.blocks.reserve_exact(n.max(run.blocks.len() / 4));
-            }
-            run.blocks.extend_from_slice(&hashes[..n]);
-            return (place, n);
-        }
-        let holders = Holders::default();
-        let run = self.insert_run(Run { space: space.0, blocks: hashes[..n].to_vec(), holders });
-        (Place { run, offset: 0 }, n)
     }
 
     pub(crate) fn insert_run(&mut self, run: Run) -> u32 {

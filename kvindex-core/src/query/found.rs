@@ -202,7 +202,7 @@ impl Scratch {
         let by_hash = matches!(query.prompt, Prompt::EngineHashes(_));
         let [only] = stream.slots.as_slice() else { return false };
         !by_hash
-            && reader.registry().is_plain(*only)
+            && reader.view().slots.is_plain(*only)
             && self.walks.iter().all(|walk| walk.depths.of(*only) == 0)
     }
 

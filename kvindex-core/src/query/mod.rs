@@ -10,9 +10,11 @@ mod notes;
 mod path;
 mod prompt;
 mod score;
+mod scorer;
 
 pub use doubt::{Doubt, Doubts};
 pub use explain::{Explanation, Reason, WorkerExplanation, explain, explain_hashed};
 pub use found::{Matches, Scratch, TierMatch, WorkerMatch, find_hashed, find_matches, hash_prompt};
 pub use prompt::{Filter, Prompt, PromptItem, Query, QueryError, Tokens};
 pub use score::{Candidates, Score, ScoreQuery, StreamSlot, score};
+pub use scorer::Scorer;

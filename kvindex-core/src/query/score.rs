@@ -9,7 +9,7 @@ use super::notes::Notes;
 use super::prompt::{Filter, Prompt, Query, QueryError};
 use crate::hash::SequenceHash;
 use crate::ids::StreamId;
-use crate::index::{Family, IndexReader, OwnerSet, Space, bits};
+use crate::index::{Family, IndexReader, OwnerSet, Space, View, bits};
 use crate::limits::{MAX_BLOCK_SIZE, MAX_PROMPT_TOKENS};
 use crate::worker::DEFAULT_TENANT;
 
@@ -111,6 +111,23 @@ pub fn score<'s>(
     query: &ScoreQuery<'_>,
     scratch: &'s mut Scratch,
 ) -> Result<&'s [Score], QueryError> {
+    let (first, others) = race_all(reader.view(), query, scratch)?;
+    if !others {
+        return Ok(best(scratch, first, query));
+    }
+    scratch.scores.drain(..first);
+    score_others(reader, query, scratch);
+    keep_best(&mut scratch.scores);
+    Ok(best(scratch, 0, query))
+}
+
+/// Scores the plain owners of all namespaces that the question may mean. Answers from where on the scores in
+/// `scratch` are its answer, best first, and whether there may be others that cannot be scored so.
+pub(super) fn race_all(
+    view: &View,
+    query: &ScoreQuery<'_>,
+    scratch: &mut Scratch,
+) -> Result<(usize, bool), QueryError> {
     if !(1..=MAX_BLOCK_SIZE).contains(&query.block_size) {
         return Err(QueryError::BlockSize(query.block_size));
     }
@@ -121,29 +138,31 @@ pub fn score<'s>(
     let family = Family { tenant: query.tenant, model: query.model, lora: query.lora };
     let (mut others, mut races) = (false, 0);
     let mut first = scratch.scores.len();
-    for space in reader.spaces().family_again(family, &mut scratch.family) {
-        if reader.spaces().get(*space).is_some_and(|namespace| namespace.block_size == query.block_size) {
+    for space in view.spaces.family_again(family, &mut scratch.family) {
+        if view.spaces.get(*space).is_some_and(|namespace| namespace.block_size == query.block_size) {
             let Scratch { alive, scores, .. } = &mut *scratch;
             alive.clear();
-            let notes = Notes { scores, first, streams: reader.registry().plain_owners().1 };
-            let mut race = Race { reader, query, alive, base: 0, notes, last: first };
+            let notes = Notes { scores, first, streams: view.slots.plain_owners().1 };
+            let mut race = Race { view, query, alive, base: 0, notes, last: first };
             others |= race.run(*space);
             first = race.notes.first;
             // Where chains have holes, a stream may match without the first block.
-            others |= reader.spaces().has_holes(*space);
+            others |= view.spaces.has_holes(*space);
             races += 1;
         }
     }
-    if others || races > 1 {
+    if races > 1 && !others {
         scratch.scores.drain(..first);
         first = 0;
-        if others {
-            score_others(reader, query, scratch);
-        }
         keep_best(&mut scratch.scores);
     }
+    Ok((first, others))
+}
+
+/// As many of the scores from `first` on as the question wants.
+pub(super) fn best<'s>(scratch: &'s Scratch, first: usize, query: &ScoreQuery<'_>) -> &'s [Score] {
     let scores = scratch.scores.get(first..).unwrap_or_default();
-    Ok(&scores[..scores.len().min(query.top_k)])
+    &scores[..scores.len().min(query.top_k)]
 }
 
 /// A stream may have blocks in several namespaces; its best answer counts.
@@ -175,7 +194,7 @@ fn score_others(reader: &IndexReader<'_>, query: &ScoreQuery<'_>, scratch: &mut 
         for number in worker.streams.values().copied() {
             let Some(stream) = registry.stream(number) else { continue };
             let wanted = query.candidates.is_none_or(|candidates| candidates.contains(number));
-            if !wanted || stream.slots.iter().all(|slot| registry.is_plain(*slot)) {
+            if !wanted || stream.slots.iter().all(|slot| reader.view().slots.is_plain(*slot)) {
                 continue;
             }
             let blocks = scratch.match_stream(reader, &full, stream, &worker.spec).matched_blocks;
@@ -188,7 +207,7 @@ fn score_others(reader: &IndexReader<'_>, query: &ScoreQuery<'_>, scratch: &mut 
 
 /// One namespace's owners running along the chain.
 struct Race<'a> {
-    reader: &'a IndexReader<'a>,
+    view: &'a View,
     query: &'a ScoreQuery<'a>,
     /// Owners that hold all blocks so far, as words of bits, and the number of the first word.
     alive: &'a mut Vec<u64>,
@@ -201,7 +220,7 @@ struct Race<'a> {
 impl Race<'_> {
     /// Scores the plain owners; answers whether others hold the first block too.
     fn run(&mut self, space: Space) -> bool {
-        let (tree, hashes) = (self.reader.tree(), self.query.hashes);
+        let (tree, hashes) = (&self.view.tree, self.query.hashes);
         let (mut at, mut others, mut reached) = (0, false, 0);
         'chain: while let Some((run, shared)) = tree.follow(space, &hashes[at..]) {
             let end = at + shared;
@@ -216,6 +235,10 @@ impl Race<'_> {
                     break;
                 }
             }
+            if reached < end {
+                // Blocks that somebody is about to hold.
+                break;
+            }
             at = end;
         }
         self.keep(&OwnerSet::Empty, reached);
@@ -224,16 +247,16 @@ impl Race<'_> {
 
     /// Lines up the plain owners of the first block; answers whether there are others.
     fn start(&mut self, owners: &OwnerSet) -> bool {
-        let registry = self.reader.registry();
+        let slots = &self.view.slots;
         let (base, words) = owners.words();
         self.base = base;
-        let plain = registry.plain_owners().0.get(base..).unwrap_or_default();
+        let plain = slots.plain_owners().0.get(base..).unwrap_or_default();
         self.alive.extend(words.iter().zip(plain).map(|(all, plain)| all & plain));
         let others = self.alive != words;
         if let Some(candidates) = self.query.candidates {
             for (i, word) in self.alive.iter_mut().enumerate() {
                 for slot in bits(base + i, *word) {
-                    if !candidates.contains(registry.stream_number(slot)) {
+                    if !candidates.contains(slots.stream_number(slot)) {
                         *word &= !(1 << (slot.0 % 64));
                     }
                 }

@@ -49,8 +49,10 @@ impl<'a> World<'a> {
         let stands = |stream: usize| self.naive.stands(&streams[stream]).unwrap_or_default();
         let next = |stream: usize| stands(stream).1.map_or(0, |applied| applied.0 + 1);
         let events = |stream: usize, generation, seq: u64, batches: &[Vec<Change>]| {
-            let batch =
-                |(seq, changes): (u64, &Vec<Change>)| Batch { seq: BatchSeq(seq), changes: changes.clone().into() };
+            let batch = |(seq, changes): (u64, &Vec<Change>)| Batch {
+                seq: BatchSeq(seq),
+                changes: changes.clone().into(),
+            };
             let batches = (seq..).zip(batches).map(batch).collect();
             Command::Events(StreamEvents { stream: streams[stream].clone(), generation, at_ms: 5, batches })
         };

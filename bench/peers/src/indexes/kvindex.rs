@@ -1,14 +1,14 @@
-//! kvindex-core, behind a lock as a node has it. The only file here that knows kvindex-core.
+//! kvindex-core: one thread at a time changes the index, others ask beside it. The only file here that knows kvindex-core.
 
 use std::cell::RefCell;
 use std::hint::black_box;
 
 use kvindex_core::{
     Batch, BatchSeq, Change, Command, DpRank, EngineBlockHash, Generation, Group, HashScheme, HiddenIdentity,
-    Index, IndexLimits, LocalBlockHash, Score, ScoreQuery, Scratch, SequenceHash, StoredRun, StreamEvents,
-    StreamId, Tier, WorkerId, WorkerSpec, score,
+    Index, IndexLimits, LocalBlockHash, Score, ScoreQuery, Scorer, Scratch, SequenceHash, StoredRun, StreamEvents,
+    StreamId, Tier, WorkerId, WorkerSpec,
 };
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 
 use super::KvIndex;
 use crate::work::Credit;
@@ -25,7 +25,8 @@ thread_local! {
 
 /// The index, and each worker's stream with its next batch number.
 pub(crate) struct Kvindex {
-    index: RwLock<Index>,
+    index: Mutex<Index>,
+    scorer: Scorer,
     streams: Mutex<Vec<(StreamId, u64)>>,
     /// Whether each worker's engine hashes blocks in its own way.
     private: bool,
@@ -33,8 +34,9 @@ pub(crate) struct Kvindex {
 
 impl Kvindex {
     pub(crate) fn new(private: bool) -> Self {
-        let index = RwLock::new(Index::new(IndexLimits::default()));
-        Self { index, streams: Mutex::default(), private }
+        let index = Index::new(IndexLimits::default());
+        let scorer = index.scorer();
+        Self { index: Mutex::new(index), scorer, streams: Mutex::default(), private }
     }
 
     fn engine_hash(&self, worker: u32, hash: u64) -> EngineBlockHash {
@@ -49,7 +51,7 @@ impl Kvindex {
         while let Some(stream) = stream(streams.len() as u32).filter(|_| streams.len() <= worker as usize) {
             let spec = WorkerSpec::new(stream.worker.clone(), MODEL);
             let spec = WorkerSpec { hidden_identity: HiddenIdentity::Unused, ..spec };
-            let mut index = self.index.write();
+            let mut index = self.index.lock();
             index.apply(&Command::Register(Box::new(spec)));
             // Opens the stream, so that streams have the workers' numbers.
             let generation = Generation(0);
@@ -127,13 +129,14 @@ impl KvIndex for Kvindex {
     }
 
     fn apply(&self, event: Command) {
-        black_box(self.index.write().apply(&event));
+        black_box(self.index.lock().apply(&event));
     }
 
     fn find(&self, query: &Vec<SequenceHash>) -> Vec<Score> {
         let query = ScoreQuery::new(MODEL, BLOCK_SIZE, query);
         SCRATCH.with_borrow_mut(|scratch| {
-            score(&self.index.read().reader(), &query, scratch).map(<[Score]>::to_vec).unwrap_or_default()
+            let found = self.scorer.score(&query, scratch).ok().flatten();
+            found.map(<[Score]>::to_vec).unwrap_or_default()
         })
     }
 

@@ -8,7 +8,9 @@
 
 use std::sync::Arc;
 
-use kvindex_core::{Change, Column, EngineBlockHash, Group, HashScheme, StoredRun, Tier, WorkerId, WorkerSpec};
+use kvindex_core::{
+    Change, Column, EngineBlockHash, Group, HashScheme, StoredRun, Tier, WorkerId, WorkerSpec,
+};
 
 use super::fleet::{ADAPTER, Fleet, Naming, settle};
 use crate::history::{Dice, local};
@@ -269,7 +271,8 @@ impl Generator {
     /// A path's names go, and some come back for another path's blocks.
     fn moved(&mut self, stream: usize, kept: &Kept) -> Vec<Change> {
         let names = kept.naming.names(&kept.path);
-        let removed = Change::Removed { tier: kept.tier.clone(), group: Group(0), hashes: names.clone().into() };
+        let removed =
+            Change::Removed { tier: kept.tier.clone(), group: Group(0), hashes: names.clone().into() };
         let (mut path, from) = (self.dice.path(), self.dice.below(3));
         path.resize(kept.path.len(), b'y');
         let other = Kept { path, ..kept.clone() };
