@@ -1,6 +1,9 @@
 //! The index against the naive model, on random histories: equal outcomes, equal holdings, equal answers, and a
 //! restored copy that goes on like the original.
 //!
+//! Where the index does not yet do what it says, the model or the comparison says so in a comment that begins with
+//! "Known:".
+//!
 //! `KVINDEX_HISTORIES=1000000` runs as many; `KVINDEX_SEED=17` runs the one that failed.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -136,7 +139,7 @@ impl<'a> World<'a> {
             hold(stamp == self.naive.stands(id), || format!("{id} stands at {stamp:?}"))?;
         }
         let view = View::of(&self.naive);
-        // The index moves what it placed by tokens alone, behind the device, without a word about the old place.
+        // Known: what lies behind the device by its tokens alone moves without a word about the old place.
         view.followed(&self.followed, !self.history.fleet.tiers)?;
         compare(&self.index, &view, self.history, &mut self.scratch)
     }

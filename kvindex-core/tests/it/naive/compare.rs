@@ -94,7 +94,7 @@ impl Asking<'_> {
         let all = ask(query);
         let ordered = all.windows(2).all(|pair| pair[0].1 >= pair[1].1);
         hold(ordered, || format!("scores out of order: {all:?}"))?;
-        // `score` still names a worker that was described anew for another model, which `find_matches` does not.
+        // Known: `score` still names a worker that was described anew for another model.
         let home = (query.tenant, query.model);
         let serves = |spec: &WorkerSpec| (spec.tenant.as_str(), spec.model.as_str()) == home;
         let asked = |id: &&StreamId| reader.worker(&id.worker).is_some_and(|worker| serves(&worker));
@@ -148,7 +148,9 @@ fn agree(found: &Matches, expected: &[Answer]) -> Result<(), String> {
         let reports = it.doubts.contains(Doubt::RepeatedReports);
         hold(!reports, || format!("{worker}/{rank} is in report mode, which the model does not know"))?;
     }
-    // A worker without streams answers as one that serves nothing.
-    let silent = found.workers.iter().filter(|found| found.matched_blocks == 0).count();
-    hold(found.workers.len() <= expected.len() + silent, || "more streams than there are".into())
+    let serving = |blocks: usize| blocks > 0;
+    let found = found.workers.iter().filter(|found| serving(found.matched_blocks)).count();
+    let expected = expected.iter().filter_map(|(_, served)| served.first());
+    let expected = expected.filter(|served| serving(served.0)).count();
+    hold(found == expected, || format!("{found} streams serve something, expected {expected}"))
 }

@@ -23,7 +23,7 @@ pub(crate) enum Naming {
     Twisted,
     /// With the names that the fleet has one block further up.
     Shifted,
-    /// With so few names that they come again for something else.
+    /// With so few names that they come again for something else, the least and the greatest among them.
     Few,
 }
 
@@ -38,7 +38,8 @@ impl Naming {
             let mut bytes = [letter(*unit); 9];
             bytes[..8].copy_from_slice(&before.to_le_bytes());
             before = xxh3_64(&bytes);
-            names.push(EngineBlockHash(if self == Self::Few { before % 14 } else { before }));
+            let few = (before % 14).wrapping_sub(1);
+            names.push(EngineBlockHash(if self == Self::Few { few } else { before }));
         }
         if self == Self::Shifted {
             names.push(EngineBlockHash(before ^ 1));
@@ -52,7 +53,7 @@ impl Naming {
 pub(crate) struct Fleet {
     pub(crate) workers: Vec<WorkerSpec>,
     pub(crate) streams: Vec<StreamId>,
-    /// Namings of each stream: the first one mostly.
+    /// Namings that each stream draws from.
     pub(super) habits: Vec<Vec<Naming>>,
     /// How often, in percent, a stream falls out of its habit.
     pub(super) lapses: usize,
@@ -103,7 +104,7 @@ impl Fleet {
                 4 => vec![own],
                 5 => vec![Naming::Twisted],
                 6 => vec![Naming::Shifted],
-                7 => vec![Naming::Shared, own, Naming::Twisted],
+                7 => vec![Naming::Shared, Naming::Shared, own, Naming::Twisted],
                 _ => vec![Naming::Shared],
             }
         };

@@ -90,11 +90,7 @@ pub(crate) fn history(seed: u64) -> History {
     let length = if generator.dice.chance(5) { 150 } else { 6 + generator.dice.below(50) };
     let steps = (0..length).map(|_| generator.step()).collect();
     let paths: Vec<Vec<u8>> = (0..5).map(|_| generator.asked()).collect();
-    let mut names: Vec<Vec<EngineBlockHash>> = Vec::new();
-    for path in &paths {
-        let stream = generator.dice.below(generator.fleet.streams.len());
-        names.push(generator.naming(stream).names(path));
-    }
+    let names = paths.iter().map(|path| generator.asked_names(path)).collect();
     let every = generator.dice.pick(&[2, 5, 9]);
     History { fleet: generator.fleet, steps, paths, names, every }
 }
@@ -136,6 +132,15 @@ impl Generator {
             path.extend(self.dice.path());
         }
         path
+    }
+
+    /// The names that some stream has or may have for a path, or for one that it stored.
+    fn asked_names(&mut self, path: &[u8]) -> Vec<EngineBlockHash> {
+        let stream = self.dice.below(self.fleet.streams.len());
+        match self.recent(stream) {
+            Some(kept) if self.dice.chance(50) => kept.naming.names(&kept.path),
+            _ => self.naming(stream).names(path),
+        }
     }
 
     fn naming(&mut self, stream: usize) -> Naming {

@@ -228,7 +228,7 @@ impl Applying<'_> {
 
     /// Places what waited on any tier for what `owner` placed: the same names without place, and orphans below.
     fn wake(&mut self, owner: &Tier, mut todo: Placed) {
-        // The index passes over names without place on the tier that woke the others, unless orphans wait there.
+        // Known: names without place stay so on the tier that woke the others, unless orphans wait there.
         let asleep = self.held(owner).orphans.is_empty();
         while let Some((name, at)) = todo.pop() {
             for tier in self.tiers() {
