@@ -97,6 +97,9 @@ impl<'a> World<'a> {
         let expected = self.naive.apply(command);
         let followed = &mut self.followed;
         let outcome = self.index.apply_noticed(command, &mut |notice| follow(followed, &notice));
+        if self.naive.disputed {
+            return Ok(());
+        }
         hold(outcome == expected, || format!("outcome {outcome:?}, expected {expected:?}"))?;
         if let Some(original) = &mut self.original {
             let same = original.apply(command);
@@ -183,6 +186,9 @@ fn run(history: &History) -> Result<(), String> {
         let mut world = World::new(history)?;
         for (at, step) in history.steps.iter().enumerate() {
             world.step(step)?;
+            if world.naive.disputed {
+                return Ok(());
+            }
             if at % history.every == 0 {
                 world.compare()?;
             }

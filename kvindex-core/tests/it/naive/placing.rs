@@ -15,11 +15,17 @@ pub(super) struct Applying<'a> {
     pub(super) max_orphans: usize,
     pub(super) spaces: &'a mut Vec<Namespace>,
     pub(super) stream: &'a mut Stream,
+    pub(super) disputed: &'a mut bool,
     pub(super) outcome: &'a mut Outcome,
 }
 
-/// Blocks that found their place, the last one to be followed up first.
-type Placed = Vec<(EngineBlockHash, Place)>;
+/// A block that found its place.
+struct Found {
+    name: EngineBlockHash,
+    at: Place,
+    /// Whether the device found it.
+    on_device: bool,
+}
 
 impl Applying<'_> {
     pub(super) fn change(&mut self, change: &Change) {
@@ -170,9 +176,8 @@ impl Applying<'_> {
         tier: &Tier,
         engine: &[EngineBlockHash],
         local: &[LocalBlockHash],
-    ) -> Placed {
-        let mut placed = Vec::new();
-        let mut at = 0;
+    ) -> Vec<Found> {
+        let (mut placed, mut at, on_device) = (Vec::new(), 0, *tier == Tier::Device);
         while at < engine.len() {
             if let Some((elsewhere, hash)) = self.place(tier, engine[at]) {
                 if elsewhere != space {
@@ -189,7 +194,8 @@ impl Applying<'_> {
                 if self.place(tier, engine[i]).is_none() {
                     self.put(tier, engine[i], (space, hash));
                 }
-                placed.extend(self.place(tier, engine[i]).map(|place| (engine[i], place)));
+                let name = engine[i];
+                placed.extend(self.place(tier, name).map(|at| Found { name, at, on_device }));
             }
             // What follows hangs below where the last block really lies.
             before = self.place(tier, engine[end - 1]).map(|(_, hash)| hash);
@@ -226,22 +232,30 @@ impl Applying<'_> {
         }
     }
 
-    /// Places what waited on any tier for what `owner` placed: the same names without place, and orphans below.
-    fn wake(&mut self, owner: &Tier, mut todo: Placed) {
+    /// Places what waited on any tier for what `owner` placed: the same names without place, and orphans below. What
+    /// was placed last is followed up first.
+    fn wake(&mut self, owner: &Tier, mut todo: Vec<Found>) {
         // Known: names without place stay so on the tier that woke the others, unless orphans wait there.
         let asleep = self.held(owner).orphans.is_empty();
-        while let Some((name, at)) = todo.pop() {
+        while let Some(Found { name, at, on_device }) = todo.pop() {
             for tier in self.tiers() {
-                let known = self.held(&tier).names.get(&name).map(|known| known.place);
-                let moved = *owner == Tier::Device && self.held(&tier).by_tokens;
+                let Held { names, by_tokens, .. } = self.held(&tier);
+                let (known, by_tokens) = (names.get(&name).map(|known| known.place), *by_tokens);
                 match known {
                     Some(None) if tier == *owner && asleep => {}
                     Some(None) => {
                         self.put(&tier, name, at);
                         self.outcome.joined += 1;
                     }
-                    // What the device says of a block corrects what tokens alone said.
-                    Some(Some(old)) if moved && old != at => self.put(&tier, name, at),
+                    Some(Some(old)) if by_tokens && old != at => {
+                        // What the device says of a block corrects what tokens alone said.
+                        if on_device {
+                            self.put(&tier, name, at);
+                        }
+                        // Known: the index takes all that a device's blocks wake for the device's word, and
+                        // nothing of what another tier's blocks wake.
+                        *self.disputed |= on_device != (*owner == Tier::Device);
+                    }
                     _ => {}
                 }
                 for (orphan, waiting) in self.take_waiting(&tier, name) {
