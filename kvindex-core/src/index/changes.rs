@@ -260,7 +260,7 @@ impl Applying<'_> {
     }
 
     /// Tells followers that an owner leaves a place.
-    fn tell_removed(&mut self, slot: OwnerSlot, at: Place) {
+    pub(super) fn tell_removed(&mut self, slot: OwnerSlot, at: Place) {
         let Self { index, notice, batch, .. } = self;
         let Some((run, block)) = index.view.tree.run(at.run).zip(index.view.tree.hash_at(at)) else { return };
         let stream = index.registry.stream(self.stream);

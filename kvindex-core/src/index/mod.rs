@@ -152,7 +152,7 @@ impl Index {
                 if self.registry.owner(slot).is_some_and(|owner| owner.book != book) {
                     self.set_apart_everywhere(slot);
                     if let Some(owner) = self.registry.owner_mut(slot) {
-                        owner.book = book;
+                        (owner.book, owner.strayed) = (book, true);
                     }
                 }
             }

@@ -108,16 +108,17 @@ impl Applying<'_> {
 
     /// Places what waited for one of the `todo` blocks of `owner`: orphans below it, and the same block held
     /// elsewhere under its name alone.
-    pub(super) fn wake(&mut self, owner: OwnerSlot, mut todo: Vec<(EngineBlockHash, Place)>) {
-        if todo.is_empty() {
+    pub(super) fn wake(&mut self, owner: OwnerSlot, placed: Vec<(EngineBlockHash, Place)>) {
+        if placed.is_empty() || !self.is_awaited(owner) {
             return;
         }
-        let siblings = self.siblings().iter().copied();
-        let siblings: Vec<OwnerSlot> = siblings.filter(|slot| self.awaits(*slot, owner)).collect();
-        while let Some((block, at)) = todo.pop() {
+        // The owner too may have names without place, which come up as orphans of its siblings are joined.
+        let siblings: Vec<OwnerSlot> = self.siblings().to_vec();
+        let mut todo: Vec<_> = placed.into_iter().map(|(block, at)| (owner, block, at)).collect();
+        while let Some((by, block, at)) = todo.pop() {
             let space = self.index.view.tree.run(at.run).map(|run| Space(run.space));
             for slot in &siblings {
-                self.correct(owner, *slot, block, at);
+                self.correct(by, *slot, block, at);
                 let Some(holder) = self.index.registry.owner_mut(*slot) else { continue };
                 if holder.blocks.is_unplaced(block) {
                     self.hold_at(*slot, block, at);
@@ -131,7 +132,7 @@ impl Applying<'_> {
                     let below = Some(at);
                     let placed =
                         self.settle_chain(orphan.space, *slot, below, &block, &local, Set::default());
-                    todo.extend(placed);
+                    todo.extend(placed.into_iter().map(|(block, at)| (*slot, block, at)));
                 }
             }
         }
@@ -148,6 +149,7 @@ impl Applying<'_> {
         self.index.set_apart(old.run, slot);
         let Some(holder) = self.index.registry.owner_mut(slot) else { return };
         if holder.blocks.leave(old) {
+            self.tell_removed(slot, old);
             self.index.release(old, slot);
         }
         self.hold_at(slot, block, at);

@@ -78,6 +78,8 @@ pub(crate) struct Owner {
     pub(crate) by_tokens: bool,
     /// Whose names it shares.
     pub(crate) book: Book,
+    /// Whether it may hold blocks of another tenant or model than its worker's present ones.
+    pub(crate) strayed: bool,
     pub(crate) blocks: OwnerBlocks,
 }
 
@@ -210,7 +212,16 @@ impl Registry {
         }
         let spec = &self.stream(stream)?.spec;
         let (book, blocks) = (Book::of(&spec.tenant, &spec.model), OwnerBlocks::default());
-        let owner = Owner { stream, tier: tier.clone(), group, chunk: 0, by_tokens: false, book, blocks };
+        let owner = Owner {
+            stream,
+            tier: tier.clone(),
+            group,
+            chunk: 0,
+            by_tokens: false,
+            book,
+            strayed: false,
+            blocks,
+        };
         let slot = OwnerSlot(place_in(&mut self.owners, &mut self.free_owners, owner));
         // In an order that does not depend on history: where a name lies twice, the first counts.
         let before =
@@ -226,8 +237,10 @@ impl Registry {
     pub(crate) fn plain_slots(&self, number: u32) -> Vec<(OwnerSlot, bool)> {
         let Some(stream) = self.stream(number) else { return Vec::new() };
         let alone = stream.groups.is_simple(&stream.spec.groups) && stream.slots.len() == 1;
-        let device = |slot: OwnerSlot| self.owner(slot).is_some_and(|owner| owner.tier == Tier::Device);
-        stream.slots.iter().map(|slot| (*slot, alone && device(*slot))).collect()
+        let plain = |slot: OwnerSlot| {
+            self.owner(slot).is_some_and(|owner| owner.tier == Tier::Device && !owner.strayed)
+        };
+        stream.slots.iter().map(|slot| (*slot, alone && plain(*slot))).collect()
     }
 
     pub(crate) fn stream_number_of(&self, id: &StreamId) -> Option<u32> {

@@ -11,6 +11,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::groups::Groups;
 use super::holders::Holders;
 use super::holding::HeldBlock;
+use super::naming::Book;
 use super::owner_blocks::{Content, Orphan};
 use super::registry::Owner;
 use super::reports::Reports;
@@ -257,7 +258,14 @@ impl Index {
             self.view.edit(|view| view.tree.hold(run, 0..1, slot));
         }
         if at.run != NOWHERE {
-            self.view.tree.run(at.run).filter(|run| (at.offset as usize) < run.blocks.len())?;
+            let run = self.view.tree.run(at.run).filter(|run| (at.offset as usize) < run.blocks.len())?;
+            let namespace = self.view.spaces.get(Space(run.space))?;
+            let book = Book::of(&namespace.tenant, &namespace.model);
+            if let Some(owner) = self.registry.owner_mut(slot).filter(|owner| owner.book != book) {
+                owner.strayed = true;
+                let stream = owner.stream;
+                self.review(stream);
+            }
             self.seat(slot, block, at);
         }
         Some(())

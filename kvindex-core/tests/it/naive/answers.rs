@@ -68,8 +68,8 @@ impl<'a> View<'a> {
         all
     }
 
-    /// Whether a follower knows all that is held at known places, and, if `exact`, no more.
-    pub(crate) fn followed(&self, followed: &Followed, exact: bool) -> Result<(), String> {
+    /// Whether a follower knows all that is held at known places, and no more.
+    pub(crate) fn followed(&self, followed: &Followed) -> Result<(), String> {
         let nothing = BTreeSet::new();
         let mut held = 0;
         for stream in &self.streams {
@@ -86,7 +86,7 @@ impl<'a> View<'a> {
             }
         }
         let known: usize = followed.values().map(BTreeSet::len).sum();
-        hold(known == held || !exact, || format!("followers know {known} blocks, of which {held} are held"))
+        hold(known == held, || format!("followers know {known} blocks, of which {held} are held"))
     }
 
     /// What each stream of a tenant's model serves of a chain of sequence hashes: its best over the namespaces of

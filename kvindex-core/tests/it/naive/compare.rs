@@ -1,8 +1,8 @@
 //! Whether the index holds and answers what the naive model does.
 
 use kvindex_core::{
-    Doubt, EngineBlockHash, Index, Matches, Prompt, Query, ScoreQuery, Scratch, SequenceHash, StreamId,
-    WorkerSpec, find_matches, score,
+    Doubt, EngineBlockHash, Index, Matches, Prompt, Query, ScoreQuery, Scratch, SequenceHash, find_matches,
+    score,
 };
 
 use super::answers::{Answer, View};
@@ -94,12 +94,7 @@ impl Asking<'_> {
         let all = ask(query);
         let ordered = all.windows(2).all(|pair| pair[0].1 >= pair[1].1);
         hold(ordered, || format!("scores out of order: {all:?}"))?;
-        // Known: `score` still names a worker that was described anew for another model.
-        let home = (query.tenant, query.model);
-        let serves = |spec: &WorkerSpec| (spec.tenant.as_str(), spec.model.as_str()) == home;
-        let asked = |id: &&StreamId| reader.worker(&id.worker).is_some_and(|worker| serves(&worker));
-        let scored = all.iter().filter(|(id, _)| asked(id));
-        let mut scored: Vec<_> = scored.map(|(id, blocks)| ((&id.worker, id.dp_rank), *blocks)).collect();
+        let mut scored: Vec<_> = all.iter().map(|(id, blocks)| ((&id.worker, id.dp_rank), *blocks)).collect();
         scored.sort_unstable();
         let serving = expected.iter().filter_map(|((worker, rank), served)| {
             let blocks = served.first().map_or(0, |served| served.0);
@@ -107,6 +102,11 @@ impl Asking<'_> {
         });
         let serving: Vec<_> = serving.collect();
         hold(scored == serving, || format!("scores {scored:?}, expected {serving:?}"))?;
+        if let Some(beside) = self.index.scorer().score(query, &mut Scratch::default()).unwrap() {
+            let named =
+                beside.iter().map(|score| (reader.stream_of(score.stream).unwrap(), score.blocks as usize));
+            hold(named.eq(all.iter().copied()), || format!("a scorer says {beside:?} instead of {all:?}"))?;
+        }
         let best = ask(&ScoreQuery { top_k: 1, ..*query });
         let lengths = |scores: &[(_, usize)]| scores.iter().map(|score| score.1).collect::<Vec<_>>();
         hold(lengths(&best) == lengths(&all[..all.len().min(1)]), || format!("best {best:?} of {all:?}"))?;

@@ -72,13 +72,11 @@ pub(crate) struct Naive {
     max_orphans: usize,
     spaces: Vec<Namespace>,
     workers: BTreeMap<WorkerId, Worker>,
-    /// Whether something came up of which the index is known to think otherwise.
-    pub(crate) disputed: bool,
 }
 
 impl Naive {
     pub(crate) fn new(max_orphans: usize) -> Self {
-        Self { max_orphans, spaces: Vec::new(), workers: BTreeMap::new(), disputed: false }
+        Self { max_orphans, spaces: Vec::new(), workers: BTreeMap::new() }
     }
 
     /// Applies what the index applies, and says the same of it.
@@ -133,7 +131,6 @@ impl Naive {
 
     fn events(&mut self, events: &StreamEvents, outcome: &mut Outcome) {
         let (mut spaces, max_orphans) = (std::mem::take(&mut self.spaces), self.max_orphans);
-        let mut disputed = self.disputed;
         if let Some((spec, stream)) = self.enter(&events.stream, events.generation, outcome) {
             for batch in &events.batches {
                 if stream.applied.is_some_and(|applied| batch.seq <= applied) {
@@ -142,12 +139,12 @@ impl Naive {
                 }
                 stream.applied = Some(batch.seq);
                 outcome.batches += 1;
-                let (spaces, disputed) = (&mut spaces, &mut disputed);
-                let mut applying = Applying { spec, max_orphans, spaces, stream, disputed, outcome };
+                let spaces = &mut spaces;
+                let mut applying = Applying { spec, max_orphans, spaces, stream, outcome };
                 batch.changes.iter().for_each(|change| applying.change(change));
             }
         }
-        (self.spaces, self.disputed) = (spaces, disputed);
+        self.spaces = spaces;
     }
 
     /// Where a stream stands; `None` when nothing was heard of it.

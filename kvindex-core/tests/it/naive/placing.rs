@@ -15,7 +15,6 @@ pub(super) struct Applying<'a> {
     pub(super) max_orphans: usize,
     pub(super) spaces: &'a mut Vec<Namespace>,
     pub(super) stream: &'a mut Stream,
-    pub(super) disputed: &'a mut bool,
     pub(super) outcome: &'a mut Outcome,
 }
 
@@ -164,7 +163,7 @@ impl Applying<'_> {
         local: &[LocalBlockHash],
     ) {
         let placed = self.settle(space, before, tier, engine, local);
-        self.wake(tier, placed);
+        self.wake(placed);
     }
 
     /// A further copy of a placed block stays where it is, and the chain goes on below it, unless it is in another
@@ -232,17 +231,14 @@ impl Applying<'_> {
         }
     }
 
-    /// Places what waited on any tier for what `owner` placed: the same names without place, and orphans below. What
+    /// Places what waited on any tier for what was placed: the same names without place, and orphans below. What
     /// was placed last is followed up first.
-    fn wake(&mut self, owner: &Tier, mut todo: Vec<Found>) {
-        // Known: names without place stay so on the tier that woke the others, unless orphans wait there.
-        let asleep = self.held(owner).orphans.is_empty();
+    fn wake(&mut self, mut todo: Vec<Found>) {
         while let Some(Found { name, at, on_device }) = todo.pop() {
             for tier in self.tiers() {
                 let Held { names, by_tokens, .. } = self.held(&tier);
                 let (known, by_tokens) = (names.get(&name).map(|known| known.place), *by_tokens);
                 match known {
-                    Some(None) if tier == *owner && asleep => {}
                     Some(None) => {
                         self.put(&tier, name, at);
                         self.outcome.joined += 1;
@@ -252,9 +248,6 @@ impl Applying<'_> {
                         if on_device {
                             self.put(&tier, name, at);
                         }
-                        // Known: the index takes all that a device's blocks wake for the device's word, and
-                        // nothing of what another tier's blocks wake.
-                        *self.disputed |= on_device != (*owner == Tier::Device);
                     }
                     _ => {}
                 }
