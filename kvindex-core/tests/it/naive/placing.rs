@@ -243,12 +243,8 @@ impl Applying<'_> {
                         self.put(&tier, name, at);
                         self.outcome.joined += 1;
                     }
-                    Some(Some(old)) if by_tokens && old != at => {
-                        // What the device says of a block corrects what tokens alone said.
-                        if on_device {
-                            self.put(&tier, name, at);
-                        }
-                    }
+                    // What the device says of a block corrects what tokens alone said.
+                    Some(Some(old)) if by_tokens && old != at && on_device => self.put(&tier, name, at),
                     _ => {}
                 }
                 for (orphan, waiting) in self.take_waiting(&tier, name) {
