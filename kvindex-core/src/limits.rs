@@ -35,7 +35,7 @@ pub struct IndexLimits {
     /// Most blocks of one owner that may wait for an unknown parent; beyond it a block is still known by its
     /// engine hash but will not be joined.
     pub max_orphans_per_owner: usize,
-    /// Removals that the journal remembers for `explain`, over all workers.
+    /// Removals that the journal remembers for `explain`, over all workers: 32 bytes each.
     pub journal_removals: usize,
     /// Gaps, clears and generations that the journal remembers for each stream.
     pub journal_incidents_per_stream: usize,
@@ -46,7 +46,7 @@ impl Default for IndexLimits {
         Self {
             max_entries: 64_000_000,
             max_orphans_per_owner: 65_536,
-            journal_removals: 262_144,
+            journal_removals: 65_536,
             journal_incidents_per_stream: 64,
         }
     }

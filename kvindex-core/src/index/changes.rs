@@ -226,7 +226,7 @@ impl Applying<'_> {
         let Some(stream) = registry.stream(self.stream) else { return };
         if let (Some(block), Some(run)) = (view.tree.hash_at(at), view.tree.run(at.run)) {
             let (batch, at_ms) = (self.batch, self.at_ms);
-            journal.note(Departure { block, at_ms, batch, stream: stream.serial, owner: slot, cause });
+            journal.note(Departure::new((block, batch, at_ms), (stream.serial, slot), cause));
             if let (Cause::Removed, Some(namespace)) = (cause, view.spaces.get(Space(run.space))) {
                 let stream = &stream.id;
                 (self.notice)(Notice::Removed { stream, batch, tier, group, namespace, block });

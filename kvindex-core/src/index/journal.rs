@@ -22,6 +22,11 @@ pub(crate) enum Cause {
     Unregistered,
 }
 
+/// All causes.
+const CAUSES: [Cause; 5] =
+    [Cause::Removed, Cause::Cleared, Cause::Restarted, Cause::Purged, Cause::Unregistered];
+const CAUSE_BITS: u32 = 4;
+
 /// One block that went away.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Departure {
@@ -30,8 +35,27 @@ pub(crate) struct Departure {
     pub(crate) batch: BatchSeq,
     /// Serial number of the stream: never used again, unlike its slot.
     pub(crate) stream: u32,
-    pub(crate) owner: OwnerSlot,
-    pub(crate) cause: Cause,
+    /// Owner and cause in one word: a journal is as long as its entries are short.
+    who: u32,
+}
+
+impl Departure {
+    pub(crate) fn new(
+        (block, batch, at_ms): (SequenceHash, BatchSeq, u64),
+        (stream, owner): (u32, OwnerSlot),
+        cause: Cause,
+    ) -> Self {
+        Self { block, at_ms, batch, stream, who: owner.0 << CAUSE_BITS | cause as u32 }
+    }
+
+    pub(crate) fn owner(&self) -> OwnerSlot {
+        OwnerSlot(self.who >> CAUSE_BITS)
+    }
+
+    pub(crate) fn cause(&self) -> Cause {
+        let is_it = |cause: &&Cause| **cause as u32 == self.who & ((1 << CAUSE_BITS) - 1);
+        CAUSES.iter().find(is_it).copied().unwrap_or(Cause::Removed)
+    }
 }
 
 /// Something that happened to a whole stream.
@@ -55,7 +79,7 @@ impl Journal {
     }
 
     pub(crate) fn note(&mut self, departure: Departure) {
-        if self.max == 0 || departure.cause == Cause::Unregistered {
+        if self.max == 0 || departure.cause() == Cause::Unregistered {
             return;
         }
         if self.departures.len() == self.max {

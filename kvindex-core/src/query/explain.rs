@@ -250,9 +250,9 @@ impl Case<'_> {
 
     fn departed(&self, stream: &Stream, gone: &Departure) -> Reason {
         let (at_ms, batch) = (gone.at_ms, gone.batch);
-        match gone.cause {
+        match gone.cause() {
             Cause::Removed => {
-                let owner = self.reader.registry().owner(gone.owner);
+                let owner = self.reader.registry().owner(gone.owner());
                 Reason::Removed { tier: owner.map_or(Tier::Device, |o| o.tier.clone()), at_ms, batch }
             }
             Cause::Cleared | Cause::Unregistered => Reason::Cleared { at_ms, batch },
