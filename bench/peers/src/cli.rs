@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::indexes::Implementation;
 use crate::runs;
@@ -34,6 +34,25 @@ pub(crate) enum Task {
     PhasesOf(ChildArgs),
 }
 
+/// A part of the report, each with a load of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Part {
+    Zipf,
+    Mixed,
+    Long,
+    Memory,
+}
+
+impl Part {
+    pub(crate) const ALL: [Self; 4] = [Self::Zipf, Self::Mixed, Self::Long, Self::Memory];
+}
+
+impl std::fmt::Display for Part {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.to_possible_value().map_or(Ok(()), |value| f.write_str(value.get_name()))
+    }
+}
+
 #[derive(Args)]
 pub(crate) struct ReportArgs {
     /// Rounds over all implementations.
@@ -47,6 +66,9 @@ pub(crate) struct ReportArgs {
     /// Implementations to measure.
     #[arg(long, value_delimiter = ',', default_values_t = Implementation::ALL)]
     pub(crate) only: Vec<Implementation>,
+    /// Parts to measure; the page is written only when they are all.
+    #[arg(long, value_delimiter = ',', default_values_t = Part::ALL)]
+    pub(crate) parts: Vec<Part>,
     /// A Mooncake trace (JSON lines, gzipped or not) to replay as well.
     #[arg(long)]
     pub(crate) trace: Option<PathBuf>,

@@ -24,7 +24,7 @@ use anyhow::Context;
 use clap::Parser;
 
 use answers::Answers;
-use cli::{Cli, InstructionArgs, ReportArgs, Task};
+use cli::{Part, Cli, InstructionArgs, ReportArgs, Task};
 use indexes::Implementation;
 use report::{figures, page, plot};
 use runs::Run;
@@ -71,19 +71,25 @@ struct Written {
 }
 
 /// Measures everything, in order.
-fn measure(run: &mut Run, smoke: bool) -> anyhow::Result<Written> {
+fn measure(run: &mut Run, parts: &[Part], smoke: bool) -> anyhow::Result<Written> {
     let probes = runs::probes::run(run)?;
     let load = ZipfLoad::new(&run.scale);
-    runs::zipf::run(run, &load)?;
-    runs::mixed::run(run, &load)?;
+    if parts.contains(&Part::Zipf) {
+        runs::zipf::run(run, &load)?;
+    }
+    if parts.contains(&Part::Mixed) {
+        runs::mixed::run(run, &load)?;
+    }
     drop(load);
-    for shape in LONG_SHAPES {
+    for shape in LONG_SHAPES.into_iter().filter(|_| parts.contains(&Part::Long)) {
         runs::long::run(run, shape)?;
     }
     if let Some(file) = run.trace.clone() {
         runs::trace::run(run, &file)?;
     }
-    runs::memory::run(run, smoke)?;
+    if parts.contains(&Part::Memory) {
+        runs::memory::run(run, smoke)?;
+    }
     for which in run.implementations.clone() {
         let wrong = probes.iter().filter(|probe| probe.which == which && !probe.is_right()).count();
         run.samples.add(figures::PROBES, which, wrong as f64, 0.0);
@@ -100,16 +106,18 @@ fn full_report(args: &ReportArgs) -> anyhow::Result<()> {
     let patience = Duration::from_millis(args.wait_ms);
     let mut run = new_run(Scale::full(args.seed), args.rounds, patience, &args.only);
     run.trace.clone_from(&args.trace);
-    let written = measure(&mut run, false)?;
+    let written = measure(&mut run, &args.parts, false)?;
     println!("{}", written.page);
-    write(&args.out, "README.md", &written.page)?;
-    write(&args.out, "ratios.svg", &written.plot)?;
+    if Part::ALL.iter().all(|part| args.parts.contains(part)) {
+        write(&args.out, "README.md", &written.page)?;
+        write(&args.out, "ratios.svg", &written.plot)?;
+    }
     refuse(&written.bad)
 }
 
 fn smoke() -> anyhow::Result<()> {
     let mut run = new_run(Scale::smoke(42), 1, Duration::ZERO, &Implementation::ALL);
-    let written = measure(&mut run, true)?;
+    let written = measure(&mut run, &Part::ALL, true)?;
     refuse(&written.bad)?;
     let complete = [&written.page, &written.plot].iter().all(|text| text.contains("zipf store"));
     anyhow::ensure!(complete, "the report lacks figures");

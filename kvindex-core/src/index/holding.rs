@@ -208,7 +208,9 @@ impl Index {
     pub(super) fn stretch(&mut self, space: Space, after: Option<Place>, hashes: &[SequenceHash]) -> Stretch {
         let stretch = self.view.tree.stretch(space, after, hashes);
         if stretch.new {
-            self.view.edit(|view| view.tree.create(space, stretch.place, &hashes[..stretch.n]));
+            let blocks = &hashes[..stretch.n];
+            let prepared = self.view.tree.prepare(space, stretch.place, blocks);
+            drop(self.view.edit(|view| view.tree.create(stretch.place, blocks, prepared)));
         }
         stretch
     }

@@ -164,12 +164,13 @@ impl Applying<'_> {
         self.index.entries += part.n;
         self.outcome.stored += part.n as u64;
         let blocks = &chain.hashes[part.from..part.from + part.n];
-        self.index.view.edit(|view| {
-            if create {
-                view.tree.create(chain.space, place, blocks);
-            }
+        let prepared = create.then(|| self.index.view.tree.prepare(chain.space, place, blocks));
+        let freed = self.index.view.edit(|view| {
+            let freed = prepared.map(|prepared| view.tree.create(place, blocks, prepared));
             view.tree.hold(place.run, place.offset..place.offset + part.n as u32, chain.owner);
+            freed
         });
+        drop(freed);
         self.tell_stored(chain.owner, chain.space, blocks);
     }
 

@@ -46,6 +46,17 @@ pub(crate) struct Stretch {
     pub(crate) new: bool,
 }
 
+/// What [`RunTree::create`] needs.
+#[derive(Debug)]
+pub(crate) enum Prepared {
+    /// A run of its own.
+    Run(Run),
+    /// Their parent's run, with them.
+    Longer(Vec<SequenceHash>),
+    /// Nothing: there is room for them.
+    Room,
+}
+
 /// All runs of an index.
 #[derive(Debug, Default)]
 pub(crate) struct RunTree {
@@ -159,18 +170,42 @@ impl RunTree {
         Stretch { place: Place { run, offset: 0 }, n, new: true }
     }
 
-    /// Makes the blocks of a new [`stretch`](Self::stretch). Somebody must come to hold them, or the run be trimmed.
-    pub(crate) fn create(&mut self, space: Space, place: Place, blocks: &[SequenceHash]) {
+    /// Gets blocks of a new [`stretch`](Self::stretch) ready: what takes memory is done before readers are kept out.
+    pub(crate) fn prepare(&self, space: Space, place: Place, blocks: &[SequenceHash]) -> Prepared {
+        let old = self.runs.get(place.run as usize).map_or(&[][..], |run| &run.blocks);
         if place.offset == 0 {
-            self.insert_run(Run { space: space.0, blocks: blocks.to_vec(), holders: Holders::default() });
-            return;
+            let holders = Holders::default();
+            return Prepared::Run(Run { space: space.0, blocks: blocks.to_vec(), holders });
         }
-        let run = &mut self.runs[place.run as usize];
-        if run.blocks.len() + blocks.len() > run.blocks.capacity() {
-            // Growing by a quarter instead of double: there are many runs, and most grow little.
-            run.blocks.reserve_exact(blocks.len().max(run.blocks.len() / 4));
+        let room = self.runs[place.run as usize].blocks.capacity() - old.len();
+        if blocks.len() <= room {
+            return Prepared::Room;
         }
-        run.blocks.extend_from_slice(blocks);
+        // Growing by a quarter instead of double: there are many runs, and most grow little.
+        let mut longer = Vec::with_capacity(old.len() + blocks.len().max(old.len() / 4));
+        longer.extend_from_slice(old);
+        longer.extend_from_slice(blocks);
+        Prepared::Longer(longer)
+    }
+
+    /// Makes the blocks of a new [`stretch`](Self::stretch). Somebody must come to hold them, or the run be trimmed.
+    /// Answers memory to be freed.
+    pub(crate) fn create(
+        &mut self,
+        place: Place,
+        blocks: &[SequenceHash],
+        prepared: Prepared,
+    ) -> Vec<SequenceHash> {
+        match prepared {
+            Prepared::Run(run) => {
+                self.insert_run(run);
+            }
+            Prepared::Longer(longer) => {
+                return std::mem::replace(&mut self.runs[place.run as usize].blocks, longer);
+            }
+            Prepared::Room => self.runs[place.run as usize].blocks.extend_from_slice(blocks),
+        }
+        Vec::new()
     }
 
     /// How far from `place` on, up to `n` blocks, it stays the same whether `owner` holds, as an offset, and whether

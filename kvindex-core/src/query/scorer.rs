@@ -1,6 +1,6 @@
 //! Scores for threads that ask while the index changes.
 
-use parking_lot::RwLock;
+use parking_lot::{RwLock, RwLockReadGuard};
 use std::sync::Arc;
 
 use super::found::Scratch;
@@ -30,6 +30,9 @@ pub struct Scorer {
     view: Arc<RwLock<View>>,
 }
 
+/// How often a reader looks again before it sleeps.
+const PATIENCE: usize = 200;
+
 impl Scorer {
     /// Scores every stream that can serve a prefix of the chain, the longest first, equals in no particular order.
     /// `None` when a stream with several tiers or KV-cache groups may hold a part of the chain: that takes the whole
@@ -42,8 +45,19 @@ impl Scorer {
         query: &ScoreQuery<'_>,
         scratch: &'s mut Scratch,
     ) -> Result<Option<&'s [Score]>, QueryError> {
-        let (first, others) = race_all(&self.view.read(), query, scratch)?;
+        let (first, others) = race_all(&self.read(), query, scratch)?;
         Ok((!others).then(|| best(scratch, first, query)))
+    }
+
+    /// A step of the index takes so little time that looking again at once beats any kind of waiting.
+    fn read(&self) -> RwLockReadGuard<'_, View> {
+        for _ in 0..PATIENCE {
+            if let Some(view) = self.view.try_read() {
+                return view;
+            }
+            std::hint::spin_loop();
+        }
+        self.view.read()
     }
 }
 
