@@ -183,10 +183,17 @@ impl Applying<'_> {
             self.outcome.removed_unknown += hashes.len() as u64;
             return;
         };
-        if hashes.len() > 1 {
-            self.index.warm(slot, hashes);
+        let own = self.index.registry.owner(slot).filter(|owner| hashes.len() > 1 && owner.blocks.own() > 0);
+        if let Some(owner) = own {
+            owner.blocks.warm(hashes);
         }
-        for block in hashes {
+        let mut rest = hashes;
+        while let Some(block) = rest.first() {
+            let n = self.remove_row(slot, rest, (tier, group));
+            rest = &rest[n.max(1)..];
+            if n > 0 {
+                continue;
+            }
             match self.index.take_copy(slot, *block) {
                 Copies::Unknown => self.outcome.removed_unknown += 1,
                 Copies::Other => {}
@@ -222,12 +229,13 @@ impl Applying<'_> {
 
     /// Takes an owner off a block, with a note for `explain` and for followers.
     fn depart(&mut self, slot: OwnerSlot, at: Place, cause: Cause, (tier, group): (&Tier, Group)) {
-        let Index { view, registry, journal, .. } = &mut *self.index;
+        let Index { view, registry, journal, heard, .. } = &mut *self.index;
         let Some(stream) = registry.stream(self.stream) else { return };
         if let (Some(block), Some(run)) = (view.tree.hash_at(at), view.tree.run(at.run)) {
             let (batch, at_ms) = (self.batch, self.at_ms);
             journal.note(Departure::new((block, batch, at_ms), (stream.serial, slot), cause));
-            if let (Cause::Removed, Some(namespace)) = (cause, view.spaces.get(Space(run.space))) {
+            let heard = cause == Cause::Removed && *heard;
+            if let Some(namespace) = view.spaces.get(Space(run.space)).filter(|_| heard) {
                 let stream = &stream.id;
                 (self.notice)(Notice::Removed { stream, batch, tier, group, namespace, block });
             }

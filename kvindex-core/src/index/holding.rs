@@ -167,17 +167,6 @@ impl Index {
         }
     }
 
-    /// Gets ready to take copies of these blocks away.
-    pub(super) fn warm(&self, slot: OwnerSlot, blocks: &[EngineBlockHash]) {
-        let Some(owner) = self.registry.owner(slot) else { return };
-        if owner.blocks.own() > 0 {
-            owner.blocks.warm(blocks);
-        }
-        if owner.blocks.shared() > 0 {
-            self.naming.warm(owner.book, blocks);
-        }
-    }
-
     /// Takes a copy of a block away from an owner. With the last one the owner is still among the holders of the
     /// place.
     pub(super) fn take_copy(&mut self, slot: OwnerSlot, block: EngineBlockHash) -> Copies {
@@ -224,7 +213,12 @@ impl Index {
 
     /// Takes an owner off one block.
     pub(super) fn release(&mut self, at: Place, slot: OwnerSlot) {
-        if let Some(len) = self.view.edit(|view| view.tree.release(at, slot)) {
+        self.release_row(at, 1, slot);
+    }
+
+    /// Takes an owner off blocks that follow each other in a run.
+    pub(super) fn release_row(&mut self, at: Place, n: usize, slot: OwnerSlot) {
+        if let Some(len) = self.view.edit(|view| view.tree.release(at, n, slot)) {
             self.naming.forget(at.run, len);
         }
     }

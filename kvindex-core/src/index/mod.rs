@@ -18,6 +18,7 @@ mod owner_set;
 mod placing;
 mod reader;
 mod registry;
+mod removing;
 mod reports;
 mod snapshot;
 mod spaces;
@@ -70,6 +71,8 @@ pub struct Index {
     naming: Naming,
     journal: Journal,
     entries: usize,
+    /// Whether somebody listens to what the present command changes.
+    heard: bool,
     /// Kept empty, for its capacity.
     chain: Vec<SequenceHash>,
 }
@@ -91,17 +94,24 @@ impl Index {
             naming: Naming::default(),
             journal: Journal::new(&limits),
             entries: 0,
+            heard: false,
             chain: Vec::new(),
         }
     }
 
     /// Applies a command. Commands cannot fail: what makes no sense is ignored and counted.
     pub fn apply(&mut self, command: &Command) -> Outcome {
-        self.apply_noticed(command, &mut |_| {})
+        self.heard = false;
+        self.work(command, &mut |_| {})
     }
 
     /// Applies a command and tells `notice` of every normalised change, in order.
     pub fn apply_noticed(&mut self, command: &Command, notice: &mut dyn FnMut(Notice<'_>)) -> Outcome {
+        self.heard = true;
+        self.work(command, notice)
+    }
+
+    fn work(&mut self, command: &Command, notice: &mut dyn FnMut(Notice<'_>)) -> Outcome {
         let mut outcome = Outcome::default();
         match command {
             Command::Register(spec) => {

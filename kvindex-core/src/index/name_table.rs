@@ -94,14 +94,6 @@ impl NameTable {
         if at + 1 == self.buckets.len() { 0 } else { at + 1 }
     }
 
-    /// Reads where these will be looked for, all at once: memory is slow, but can be asked for many lines at a time.
-    pub(crate) fn warm(&self, spreads: impl Iterator<Item = u64>) {
-        if !self.buckets.is_empty() {
-            let tags = spreads.map(|spread| self.buckets[self.home(spread)].tags[0]);
-            std::hint::black_box(tags.fold(0, |all, tag| all ^ tag));
-        }
-    }
-
     /// The place of a name, where `is_it` says which of the likely ones.
     pub(crate) fn find(&self, spread: u64, is_it: impl Fn(Place) -> bool) -> Option<Place> {
         self.find_slot(spread, is_it).map(|(bucket, slot)| self.buckets[bucket].place(slot))

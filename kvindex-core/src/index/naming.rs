@@ -76,11 +76,6 @@ impl Naming {
         if block == NONE { None } else { self.table.find(spread_in(book, block), is_it) }
     }
 
-    /// Gets ready to find these.
-    pub(crate) fn warm(&self, book: Book, blocks: &[EngineBlockHash]) {
-        self.table.warm(blocks.iter().map(|block| spread_in(book, *block)));
-    }
-
     /// How many of `blocks` are the shared names from a place on.
     pub(crate) fn follow(&self, book: Book, place: Place, blocks: &[EngineBlockHash]) -> usize {
         let names = self.names_from(book, place);
@@ -89,6 +84,13 @@ impl Naming {
             return n;
         }
         names.iter().zip(blocks).take_while(|(name, block)| name == block && **name != NONE).count()
+    }
+
+    /// How many of `blocks` are the shared names at a place and before it, one by one; the first one is.
+    pub(crate) fn follow_back(&self, place: Place, blocks: &[EngineBlockHash]) -> usize {
+        let names = self.runs.get(place.run as usize).map_or(&[][..], |run| &run.names);
+        let back = names.get(..=place.offset as usize).unwrap_or_default().iter().rev();
+        back.zip(blocks).take_while(|(name, block)| name == block && **name != NONE).count()
     }
 
     /// Makes `blocks` the shared names from a place on. False, and nothing has changed, when one of the places has
@@ -215,11 +217,11 @@ impl Naming {
 }
 
 impl RunNames {
-    /// Makes room for names up to an offset. Growing by a quarter, like the run.
+    /// Makes room for names up to an offset. Growing by an eighth, like the run.
     fn cover(&mut self, to: usize) {
         if to > self.names.capacity() {
             let more = to - self.names.len();
-            self.names.reserve_exact(more.max(self.names.len() / 4));
+            self.names.reserve_exact(more.max(self.names.len() / 8));
         }
         if to > self.names.len() {
             self.names.resize(to, NONE);

@@ -82,6 +82,11 @@ impl OwnerBlocks {
         self.shared
     }
 
+    /// Whether all that is held is held under its shared name, and in one copy.
+    pub(crate) fn shares_all_once(&self) -> bool {
+        self.shared > 0 && self.held.len() == 0 && self.more_copies.is_empty() && self.contents.is_empty()
+    }
+
     /// So many blocks more, or fewer, are held under their shared names.
     pub(crate) fn share(&mut self, more: usize) {
         self.shared += more;

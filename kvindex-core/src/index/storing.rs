@@ -177,6 +177,9 @@ impl Applying<'_> {
     /// Tells followers that an owner holds blocks from now on.
     pub(super) fn tell_stored(&mut self, owner: OwnerSlot, space: Space, blocks: &[SequenceHash]) {
         let Self { index, notice, batch, .. } = self;
+        if !index.heard {
+            return;
+        }
         let stream = index.registry.stream(self.stream);
         let parts = stream.zip(index.registry.owner(owner)).zip(index.view.spaces.get(space));
         if let Some(((stream, owner), namespace)) = parts {

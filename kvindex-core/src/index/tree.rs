@@ -181,8 +181,8 @@ impl RunTree {
         if blocks.len() <= room {
             return Prepared::Room;
         }
-        // Growing by a quarter instead of double: there are many runs, and most grow little.
-        let mut longer = Vec::with_capacity(old.len() + blocks.len().max(old.len() / 4));
+        // Growing by an eighth instead of double: there are many runs, and most grow little.
+        let mut longer = Vec::with_capacity(old.len() + blocks.len().max(old.len() / 8));
         longer.extend_from_slice(old);
         longer.extend_from_slice(blocks);
         Prepared::Longer(longer)
@@ -250,12 +250,13 @@ impl RunTree {
         self.run(place.run).is_some_and(|run| run.holders.contains(place.offset, owner))
     }
 
-    /// Takes `owner` off one block; forgets what nobody holds any more at the end of its run. Answers the run's
-    /// length when that has changed.
-    pub(crate) fn release(&mut self, place: Place, owner: OwnerSlot) -> Option<usize> {
+    /// Takes `owner` off `n` blocks from `place` on; forgets what nobody holds any more at the end of their run.
+    /// Answers the run's length when that has changed.
+    pub(crate) fn release(&mut self, place: Place, n: usize, owner: OwnerSlot) -> Option<usize> {
         let run = self.runs.get_mut(place.run as usize)?;
-        run.holders.remove(place.offset..place.offset + 1, owner);
-        let last = place.offset as usize + 1 == run.blocks.len();
+        let end = place.offset as usize + n;
+        run.holders.remove(place.offset..end as u32, owner);
+        let last = end == run.blocks.len();
         if last || run.holders.segments().iter().all(|s| s.owners.is_empty()) {
             return self.trim(place.run);
         }
