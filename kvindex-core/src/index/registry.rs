@@ -9,6 +9,7 @@ use super::naming::Book;
 use super::owner_blocks::{Map, OwnerBlocks};
 use super::owner_set::OwnerSlot;
 use super::reports::Reports;
+use super::tree::Place;
 use crate::engine::EngineProfile;
 use crate::ids::{BatchSeq, DpRank, Generation, Group, StreamId, Tier, WorkerId};
 use crate::limits::MAX_OWNERS_PER_STREAM;
@@ -78,6 +79,8 @@ pub(crate) struct Owner {
     pub(crate) by_tokens: bool,
     /// Whose names it shares.
     pub(crate) book: Book,
+    /// Where the block lay that was removed last: advice, which may be out of date.
+    pub(crate) left_last: Option<Place>,
     /// Whether it may hold blocks of another tenant or model than its worker's present ones.
     pub(crate) strayed: bool,
     pub(crate) blocks: OwnerBlocks,
@@ -219,6 +222,7 @@ impl Registry {
             chunk: 0,
             by_tokens: false,
             book,
+            left_last: None,
             strayed: false,
             blocks,
         };
