@@ -5,6 +5,7 @@ mod against_naive;
 mod exactness;
 mod fleets;
 mod formats;
+mod found_by_histories;
 mod hashes;
 mod histories;
 mod history;
