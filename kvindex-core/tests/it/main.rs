@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod against_naive;
+mod beside_a_writer;
 mod exactness;
 mod fleets;
 mod formats;
