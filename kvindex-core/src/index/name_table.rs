@@ -82,7 +82,7 @@ impl NameTable {
 
     /// An empty table for so many names, and half as many more.
     pub(crate) fn with_room(names: usize) -> Self {
-        let buckets = names * 9 / (5 * SLOTS) + 2;
+        let buckets = names * 12 / (5 * SLOTS) + 2;
         Self { buckets: vec![Bucket::default(); buckets], passed: vec![0; buckets], live: 0 }
     }
 

@@ -304,11 +304,11 @@ impl Names {
         self.extents.last().is_some_and(|extent| extent.run == NOWHERE)
     }
 
-    /// Makes room in the column; growing by an eighth keeps the slack small, and a copy is cheap.
+    /// Makes room in the column; growing by a sixteenth keeps the slack small, and a copy is cheap.
     fn grow(&mut self, more: usize) {
         let len = self.column.len();
         if len + more > self.column.capacity() {
-            self.column.reserve_exact(more.max(if len < 4096 { len / 2 } else { len / 8 } + 16));
+            self.column.reserve_exact(more.max(if len < 4096 { len / 2 } else { len / 16 } + 16));
         }
     }
 

@@ -53,6 +53,9 @@ impl Naming {
     fn run(&mut self, run: u32) -> &mut RunNames {
         let at = run as usize;
         if self.runs.len() <= at {
+            if self.runs.capacity() <= at {
+                self.runs.reserve_exact(at + 1 - self.runs.len() + self.runs.len() / 8);
+            }
             self.runs.resize_with(at + 1, RunNames::default);
         }
         &mut self.runs[at]
@@ -217,11 +220,11 @@ impl Naming {
 }
 
 impl RunNames {
-    /// Makes room for names up to an offset. Growing by an eighth, like the run.
+    /// Makes room for names up to an offset. Growing by a sixteenth, like the run.
     fn cover(&mut self, to: usize) {
         if to > self.names.capacity() {
             let more = to - self.names.len();
-            self.names.reserve_exact(more.max(self.names.len() / 8));
+            self.names.reserve_exact(more.max(self.names.len() / 16));
         }
         if to > self.names.len() {
             self.names.resize(to, NONE);

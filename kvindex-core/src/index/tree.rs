@@ -181,8 +181,8 @@ impl RunTree {
         if blocks.len() <= room {
             return Prepared::Room;
         }
-        // Growing by an eighth instead of double: there are many runs, and most grow little.
-        let mut longer = Vec::with_capacity(old.len() + blocks.len().max(old.len() / 8));
+        // Growing by a sixteenth instead of double: there are many runs, and most grow little.
+        let mut longer = Vec::with_capacity(old.len() + blocks.len().max(old.len() / 16));
         longer.extend_from_slice(old);
         longer.extend_from_slice(blocks);
         Prepared::Longer(longer)
@@ -228,6 +228,10 @@ impl RunTree {
                 id
             }
             None => {
+                if self.runs.len() == self.runs.capacity() {
+                    // By an eighth instead of double: it is much memory.
+                    self.runs.reserve_exact(self.runs.len() / 8 + 16);
+                }
                 self.runs.push(run);
                 (self.runs.len() - 1) as u32
             }
