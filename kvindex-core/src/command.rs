@@ -47,6 +47,15 @@ pub enum Command {
         /// Milliseconds since the Unix epoch, as data for `explain`.
         at_ms: u64,
     },
+    /// Takes blocks away from owners, so that the index stays below a cap. Tenants with many entries give before
+    /// those with few, and of a tenant goes first what no event touched for longest. Streams that lose blocks
+    /// answer too little from then on, never too much.
+    Evict {
+        /// How many (block, owner) entries must go at least; all when there are fewer.
+        entries: u64,
+        /// Milliseconds since the Unix epoch, as data for `explain`.
+        at_ms: u64,
+    },
 }
 
 /// What an unfillable gap does to a stream's blocks.

@@ -169,6 +169,7 @@ impl Metrics {
             ("unjoinable", outcome.unjoinable),
             ("refused", outcome.refused),
             ("dropped", outcome.dropped),
+            ("evicted", outcome.evicted),
         ];
         for (effect, count) in effects.into_iter().filter(|(_, count)| *count > 0) {
             self.inner.effects.get_or_create(&EffectLabels { effect }).inc_by(count);

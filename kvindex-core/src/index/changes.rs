@@ -31,7 +31,10 @@ pub(super) struct Applying<'a> {
 impl Applying<'_> {
     pub(super) fn change(&mut self, change: &Change) {
         match change {
-            Change::Stored(run) => self.store(run),
+            Change::Stored(run) => {
+                self.index.ages.tick();
+                self.store(run);
+            }
             Change::Removed { tier, group, hashes } => self.remove(tier, *group, hashes),
             Change::Cleared { tier } => self.clear(tier.as_ref()),
             Change::Unreadable => self.suspect(),
@@ -198,20 +201,32 @@ impl Applying<'_> {
                 Copies::Unknown => self.outcome.removed_unknown += 1,
                 Copies::Other => {}
                 Copies::Last(place) => {
-                    if let Some(stream) = self.index.registry.stream_mut(self.stream) {
-                        stream.reports.gone(group, *block);
-                    }
-                    let Some(owner) = self.index.registry.owner_mut(slot) else { return };
-                    self.index.entries -= 1;
                     self.outcome.removed += 1;
-                    let gone = place.is_some_and(|at| owner.blocks.leave(at));
-                    if let Some(at) = place.filter(|_| gone) {
-                        self.depart(slot, at, Cause::Removed, (tier, group));
-                    }
-                    self.forget_content(slot, *block);
+                    self.lose(slot, *block, place, Cause::Removed, (tier, group));
                 }
             }
         }
+    }
+
+    /// The last copy of a block, which lay at `place`, was taken from an owner.
+    pub(super) fn lose(
+        &mut self,
+        slot: OwnerSlot,
+        block: EngineBlockHash,
+        place: Option<Place>,
+        cause: Cause,
+        (tier, group): (&Tier, Group),
+    ) {
+        if let Some(stream) = self.index.registry.stream_mut(self.stream) {
+            stream.reports.gone(group, block);
+        }
+        let Some(owner) = self.index.registry.owner_mut(slot) else { return };
+        self.index.entries -= 1;
+        let gone = place.is_some_and(|at| owner.blocks.leave(at));
+        if let Some(at) = place.filter(|_| gone) {
+            self.depart(slot, at, cause, (tier, group));
+        }
+        self.forget_content(slot, block);
     }
 
     fn forget_content(&mut self, slot: OwnerSlot, block: EngineBlockHash) {
@@ -234,7 +249,7 @@ impl Applying<'_> {
         if let (Some(block), Some(run)) = (view.tree.hash_at(at), view.tree.run(at.run)) {
             let (batch, at_ms) = (self.batch, self.at_ms);
             journal.note(Departure::new((block, batch, at_ms), (stream.serial, slot), cause));
-            let heard = cause == Cause::Removed && *heard;
+            let heard = matches!(cause, Cause::Removed | Cause::Evicted) && *heard;
             if let Some(namespace) = view.spaces.get(Space(run.space)).filter(|_| heard) {
                 let stream = &stream.id;
                 (self.notice)(Notice::Removed { stream, batch, tier, group, namespace, block });

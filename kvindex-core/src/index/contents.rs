@@ -63,6 +63,7 @@ impl Applying<'_> {
         for (space, hash) in changed {
             let at = self.index.stretch(space, None, &[hash]).place;
             self.index.view.edit(|view| view.tree.hold(at.run, at.offset..at.offset + 1, owner));
+            self.index.ages.touch(at.run);
         }
     }
 }

@@ -186,6 +186,7 @@ impl Index {
     /// to that place.
     pub(super) fn seat(&mut self, slot: OwnerSlot, block: EngineBlockHash, at: Place) -> bool {
         let new = self.settle(slot, block, at);
+        self.ages.touch(at.run);
         if new {
             self.view.edit(|view| view.tree.hold(at.run, at.offset..at.offset + 1, slot));
         }

@@ -18,13 +18,15 @@ pub(crate) enum Cause {
     Restarted,
     /// Batches were lost and the stream's blocks were dropped.
     Purged,
+    /// The index itself dropped it, to stay below its cap.
+    Evicted,
     /// The worker is gone: nobody can ask why it does not hold a block.
     Unregistered,
 }
 
 /// All causes.
-const CAUSES: [Cause; 5] =
-    [Cause::Removed, Cause::Cleared, Cause::Restarted, Cause::Purged, Cause::Unregistered];
+const CAUSES: [Cause; 6] =
+    [Cause::Removed, Cause::Cleared, Cause::Restarted, Cause::Purged, Cause::Evicted, Cause::Unregistered];
 const CAUSE_BITS: u32 = 4;
 
 /// One block that went away.

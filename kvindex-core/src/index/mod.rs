@@ -1,8 +1,10 @@
 //! The index: a plain value with one mutator. It reads no clock, socket, random source or map order, and
 //! knows nothing of raft, threads or the network.
 
+mod ages;
 mod changes;
 mod contents;
+mod eviction;
 mod groups;
 mod holders;
 mod holding;
@@ -47,6 +49,7 @@ use crate::hash::SequenceHash;
 use crate::ids::{BatchSeq, Generation, StreamId, WorkerId};
 use crate::limits::IndexLimits;
 use crate::worker::WorkerSpec;
+use ages::Ages;
 use changes::Applying;
 use journal::Journal;
 use naming::{Book, Naming};
@@ -70,6 +73,7 @@ pub struct Index {
     view: ViewWriter,
     naming: Naming,
     journal: Journal,
+    ages: Ages,
     entries: usize,
     /// Whether somebody listens to what the present command changes.
     heard: bool,
@@ -93,6 +97,7 @@ impl Index {
             view: ViewWriter::default(),
             naming: Naming::default(),
             journal: Journal::new(&limits),
+            ages: Ages::default(),
             entries: 0,
             heard: false,
             chain: Vec::new(),
@@ -143,6 +148,7 @@ impl Index {
                 let gap = LostBatches { first: *first, last: *last, policy: *policy, at_ms: *at_ms };
                 self.gap(stream, *generation, gap, notice, &mut outcome);
             }
+            Command::Evict { entries, at_ms } => self.evict(*entries, *at_ms, notice, &mut outcome),
         }
         outcome
     }

@@ -35,6 +35,8 @@ pub struct Outcome {
     pub refused: u64,
     /// Blocks dropped by clears, restarts, gaps and worker removal.
     pub dropped: u64,
+    /// (Block, owner) entries taken away by [`Command::Evict`](crate::Command::Evict).
+    pub evicted: u64,
 }
 
 impl std::ops::AddAssign for Outcome {
@@ -53,6 +55,7 @@ impl std::ops::AddAssign for Outcome {
         self.unjoinable += other.unjoinable;
         self.refused += other.refused;
         self.dropped += other.dropped;
+        self.evicted += other.evicted;
     }
 }
 

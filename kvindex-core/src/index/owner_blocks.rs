@@ -147,6 +147,23 @@ impl OwnerBlocks {
         *self.more_copies.entry(block).or_default() += 1;
     }
 
+    /// Forgets all copies of a held block but one.
+    pub(crate) fn drop_copies(&mut self, block: EngineBlockHash) {
+        if !self.more_copies.is_empty() {
+            self.more_copies.remove(&block);
+        }
+    }
+
+    /// Engine hashes beyond the first at a place that the owner holds.
+    pub(crate) fn more_names(&self, place: Place) -> usize {
+        if self.more_names.is_empty() { 0 } else { self.more_names.get(&place).map_or(0, |n| *n as usize) }
+    }
+
+    /// Whether some place has more than one engine hash.
+    pub(crate) fn has_more_names(&self) -> bool {
+        !self.more_names.is_empty()
+    }
+
     /// A block is held under its shared name from now on.
     pub(crate) fn give_up_own(&mut self, block: EngineBlockHash) {
         self.forget_orphan(block);

@@ -56,6 +56,9 @@ impl Applying<'_> {
         let device = run.tier == Tier::Device;
         let whole = run.stride == 1 && run.local_hashes.len() == run.engine_hashes.len();
         let parent = run.parent.map(|parent| self.place_within(space, owner, parent));
+        if let Some(Some(at)) = parent {
+            self.index.ages.touch(at.run);
+        }
         if device && whole && parent != Some(None) {
             return self.store_chain(space, owner, parent.flatten(), run, counted);
         }
@@ -185,6 +188,7 @@ impl Applying<'_> {
                     // One name in two namespaces: what follows cannot hang below the other one's block.
                     break;
                 }
+                self.index.ages.touch(place.run);
                 after = Some(place);
                 from += 1;
                 fresh.clear();

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::ages::Ages;
 use super::holding::{HeldBlock, Holdings};
 use super::journal::Journal;
 use super::registry::{Owner, Registry};
@@ -9,7 +10,7 @@ use super::spaces::Spaces;
 use super::tree::RunTree;
 use super::view::View;
 use super::{Coverage, Index, OwnerSlot, StreamStamp};
-use crate::hash::SequenceHash;
+use crate::hash::{EngineBlockHash, SequenceHash};
 use crate::ids::{DpRank, Group, StreamId, Tier, WorkerId};
 use crate::worker::{Namespace, WorkerSpec};
 
@@ -74,6 +75,10 @@ impl<'a> IndexReader<'a> {
         &self.index.view.tree
     }
 
+    pub(crate) fn ages(&self) -> &'a Ages {
+        &self.index.ages
+    }
+
     pub(crate) fn journal(&self) -> &'a Journal {
         &self.index.journal
     }
@@ -116,6 +121,19 @@ impl<'a> IndexReader<'a> {
                 let namespace = spaces.get(super::Space(run.space))?;
                 let hash = tree.hash_at(place)?;
                 Some((&registry.stream(stream)?.id, &owner.tier, owner.group, namespace, hash, copies))
+            })
+        })
+    }
+
+    /// Every held block by the engine's own hash, whether its position is known or not: (stream, tier, group, engine
+    /// hash, copies), in order of streams and owners. For dumps and tests; walks the whole index.
+    pub fn names(&self) -> impl Iterator<Item = (&'a StreamId, &'a Tier, Group, EngineBlockHash, u32)> {
+        let registry = self.registry();
+        self.sorted_owners().into_iter().flat_map(move |(stream, owner, mut blocks)| {
+            blocks.sort_unstable();
+            let stream = registry.stream(stream);
+            blocks.into_iter().filter_map(move |(block, _, copies)| {
+                Some((&stream?.id, &owner.tier, owner.group, block, copies))
             })
         })
     }

@@ -2,12 +2,14 @@
 //!
 //! Layout: `KVXSNAP\0`, version (u16 LE), 6 zero bytes, length of the body (u64 LE), body, XXH3-64 of all
 //! before it (u64 LE). Body: msgpack of [`Snapshot`], structs as arrays, hash columns as little-endian byte
-//! strings. Version 2 put what a stream says of its groups behind what version 1 had, which is still read. The
-//! same index makes the same bytes; the journal is not part of it.
+//! strings. Version 2 put what a stream says of its groups behind what version 1 had, version 3 when runs were last
+//! touched behind that; both older ones are still read. The same index makes the same bytes; the journal is not
+//! part of it.
 
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::ages::Ages;
 use super::groups::Groups;
 use super::holders::Holders;
 use super::holding::HeldBlock;
@@ -24,7 +26,7 @@ use crate::limits::{IndexLimits, MAX_RUN_BLOCKS};
 use crate::worker::{Namespace, WorkerSpec};
 
 const MAGIC: &[u8; 8] = b"KVXSNAP\0";
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
 const HEADER: usize = 24;
 /// Run number of a block whose position is not known.
 const NOWHERE: u32 = u32::MAX;
@@ -48,6 +50,9 @@ struct Snapshot {
     spaces: Vec<Namespace>,
     runs: Vec<RunRecord>,
     workers: Vec<WorkerRecord>,
+    /// Stored events so far.
+    #[serde(default)]
+    clock: u32,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -55,6 +60,9 @@ struct RunRecord {
     space: u32,
     #[serde(with = "crate::columns")]
     blocks: Vec<SequenceHash>,
+    /// What the clock said when the run was last touched.
+    #[serde(default)]
+    touched: u32,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -169,6 +177,7 @@ impl Index {
         if index.view.spaces.all() != record.spaces {
             return Err(damaged("namespaces repeat"));
         }
+        let touched = record.runs.iter().map(|run| run.touched).collect();
         for run in record.runs {
             let known = index.view.spaces.get(Space(run.space)).is_some();
             let twice =
@@ -188,6 +197,8 @@ impl Index {
                 index.restore_stream(&stream_id, stream).ok_or_else(|| damaged("a block lies nowhere"))?;
             }
         }
+        // Last, because putting blocks into their places touches runs.
+        index.ages = Ages::restored(record.clock, touched);
         index.check_invariants().map_err(SnapshotError::Damaged)?;
         Ok(index)
     }
@@ -280,8 +291,11 @@ impl IndexReader<'_> {
         for (n, (id, _)) in (0u32..).zip(&runs) {
             number[*id as usize] = n;
         }
-        let runs =
-            runs.into_iter().map(|(_, run)| RunRecord { space: run.space, blocks: run.blocks.clone() });
+        let runs = runs.into_iter().map(|(id, run)| RunRecord {
+            space: run.space,
+            blocks: run.blocks.clone(),
+            touched: self.ages().touched(id),
+        });
         let registry = self.registry();
         let mut held = self.holdings().blocks_of_all();
         let workers = registry.workers().map(|worker| {
@@ -308,7 +322,12 @@ impl IndexReader<'_> {
             });
             WorkerRecord { spec: (*worker.spec).clone(), streams: streams.collect() }
         });
-        Snapshot { spaces: self.spaces().all().to_vec(), runs: runs.collect(), workers: workers.collect() }
+        Snapshot {
+            spaces: self.spaces().all().to_vec(),
+            runs: runs.collect(),
+            workers: workers.collect(),
+            clock: self.ages().clock(),
+        }
     }
 }
 

@@ -84,6 +84,7 @@ impl Applying<'_> {
         let part = Part { from, place: stretch.place, n: stretch.n };
         let stored = if stretch.new { self.store_new(chain, part) } else { self.store_known(chain, part) };
         let (n, new) = stored?;
+        self.index.ages.touch(part.place.run);
         *last = Some(Place { run: part.place.run, offset: part.place.offset + n as u32 - 1 });
         Some((n, new))
     }

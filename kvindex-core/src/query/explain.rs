@@ -54,6 +54,11 @@ pub enum Reason {
         /// By which batch.
         batch: BatchSeq,
     },
+    /// The index took it away to stay below its cap; the engine may still hold it.
+    Evicted {
+        /// When.
+        at_ms: u64,
+    },
     /// The engine cleared its cache.
     Cleared {
         /// When.
@@ -104,6 +109,12 @@ impl fmt::Display for Reason {
             Self::NeverStored => write!(f, "never stored"),
             Self::Removed { tier, at_ms, batch } => {
                 write!(f, "removed from {tier} by batch {batch} at {at_ms} ms")
+            }
+            Self::Evicted { at_ms } => {
+                write!(
+                    f,
+                    "taken out of the index at {at_ms} ms to keep it small; the engine may still hold it"
+                )
             }
             Self::Cleared { at_ms, batch } => {
                 write!(f, "gone when the engine cleared its cache in batch {batch} at {at_ms} ms")
@@ -255,6 +266,7 @@ impl Case<'_> {
                 let owner = self.reader.registry().owner(gone.owner());
                 Reason::Removed { tier: owner.map_or(Tier::Device, |o| o.tier.clone()), at_ms, batch }
             }
+            Cause::Evicted => Reason::Evicted { at_ms },
             Cause::Cleared | Cause::Unregistered => Reason::Cleared { at_ms, batch },
             Cause::Restarted => Reason::GenerationChanged { at_ms },
             Cause::Purged => {

@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use kvindex_core::{
-    Batch, BatchSeq, Change, Command, GapPolicy, Generation, Index, IndexLimits, Notice, Scratch,
+    Batch, BatchSeq, Change, Command, Coverage, GapPolicy, Generation, Index, IndexLimits, Notice, Scratch,
     StreamEvents,
 };
 
@@ -86,6 +86,9 @@ impl<'a> World<'a> {
             }
             Step::Register(spec) => Command::Register(spec.clone()),
             Step::Unregister(worker) => Command::Unregister { worker: worker.clone() },
+            Step::Evict { percent } => {
+                Command::Evict { entries: (self.naive.entries() * percent).div_ceil(100) as u64, at_ms: 8 }
+            }
             Step::Fork => return None,
         })
     }
@@ -104,10 +107,30 @@ impl<'a> World<'a> {
 
     fn step(&mut self, step: &Step) -> Result<(), String> {
         match self.command(step) {
+            Some(Command::Evict { entries, at_ms }) => self.evict(entries, at_ms),
             Some(command) => self.apply(&command),
             None if matches!(step, Step::Fork) => self.fork(),
             None => Ok(()),
         }
+    }
+
+    /// The model cannot know what is oldest: it gives up what the index does, and checks how much that is of whom.
+    fn evict(&mut self, entries: u64, at_ms: u64) -> Result<(), String> {
+        let command = Command::Evict { entries, at_ms };
+        let followed = &mut self.followed;
+        let outcome = self.index.apply_noticed(&command, &mut |notice| follow(followed, &notice));
+        if let Some(original) = &mut self.original {
+            let same = original.apply(&command);
+            hold(same == outcome, || format!("outcome {outcome:?}, without snapshot {same:?}"))?;
+        }
+        let reader = self.index.reader();
+        let kept = reader.names().map(|(stream, tier, _, name, _)| (stream.clone(), tier.clone(), name));
+        let losers = self.naive.evict(entries as usize, outcome.evicted as usize, &kept.collect())?;
+        for id in losers {
+            let sure = reader.stream(&id).is_some_and(|stamp| stamp.coverage == Coverage::Complete);
+            hold(!sure, || format!("{id} lost blocks and still claims to be complete"))?;
+        }
+        self.compare()
     }
 
     fn fork(&mut self) -> Result<(), String> {
@@ -126,6 +149,8 @@ impl<'a> World<'a> {
             original.check_invariants().map_err(|error| format!("without snapshot: {error}"))?;
             let (now, same) = (self.index.digest(), original.digest());
             hold(now == same, || "other digests with a snapshot and without".into())?;
+            let alike = self.index.snapshot() == original.snapshot();
+            hold(alike, || "other runs, or other ages of them, with a snapshot and without".into())?;
         }
         let stats = self.index.stats();
         let (entries, orphans) = (self.naive.entries(), self.naive.orphans());

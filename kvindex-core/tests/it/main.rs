@@ -3,6 +3,7 @@
 
 mod against_naive;
 mod beside_a_writer;
+mod eviction;
 mod exactness;
 mod fleets;
 mod formats;

@@ -1,6 +1,7 @@
 //! The change feed: what the index did, told to watchers through a bounded queue. A watcher that reads too
 //! slowly loses events and learns how many; it never holds up ingest.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use kvindex_core::{
@@ -114,6 +115,7 @@ impl Feed {
     /// What a command's notices are collected into, seen before the command is applied.
     pub(super) fn collect(&self, index: &Index, command: &Command) -> Collected {
         let (worker, generation, at_ms) = match command {
+            Command::Evict { at_ms, .. } => return Collected::of_many(index, *at_ms),
             Command::Register(spec) => (&spec.id, Generation::default(), unix_ms()),
             Command::Unregister { worker } => (worker, Generation::default(), unix_ms()),
             Command::Events(events) => (&events.stream.worker, events.generation, events.at_ms),
@@ -124,7 +126,7 @@ impl Feed {
             Command::Register(spec) => Some(spec.model.as_str().into()),
             _ => index.reader().worker(worker).map(|spec| spec.model.as_str().into()),
         };
-        Collected { model, generation, at_ms, events: Vec::new() }
+        Collected { model, generation, generations: HashMap::new(), at_ms, events: Vec::new() }
     }
 
     pub(super) fn send(&self, collected: Collected) {
@@ -138,11 +140,25 @@ impl Feed {
 pub(super) struct Collected {
     model: Option<Arc<str>>,
     generation: Generation,
+    /// Of each stream, when the command is about many.
+    generations: HashMap<StreamId, Generation>,
     at_ms: u64,
     events: Vec<FeedEvent>,
 }
 
 impl Collected {
+    /// For a command that is about no one worker.
+    fn of_many(index: &Index, at_ms: u64) -> Self {
+        let workers = index.reader().workers();
+        let generations = workers.flat_map(|it| {
+            let worker = it.worker.id.clone();
+            let id = move |dp_rank| StreamId { worker: worker.clone(), dp_rank };
+            it.streams.into_iter().map(move |(rank, stamp, _)| (id(rank), stamp.generation))
+        });
+        let generations = generations.collect();
+        Self { model: None, generation: Generation::default(), generations, at_ms, events: Vec::new() }
+    }
+
     pub(super) fn note(&mut self, notice: Notice<'_>) {
         let event = match notice {
             Notice::Stored { stream, batch, tier, group, namespace, blocks } => FeedEvent {
@@ -157,6 +173,7 @@ impl Collected {
             },
             Notice::Removed { stream, batch, tier, group, namespace, block } => {
                 let event = FeedEvent {
+                    model: self.model.clone().or_else(|| Some(Arc::clone(&namespace.model))),
                     seq: Some(batch),
                     tier: Some(tier.clone()),
                     group,
@@ -201,7 +218,8 @@ impl Collected {
     }
 
     fn about(&self, stream: &StreamId, kind: FeedKind) -> FeedEvent {
-        FeedEvent { dp_rank: stream.dp_rank, ..self.about_worker(&stream.worker, kind) }
+        let generation = self.generations.get(stream).copied().unwrap_or(self.generation);
+        FeedEvent { dp_rank: stream.dp_rank, generation, ..self.about_worker(&stream.worker, kind) }
     }
 
     fn about_worker(&self, worker: &WorkerId, kind: FeedKind) -> FeedEvent {

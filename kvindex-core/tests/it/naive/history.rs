@@ -46,6 +46,10 @@ pub(crate) enum Step {
     /// A worker comes, or is described anew.
     Register(Box<WorkerSpec>),
     Unregister(WorkerId),
+    /// So much of all that is held must go.
+    Evict {
+        percent: usize,
+    },
     /// A snapshot is taken and read back; from here on the copy answers, and the original goes on beside it.
     Fork,
 }
@@ -116,6 +120,7 @@ impl Generator {
             },
             12 => Step::Stale { stream, changes: self.batches(stream).pop().unwrap_or_default() },
             13..=16 => Step::Fork,
+            17..=18 => Step::Evict { percent: self.dice.pick(&[1, 10, 40, 100]) },
             _ => Step::Batches(stream, self.batches(stream)),
         }
     }

@@ -8,6 +8,7 @@
 
 mod answers;
 mod compare;
+mod evicting;
 pub(crate) mod fleet;
 pub(crate) mod history;
 mod placing;
@@ -101,6 +102,7 @@ impl Naive {
                     stream.gap(*first, *last, *policy, &mut outcome);
                 }
             }
+            Command::Evict { .. } => unreachable!("the model is told what goes, see `evict`"),
         }
         outcome
     }

@@ -54,6 +54,7 @@ fn word(reason: &Reason) -> &'static str {
         Reason::Complete => "complete",
         Reason::NeverStored => "never_stored",
         Reason::Removed { .. } => "removed",
+        Reason::Evicted { .. } => "evicted",
         Reason::Cleared { .. } => "cleared",
         Reason::LostInGap { .. } => "lost_in_gap",
         Reason::OtherNamespace { .. } => "other_namespace",
@@ -70,7 +71,7 @@ fn when(reason: &Reason) -> (Option<u64>, Option<u64>, Option<String>) {
         Reason::Removed { tier, at_ms, batch } => (Some(*at_ms), Some(batch.0), Some(tier.name().to_owned())),
         Reason::Cleared { at_ms, batch } => (Some(*at_ms), Some(batch.0), None),
         Reason::LostInGap { at_ms, first, .. } => (Some(*at_ms), Some(first.0), None),
-        Reason::GenerationChanged { at_ms } => (Some(*at_ms), None, None),
+        Reason::Evicted { at_ms } | Reason::GenerationChanged { at_ms } => (Some(*at_ms), None, None),
         Reason::Complete
         | Reason::NeverStored
         | Reason::OtherNamespace { .. }
