@@ -60,7 +60,8 @@ pub use hash::{
 };
 pub use ids::{BatchSeq, DpRank, Generation, Group, NameError, StreamId, Tier, WorkerId, check_name};
 pub use index::{
-    Coverage, Index, IndexReader, IndexStats, Notice, Outcome, SnapshotError, StreamStamp, WorkerStreams,
+    Coverage, Index, IndexReader, IndexStats, NamespaceUsage, Notice, Outcome, SnapshotError, StreamStamp,
+    TenantUsage, Usage, WorkerStreams,
 };
 pub use limits::IndexLimits;
 pub use query::{

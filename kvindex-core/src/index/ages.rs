@@ -42,4 +42,13 @@ impl Ages {
     pub(crate) fn age(&self, run: u32) -> u32 {
         self.clock.wrapping_sub(self.touched(run))
     }
+
+    /// Gives memory back when no run is left.
+    pub(crate) fn clear(&mut self) {
+        self.touched = Vec::new();
+    }
+
+    pub(crate) fn capacity(&self) -> usize {
+        self.touched.capacity()
+    }
 }

@@ -123,6 +123,10 @@ impl Groups {
         groups.iter().map(|known| known.shape(unit, several)).collect()
     }
 
+    pub(crate) fn heap_bytes(&self) -> usize {
+        super::usage::vec_bytes::<Announced>(self.0.capacity())
+    }
+
     pub(crate) fn clear(&mut self) {
         self.0.clear();
     }

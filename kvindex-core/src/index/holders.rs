@@ -3,6 +3,7 @@
 //! set, and a thousand owners at a thousand depths are a thousand segments in order of depth.
 
 use super::owner_set::{OwnerSet, OwnerSlot};
+use super::usage::vec_bytes;
 use std::ops::Range;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,7 +79,7 @@ impl Segments {
     fn heap_bytes(&self) -> usize {
         match self {
             Self::One(_) => 0,
-            Self::Many(segments) => segments.capacity() * size_of::<Segment>(),
+            Self::Many(segments) => vec_bytes::<Segment>(segments.capacity()),
         }
     }
 }

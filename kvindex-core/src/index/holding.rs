@@ -208,7 +208,7 @@ impl Index {
     /// Forgets the end of a run, as far as nobody holds it.
     pub(super) fn trim(&mut self, run: u32) {
         if let Some(len) = self.view.edit(|view| view.tree.trim(run)) {
-            self.naming.forget(run, len);
+            self.cut(run, len);
         }
     }
 
@@ -220,7 +220,17 @@ impl Index {
     /// Takes an owner off blocks that follow each other in a run.
     pub(super) fn release_row(&mut self, at: Place, n: usize, slot: OwnerSlot) {
         if let Some(len) = self.view.edit(|view| view.tree.release(at, n, slot)) {
-            self.naming.forget(at.run, len);
+            self.cut(at.run, len);
         }
+    }
+
+    /// A run is shorter from now on, or gone.
+    fn cut(&mut self, run: u32, len: usize) {
+        if self.view.tree.run_count() == 0 {
+            // Runs begin at number 0 again, and nothing of the old ones may be found there.
+            self.naming.clear();
+            return self.ages.clear();
+        }
+        self.naming.forget(run, len);
     }
 }

@@ -26,6 +26,7 @@ mod snapshot;
 mod spaces;
 mod storing;
 mod tree;
+mod usage;
 mod view;
 
 pub(crate) use groups::{Need, Shape};
@@ -39,6 +40,7 @@ pub(crate) use registry::{Owner, Stream};
 pub use snapshot::SnapshotError;
 pub(crate) use spaces::Family;
 pub(crate) use tree::{Place, Space};
+pub use usage::{NamespaceUsage, TenantUsage, Usage};
 pub(crate) use view::View;
 
 use parking_lot::RwLock;

@@ -7,6 +7,7 @@
 //! can be taken away without a trace.
 
 use super::tree::Place;
+use super::usage::vec_bytes;
 
 const SLOTS: usize = 8;
 const OFFSET_BITS: u32 = 12;
@@ -166,7 +167,7 @@ impl NameTable {
     }
 
     pub(crate) fn heap_bytes(&self) -> usize {
-        self.buckets.capacity() * size_of::<Bucket>() + self.passed.capacity()
+        vec_bytes::<Bucket>(self.buckets.capacity()) + vec_bytes::<u8>(self.passed.capacity())
     }
 }
 

@@ -6,6 +6,7 @@
 //! removed leaves a hole; when the table fills up or holes outnumber blocks, everything is packed anew.
 
 use super::tree::Place;
+use super::usage::vec_bytes;
 use crate::hash::EngineBlockHash;
 
 /// Bits of a slot that name an ordinal; the others repeat bits of the hash, so that few columns are read in vain.
@@ -227,10 +228,19 @@ impl Names {
     }
 
     pub(crate) fn heap_bytes(&self) -> usize {
-        self.column.capacity() * size_of::<EngineBlockHash>()
-            + self.holes.capacity() * size_of::<u64>()
-            + self.extents.capacity() * size_of::<Extent>()
-            + self.table.capacity() * size_of::<u32>()
+        vec_bytes::<EngineBlockHash>(self.column.capacity())
+            + vec_bytes::<u64>(self.holes.capacity())
+            + vec_bytes::<Extent>(self.extents.capacity())
+            + vec_bytes::<u32>(self.table.capacity())
+    }
+
+    /// How many blocks lie in which runs, stretch by stretch; some may have gone. `None` for those without a place.
+    pub(crate) fn stretches(&self) -> impl Iterator<Item = (Option<u32>, usize)> {
+        let ends = self.extents.iter().skip(1).map(|next| next.first as usize).chain([self.column.len()]);
+        self.extents
+            .iter()
+            .zip(ends)
+            .map(|(extent, end)| ((extent.run != NOWHERE).then_some(extent.run), end - extent.first as usize))
     }
 
     /// Whether table, column, extents and counts agree.

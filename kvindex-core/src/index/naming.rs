@@ -14,6 +14,7 @@ use super::name_table::NameTable;
 use super::names::spread;
 use super::owner_set::{OwnerSet, OwnerSlot};
 use super::tree::Place;
+use super::usage::vec_bytes;
 use crate::hash::EngineBlockHash;
 
 /// Stands where a block has no shared name. An engine hash of this value is never shared.
@@ -197,8 +198,25 @@ impl Naming {
     }
 
     pub(crate) fn heap_bytes(&self) -> usize {
-        let names = self.runs.iter().map(|run| run.names.capacity() * 8 + run.apart.heap_bytes());
-        names.sum::<usize>() + self.runs.capacity() * size_of::<RunNames>() + self.table.heap_bytes()
+        self.runs.iter().map(RunNames::heap_bytes).sum::<usize>()
+            + vec_bytes::<RunNames>(self.runs.capacity())
+            + self.table_bytes()
+    }
+
+    /// Bytes of the table that finds names.
+    pub(crate) fn table_bytes(&self) -> usize {
+        self.table.heap_bytes()
+    }
+
+    /// How many names a run has room for, and the bytes of all that is kept for it here.
+    pub(crate) fn run_bytes(&self, run: u32) -> (usize, usize) {
+        let run = self.runs.get(run as usize);
+        run.map_or((0, 0), |run| (run.names.len(), size_of::<RunNames>() + run.heap_bytes()))
+    }
+
+    /// Gives everything back when there is no run left.
+    pub(crate) fn clear(&mut self) {
+        *self = Self::default();
     }
 
     /// Whether the table says where every name is, and nothing else.
@@ -220,6 +238,10 @@ impl Naming {
 }
 
 impl RunNames {
+    fn heap_bytes(&self) -> usize {
+        vec_bytes::<EngineBlockHash>(self.names.capacity()) + self.apart.heap_bytes()
+    }
+
     /// Makes room for names up to an offset. Growing by a sixteenth, like the run.
     fn cover(&mut self, to: usize) {
         if to > self.names.capacity() {

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 
 use super::names::{MAX_NAMES, Names};
 use super::tree::{Place, Space};
+use super::usage::{allocated, tree_bytes, vec_bytes};
 use crate::hash::{EngineBlockHash, LocalBlockHash, SequenceHash};
 
 pub(crate) type Map<K, V> = HashMap<K, V, FixedState>;
@@ -61,6 +62,13 @@ pub(crate) struct OwnerBlocks {
     contents: Map<EngineBlockHash, Content>,
     /// Positions that one of the contents has: a position has one engine hash.
     claimed: Set<(Space, SequenceHash)>,
+}
+
+/// Gives back what a much smaller table does not need.
+fn shrink<K: Eq + std::hash::Hash, V>(map: &mut Map<K, V>) {
+    if map.capacity() > 64 && map.len() * 8 < map.capacity() {
+        map.shrink_to(map.len() * 2);
+    }
 }
 
 impl OwnerBlocks {
@@ -151,6 +159,7 @@ impl OwnerBlocks {
     pub(crate) fn drop_copies(&mut self, block: EngineBlockHash) {
         if !self.more_copies.is_empty() {
             self.more_copies.remove(&block);
+            shrink(&mut self.more_copies);
         }
     }
 
@@ -188,6 +197,7 @@ impl OwnerBlocks {
             *more -= 1;
             if *more == 0 {
                 self.more_copies.remove(&block);
+                shrink(&mut self.more_copies);
             }
             return Copies::Other;
         }
@@ -238,6 +248,7 @@ impl OwnerBlocks {
         *more -= 1;
         if *more == 0 {
             self.more_names.remove(&place);
+            shrink(&mut self.more_names);
         }
         false
     }
@@ -258,6 +269,7 @@ impl OwnerBlocks {
         for orphan in orphans.keys() {
             self.parent_of.remove(orphan);
         }
+        self.shrink_waiting();
         orphans.into_values().collect()
     }
 
@@ -272,6 +284,12 @@ impl OwnerBlocks {
                 self.waiting.remove(&parent);
             }
         }
+        self.shrink_waiting();
+    }
+
+    fn shrink_waiting(&mut self) {
+        shrink(&mut self.waiting);
+        shrink(&mut self.parent_of);
     }
 
     pub(crate) fn content(&mut self, block: EngineBlockHash) -> &mut Content {
@@ -310,20 +328,26 @@ impl OwnerBlocks {
     }
 
     pub(crate) fn heap_bytes(&self) -> usize {
-        fn table<K, V>(map: &Map<K, V>) -> usize {
-            // hashbrown keeps one control byte a bucket and fills at most 7/8 of a power of two.
-            (map.capacity() * 8 / 7) * (size_of::<(K, V)>() + 1)
+        fn table<K: Eq + std::hash::Hash, V>(map: &Map<K, V>) -> usize {
+            allocated(map.allocation_size())
         }
-        let orphans = self.parent_of.len() * size_of::<Orphan>();
-        let positions = self.contents.values().map(|c| c.positions.capacity() * 16).sum::<usize>();
+        let orphans = self.waiting.values().map(|list| tree_bytes::<EngineBlockHash, Orphan>(list.len()));
+        let positions =
+            self.contents.values().map(|c| vec_bytes::<(Space, SequenceHash)>(c.positions.capacity()));
         self.held.heap_bytes()
             + table(&self.more_copies)
             + table(&self.more_names)
             + table(&self.waiting)
             + table(&self.parent_of)
             + table(&self.contents)
-            + orphans
-            + positions
+            + allocated(self.claimed.allocation_size())
+            + orphans.sum::<usize>()
+            + positions.sum::<usize>()
+    }
+
+    /// How many of the owner's own names lie in which runs, stretch by stretch.
+    pub(crate) fn stretches(&self) -> impl Iterator<Item = (Option<u32>, usize)> {
+        self.held.stretches()
     }
 
     /// Whether the side tables speak only of what is held; `shares` says whether a block is under its shared name.

@@ -21,7 +21,8 @@ pub(crate) enum OwnerSet {
         at: u32,
         bits: u64,
     },
-    Many(Box<[u64]>),
+    /// Twice boxed, so that a set takes two words: most are not of this form.
+    Many(Box<Box<[u64]>>),
 }
 
 impl OwnerSet {
@@ -57,14 +58,14 @@ impl OwnerSet {
                 let mut words = vec![0; (*at).max(owner.0 / 64) as usize + 1];
                 words[*at as usize] = *bits;
                 words[owner.index() / 64] = bit(owner);
-                *self = Self::Many(words.into());
+                *self = Self::Many(Box::new(words.into()));
             }
             Self::Many(words) => {
                 let need = owner.index() / 64 + 1;
                 if words.len() < need {
                     let mut wider = words.to_vec();
                     wider.resize(need, 0);
-                    *words = wider.into();
+                    **words = wider.into();
                 }
                 words[owner.index() / 64] |= bit(owner);
             }
@@ -101,7 +102,7 @@ impl OwnerSet {
             (Some(_), Some(_)) => {
                 let kept = words.len() - words.iter().rev().take_while(|w| **w == 0).count();
                 if kept < words.len() {
-                    *words = words[..kept].into();
+                    **words = words[..kept].into();
                 }
             }
         }
@@ -139,7 +140,7 @@ impl OwnerSet {
 
     pub(crate) fn heap_bytes(&self) -> usize {
         match self {
-            Self::Many(words) => words.len() * 8,
+            Self::Many(words) => super::usage::vec_bytes::<u64>(words.len()),
             _ => 0,
         }
     }

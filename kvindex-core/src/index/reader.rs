@@ -31,7 +31,7 @@ pub struct IndexStats {
     pub orphans: usize,
     /// Namespaces seen.
     pub namespaces: usize,
-    /// Estimated bytes on the heap, tables included.
+    /// Bytes that it occupies, to within a few per cent; see [`IndexReader::usage`].
     pub bytes: usize,
 }
 
@@ -53,6 +53,10 @@ pub struct IndexReader<'a> {
 impl<'a> IndexReader<'a> {
     pub(super) fn new(index: &'a Index) -> Self {
         Self { index }
+    }
+
+    pub(super) fn index(&self) -> &'a Index {
+        self.index
     }
 
     pub(crate) fn registry(&self) -> &'a Registry {
@@ -154,10 +158,6 @@ impl<'a> IndexReader<'a> {
     #[must_use]
     pub fn stats(&self) -> IndexStats {
         let owners = || self.registry().owners().map(|(_, owner)| &owner.blocks);
-        let bytes = self.tree().heap_bytes()
-            + self.index.naming.heap_bytes()
-            + self.journal().heap_bytes()
-            + owners().map(super::owner_blocks::OwnerBlocks::heap_bytes).sum::<usize>();
         IndexStats {
             workers: self.registry().workers().count(),
             streams: self.registry().workers().map(|w| w.streams.len()).sum(),
@@ -166,7 +166,7 @@ impl<'a> IndexReader<'a> {
             runs: self.tree().run_count(),
             orphans: owners().map(super::owner_blocks::OwnerBlocks::orphans).sum(),
             namespaces: self.spaces().all().len(),
-            bytes,
+            bytes: self.bytes(),
         }
     }
 

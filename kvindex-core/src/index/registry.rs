@@ -10,6 +10,7 @@ use super::owner_blocks::{Map, OwnerBlocks};
 use super::owner_set::OwnerSlot;
 use super::reports::Reports;
 use super::tree::Place;
+use super::usage::{allocated, spec_bytes, tree_bytes, vec_bytes};
 use crate::engine::EngineProfile;
 use crate::ids::{BatchSeq, DpRank, Generation, Group, StreamId, Tier, WorkerId};
 use crate::limits::MAX_OWNERS_PER_STREAM;
@@ -145,7 +146,27 @@ impl Registry {
             }
             self.free_streams.push(stream);
         }
+        if self.workers.is_empty() {
+            // Serial numbers go on: the journal still speaks of the old streams.
+            *self = Self { next_serial: self.next_serial, ..Self::default() };
+        }
         true
+    }
+
+    pub(crate) fn heap_bytes(&self) -> usize {
+        let workers = self
+            .workers
+            .values()
+            .map(|worker| spec_bytes(&worker.spec) + tree_bytes::<DpRank, u32>(worker.streams.len()));
+        let streams = self.streams.iter().flatten().map(Stream::heap_bytes);
+        workers.sum::<usize>()
+            + streams.sum::<usize>()
+            + tree_bytes::<WorkerId, WorkerEntry>(self.workers.len())
+            + allocated(self.numbers.allocation_size())
+            + vec_bytes::<Option<Stream>>(self.streams.capacity())
+            + vec_bytes::<Option<Owner>>(self.owners.capacity())
+            + vec_bytes::<u32>(self.free_streams.capacity())
+            + vec_bytes::<u32>(self.free_owners.capacity())
     }
 
     pub(crate) fn stream(&self, stream: u32) -> Option<&Stream> {

@@ -36,6 +36,10 @@ pub(crate) struct Reports {
 }
 
 impl Reports {
+    pub(crate) fn heap_bytes(&self) -> usize {
+        super::usage::tree_bytes::<(Group, EngineBlockHash), u32>(self.counted.len())
+    }
+
     /// Whether the engine announces hits again.
     pub(crate) fn seen(&self) -> bool {
         self.seen

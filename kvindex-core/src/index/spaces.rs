@@ -6,6 +6,7 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use super::tree::Space;
+use super::usage::{allocated, vec_bytes};
 use crate::worker::{HashScheme, Namespace};
 
 /// Most namespaces in one index: a bound on what made-up adapter names can cost.
@@ -140,6 +141,20 @@ impl Spaces {
 
     pub(crate) fn get(&self, space: Space) -> Option<&Namespace> {
         self.all.get(space.0 as usize)
+    }
+
+    pub(crate) fn heap_bytes(&self) -> usize {
+        let texts = self.all.iter().map(|namespace| {
+            let lora = namespace.lora.as_ref().map_or(0, |lora| allocated(16 + lora.len()));
+            allocated(16 + namespace.tenant.len()) + allocated(16 + namespace.model.len()) + lora
+        });
+        let lists = self.families.iter().map(|(_, spaces)| vec_bytes::<Space>(spaces.capacity()));
+        texts.sum::<usize>()
+            + lists.sum::<usize>()
+            + vec_bytes::<Namespace>(self.all.capacity())
+            + vec_bytes::<(FamilyKey, Vec<Space>)>(self.families.capacity())
+            + vec_bytes::<bool>(self.with_holes.capacity())
+            + allocated(self.by_name.allocation_size())
     }
 
     pub(crate) fn all(&self) -> &[Namespace] {

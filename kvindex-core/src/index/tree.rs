@@ -12,6 +12,7 @@ use std::ops::Range;
 
 use super::holders::Holders;
 use super::owner_set::OwnerSlot;
+use super::usage::{allocated, vec_bytes};
 use crate::hash::SequenceHash;
 use crate::limits::MAX_RUN_BLOCKS;
 
@@ -101,6 +102,12 @@ impl Run {
             if blocks[middle] == hashes[middle] { low = middle + 1 } else { high = middle }
         }
         low
+    }
+}
+
+impl Run {
+    pub(crate) fn heap_bytes(&self) -> usize {
+        vec_bytes::<SequenceHash>(self.blocks.capacity()) + self.holders.heap_bytes()
     }
 }
 
@@ -285,13 +292,32 @@ impl RunTree {
         }
         self.runs[id as usize] = Run::default();
         self.free.push(id);
+        self.shrink();
         Some(0)
+    }
+
+    /// Gives back what a much smaller tree does not need.
+    fn shrink(&mut self) {
+        if self.heads.is_empty() {
+            (self.runs, self.free, self.heads) = (Vec::new(), Vec::new(), HashTable::new());
+        } else if self.heads.capacity() > 1024 && self.heads.len() * 8 < self.heads.capacity() {
+            let runs = &self.runs;
+            let rehash = |id: &u32| head_hash(runs[*id as usize].space, runs[*id as usize].blocks[0]);
+            self.heads.shrink_to(self.heads.len() * 2, rehash);
+        }
     }
 
     /// Bytes of the runs, their tables and holders.
     pub(crate) fn heap_bytes(&self) -> usize {
-        let runs = self.runs.iter().map(|r| r.blocks.capacity() * 8 + r.holders.heap_bytes()).sum::<usize>();
-        runs + self.runs.capacity() * size_of::<Run>() + self.heads.capacity() * 5 + self.free.capacity() * 4
+        self.runs.iter().map(Run::heap_bytes).sum::<usize>()
+            + vec_bytes::<Run>(self.runs.capacity())
+            + self.heads_bytes()
+            + vec_bytes::<u32>(self.free.capacity())
+    }
+
+    /// Bytes of the table of heads.
+    pub(crate) fn heads_bytes(&self) -> usize {
+        allocated(self.heads.allocation_size())
     }
 
     pub(crate) fn check(&self) -> Result<(), String> {

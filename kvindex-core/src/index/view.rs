@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::owner_set::OwnerSlot;
 use super::spaces::Spaces;
 use super::tree::RunTree;
+use super::usage::vec_bytes;
 
 /// How often a step looks for a moment without readers before it makes them wait.
 const PATIENCE: usize = 2000;
@@ -43,6 +44,10 @@ impl Slots {
     /// Number of an owner's stream.
     pub(crate) fn stream_number(&self, slot: OwnerSlot) -> u32 {
         self.stream_of.get(slot.index()).copied().unwrap_or(u32::MAX)
+    }
+
+    pub(crate) fn heap_bytes(&self) -> usize {
+        vec_bytes::<u32>(self.stream_of.capacity()) + vec_bytes::<u64>(self.plain.capacity())
     }
 
     pub(crate) fn set(&mut self, slot: OwnerSlot, stream: u32, plain: bool) {
