@@ -73,6 +73,9 @@ pub(crate) struct ServeArgs {
     /// Most (block, owner) entries of the index
     #[arg(long, value_name = "N")]
     max_entries: Option<u64>,
+    /// Most bytes of the index; beyond it blocks are evicted, 0 for no cap
+    #[arg(long, value_name = "BYTES")]
+    max_index_bytes: Option<u64>,
     /// How long open calls may take to end at shutdown [default: 10]
     #[arg(long, value_name = "SECONDS")]
     drain_s: Option<u64>,
@@ -98,6 +101,7 @@ impl ServeArgs {
             watch_buffer: self.watch_buffer,
             max_workers: self.max_workers,
             max_entries: self.max_entries,
+            max_index_bytes: self.max_index_bytes,
             drain_s: self.drain_s,
             workers: Vec::new(),
         }

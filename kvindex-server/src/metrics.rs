@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kvindex_core::{IndexStats, Outcome};
+use kvindex_core::{IndexStats, Outcome, TenantUsage};
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -33,6 +33,11 @@ struct MethodLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct EffectLabels {
     effect: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TenantLabels {
+    tenant: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -80,6 +85,7 @@ struct Inner {
     runs: Gauge,
     orphans: Gauge,
     bytes: Gauge,
+    tenant_bytes: Family<TenantLabels, Gauge>,
     snapshots: Counter,
     snapshot_failures: Counter,
     stream_lag: Family<StreamLabels, Gauge>,
@@ -88,6 +94,9 @@ struct Inner {
     /// Held while gauges are refilled and written, so that two scrapes do not mix.
     scrape: parking_lot::Mutex<()>,
 }
+
+/// Tenants that have a series of their own.
+const MAX_TENANTS: usize = 20;
 
 /// From a short query in memory to a slow body on a bad link.
 const CALL_SECONDS: [f64; 14] =
@@ -117,6 +126,7 @@ impl Metrics {
             runs: Gauge::default(),
             orphans: Gauge::default(),
             bytes: Gauge::default(),
+            tenant_bytes: Family::default(),
             snapshots: Counter::default(),
             snapshot_failures: Counter::default(),
             stream_lag: Family::default(),
@@ -180,6 +190,7 @@ impl Metrics {
     pub(crate) fn render(
         &self,
         stats: &IndexStats,
+        tenants: &[TenantUsage],
         streams: &[StreamGauges],
         ingest: Option<&IngestCounters>,
     ) -> String {
@@ -193,6 +204,7 @@ impl Metrics {
         set(&inner.runs, stats.runs);
         set(&inner.orphans, stats.orphans);
         set(&inner.bytes, stats.bytes);
+        inner.fill_tenants(tenants);
         inner.fill_streams(streams);
         let mut out = String::new();
         let written = text::encode_registry(&mut out, &inner.registry.lock())
@@ -209,6 +221,18 @@ impl Metrics {
 }
 
 impl Inner {
+    /// The largest tenants by name, and all others together: tenants' names are their registrants' choice.
+    fn fill_tenants(&self, tenants: &[TenantUsage]) {
+        self.tenant_bytes.clear();
+        let mut tenants: Vec<&TenantUsage> = tenants.iter().collect();
+        tenants.sort_by_key(|tenant| std::cmp::Reverse(tenant.bytes));
+        for (number, usage) in tenants.into_iter().enumerate() {
+            let tenant = if number < MAX_TENANTS { usage.tenant.clone() } else { "other".to_owned() };
+            let bytes = i64::try_from(usage.bytes).unwrap_or(i64::MAX);
+            self.tenant_bytes.get_or_create(&TenantLabels { tenant }).inc_by(bytes);
+        }
+    }
+
     fn fill_streams(&self, streams: &[StreamGauges]) {
         // Refilled whole, so that a worker that left leaves no series behind.
         self.stream_lag.clear();
@@ -249,7 +273,12 @@ impl Inner {
         r.register("index_blocks", "Distinct blocks at known positions", self.blocks.clone());
         r.register("index_runs", "Runs the blocks are packed into", self.runs.clone());
         r.register("index_orphans", "Blocks waiting for an unknown parent", self.orphans.clone());
-        r.register("index_bytes", "Estimated bytes the index occupies", self.bytes.clone());
+        r.register("index_bytes", "Bytes the index occupies", self.bytes.clone());
+        r.register(
+            "index_tenant_bytes",
+            "Bytes of the index that are a tenant's: the largest by name, all others as \"other\"",
+            self.tenant_bytes.clone(),
+        );
         r.register("snapshots", "Snapshots written", self.snapshots.clone());
         r.register(
             "snapshot_failures",

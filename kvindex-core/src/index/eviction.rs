@@ -75,6 +75,10 @@ impl Applying<'_> {
                 self.lose(slot, block, place, Cause::Evicted, (&tier, group));
             }
         }
+        // Names leave holes that would keep the index above its cap.
+        if let Some(owner) = self.index.registry.owner_mut(slot) {
+            owner.blocks.tighten();
+        }
         self.doubt();
     }
 }

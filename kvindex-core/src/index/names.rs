@@ -345,7 +345,7 @@ impl Names {
     }
 
     /// Closes the holes and makes a table with room for `more`.
-    fn pack(&mut self, more: usize) {
+    pub(crate) fn pack(&mut self, more: usize) {
         let room = self.live + more;
         let mut packed = Self {
             column: Vec::with_capacity(room + room / 16),

@@ -173,6 +173,14 @@ impl OwnerBlocks {
         !self.more_names.is_empty()
     }
 
+    /// Gives back what removed names left, when that is a good part.
+    pub(crate) fn tighten(&mut self) {
+        let (live, kept) = (self.held.len(), self.held.stretches().map(|(_, n)| n).sum::<usize>());
+        if kept > live + live / 16 + 64 {
+            self.held.pack(0);
+        }
+    }
+
     /// A block is held under its shared name from now on.
     pub(crate) fn give_up_own(&mut self, block: EngineBlockHash) {
         self.forget_orphan(block);

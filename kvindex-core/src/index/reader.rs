@@ -154,6 +154,12 @@ impl<'a> IndexReader<'a> {
         owners.into_iter().map(|(slot, owner)| (owner.stream, owner, held(slot))).collect()
     }
 
+    /// (Block, owner) entries; unlike [`stats`](Self::stats) it walks nothing.
+    #[must_use]
+    pub fn entry_count(&self) -> usize {
+        self.index.entries
+    }
+
     /// Sizes.
     #[must_use]
     pub fn stats(&self) -> IndexStats {

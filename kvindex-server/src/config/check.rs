@@ -21,6 +21,9 @@ pub(super) type Origin<'a> = dyn Fn(&str) -> String + 'a;
 /// Holds a prompt of the most tokens as packed bytes four times over, or as JSON numbers.
 const DEFAULT_BODY_BYTES: u64 = 64 << 20;
 
+/// Below this the journal and empty tables are most of an index.
+const MIN_INDEX_BYTES: u64 = 16 << 20;
+
 impl RawConfig {
     pub(super) fn check(self, origin: &Origin<'_>) -> Result<Config, ConfigError> {
         let checker = Checker { origin };
@@ -64,6 +67,7 @@ impl RawConfig {
                 streams: checker.number("max_streams", self.max_streams, 1024, 1..=65_536)?,
                 watch_buffer: checker.number("watch_buffer", self.watch_buffer, 4096, 16..=1 << 20)?,
                 workers: checker.number("max_workers", self.max_workers, 4096, 1..=65_536)?,
+                index_bytes: checker.index_bytes(self.max_index_bytes)?,
             },
             index: IndexLimits {
                 max_entries: checker.number(
@@ -109,6 +113,14 @@ impl Checker<'_> {
             let reason = format!("must be from {} to {}", range.start(), range.end());
             self.invalid(key, &value.to_string(), &reason)
         })
+    }
+
+    /// 0, or a cap that leaves room for more than tables.
+    fn index_bytes(&self, value: Option<u64>) -> Result<usize, ConfigError> {
+        match value {
+            None | Some(0) => Ok(0),
+            value => self.number("max_index_bytes", value, 0, MIN_INDEX_BYTES..=1 << 44),
+        }
     }
 
     fn millis(&self, key: &str, value: Option<u64>, default: u64) -> Result<Duration, ConfigError> {

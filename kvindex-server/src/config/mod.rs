@@ -98,6 +98,8 @@ pub struct ApiLimits {
     pub watch_buffer: usize,
     /// Most registered workers.
     pub workers: usize,
+    /// Bytes of the index beyond which blocks are evicted; 0 for no cap.
+    pub index_bytes: usize,
 }
 
 /// A configuration that cannot be used.

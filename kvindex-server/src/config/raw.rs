@@ -61,6 +61,9 @@ pub struct RawConfig {
     /// Most (block, owner) entries of the index.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_entries: Option<u64>,
+    /// Most bytes of the index; beyond it blocks are evicted. 0 for no cap.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_index_bytes: Option<u64>,
     /// Seconds that open calls may take to end at shutdown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drain_s: Option<u64>,
@@ -70,7 +73,7 @@ pub struct RawConfig {
 }
 
 /// Every key that may also come from the environment.
-pub(super) const KEYS: [&str; 18] = [
+pub(super) const KEYS: [&str; 19] = [
     "listen",
     "log_format",
     "log_filter",
@@ -88,6 +91,7 @@ pub(super) const KEYS: [&str; 18] = [
     "watch_buffer",
     "max_workers",
     "max_entries",
+    "max_index_bytes",
     "drain_s",
 ];
 
@@ -120,6 +124,7 @@ pub(super) fn shown(config: &Config) -> impl Iterator<Item = (&'static str, Stri
         number(config.limits.watch_buffer),
         number(config.limits.workers),
         number(config.index.max_entries),
+        number(config.limits.index_bytes),
         config.drain.as_secs().to_string(),
     ];
     KEYS.into_iter().zip(values)

@@ -1,6 +1,7 @@
 //! One node: the index behind its lock, the workers that are known, and those who watch. Everything that
 //! happens to the index happens here, in the order the write lock gives.
 
+mod cap;
 mod engines;
 mod feed;
 mod groups;
@@ -12,7 +13,7 @@ mod snapshot;
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use kvindex_core::{Command, Index, IndexStats, Outcome, Scratch, StreamId, StreamStamp};
+use kvindex_core::{Command, Index, IndexStats, Outcome, Scratch, StreamId, StreamStamp, Usage};
 
 use crate::config::Config;
 use crate::metrics::Metrics;
@@ -24,6 +25,7 @@ pub use query::{Explained, Found, ListedStream, ListedWorker, TrustedMatch};
 pub use registry::{KnownWorker, Origin, RegisterError, Registered};
 pub use snapshot::{LoadError, StoreError};
 
+use cap::Cap;
 use engines::Engines;
 use feed::Feed;
 use registry::Registry;
@@ -41,6 +43,7 @@ pub struct Node {
     /// Buffers that queries hand on, so that a query allocates little.
     scratches: Mutex<Vec<Scratch>>,
     max_workers: usize,
+    cap: Cap,
 }
 
 impl Node {
@@ -56,6 +59,7 @@ impl Node {
             engines: Engines::default(),
             scratches: Mutex::default(),
             max_workers: config.limits.workers,
+            cap: Cap::new(config.limits.index_bytes),
         }
     }
 
@@ -68,6 +72,7 @@ impl Node {
             total += self.apply_locked(&mut index, command);
             RwLockWriteGuard::unlock_fair(index);
         }
+        self.keep_below_cap();
         total
     }
 
@@ -96,6 +101,12 @@ impl Node {
     #[must_use]
     pub fn stats(&self) -> IndexStats {
         self.index.read().stats()
+    }
+
+    /// What the index occupies, and whose it is.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        self.index.read().reader().usage()
     }
 
     /// Digest of the index's content.

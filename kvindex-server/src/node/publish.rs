@@ -124,6 +124,8 @@ impl Node {
             // Unregistered since the check above.
             return Err(PublishError::UnknownWorker(worker));
         }
+        drop(index);
+        self.keep_below_cap();
         Ok(Published { applied: seq, duplicate: false })
     }
 }

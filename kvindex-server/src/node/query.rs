@@ -176,7 +176,8 @@ impl Node {
             };
             listed.streams.into_iter().map(gauges)
         });
-        self.metrics.render(&self.stats(), &streams.collect::<Vec<_>>(), self.engines.counters())
+        let (streams, usage) = (streams.collect::<Vec<_>>(), self.usage());
+        self.metrics.render(&self.stats(), &usage.tenants, &streams, self.engines.counters())
     }
 
     /// Hashes a query's prompt and answers it; also tells the microseconds that hashing took.

@@ -112,6 +112,29 @@ async fn registered_workers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn index_bytes() {
+    let mut server = with(|c| (c.limits.index_bytes, c.index.journal_removals) = (500_000, 0)).await;
+    server.register("a").await;
+    for seq in 0..60 {
+        let mut block = stored(1);
+        let blocks = 1000;
+        block.token_ids = (0..blocks * block.block_size).map(|i| seq as u32 * 100_000 + i).collect();
+        block.block_hashes = (0..u64::from(blocks)).map(|i| seq * 100_000 + i + 1).collect();
+        server.ingest.publish(batch("a", 1, seq, vec![block])).await.unwrap();
+    }
+    let (_, metrics) = server.http("GET", "/metrics", "").await;
+    let value = |name: &str| -> u64 {
+        let line = metrics.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{metrics}"));
+        line.rsplit(' ').next().unwrap().parse().unwrap()
+    };
+    let (bytes, entries) = (value("kvindex_index_bytes "), value("kvindex_index_entries "));
+    assert!(bytes < 600_000 && entries > 10_000, "{bytes} bytes, {entries} entries");
+    let evicted = value("kvindex_index_effects_total{effect=\"evicted\"}");
+    assert_eq!(evicted + entries, 60_000, "what is not held was evicted");
+    assert!(value("kvindex_index_tenant_bytes{tenant=\"default\"}") > bytes / 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn index_entries() {
     let mut server = with(|c| c.index.max_entries = 2).await;
     server.register("a").await;
