@@ -1,5 +1,7 @@
 //! Sets of owner slots, the leaf of the index: most blocks have one holder, hot prefixes have all of them.
 
+use super::usage::vec_bytes;
+
 /// Dense number of an owner (worker, dp rank, tier, group) inside one index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct OwnerSlot(pub(crate) u32);
@@ -17,10 +19,7 @@ pub(crate) enum OwnerSet {
     #[default]
     Empty,
     /// Members 64·at to 64·at+63, as bits.
-    Word {
-        at: u32,
-        bits: u64,
-    },
+    Word { at: u32, bits: u64 },
     /// Twice boxed, so that a set takes two words: most are not of this form.
     Many(Box<Box<[u64]>>),
 }
@@ -140,7 +139,7 @@ impl OwnerSet {
 
     pub(crate) fn heap_bytes(&self) -> usize {
         match self {
-            Self::Many(words) => super::usage::vec_bytes::<u64>(words.len()),
+            Self::Many(words) => vec_bytes::<Box<[u64]>>(1) + vec_bytes::<u64>(words.len()),
             _ => 0,
         }
     }
