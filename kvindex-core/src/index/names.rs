@@ -348,9 +348,9 @@ impl Names {
     pub(crate) fn pack(&mut self, more: usize) {
         let room = self.live + more;
         let mut packed = Self {
-            column: Vec::with_capacity(room + room / 16),
+            column: Vec::with_capacity(room + room / 32),
             // Small tables are cheap to have and dear to make again and again.
-            table: vec![EMPTY; if room < 4096 { room * 5 / 2 } else { room * 9 / 5 } + 16],
+            table: vec![EMPTY; if room < 4096 { room * 5 / 2 } else { room * 17 / 10 } + 16],
             ..Self::default()
         };
         for (i, extent) in self.extents.iter().enumerate() {
