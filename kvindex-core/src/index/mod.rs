@@ -19,6 +19,7 @@ mod owner_blocks;
 mod owner_set;
 mod placing;
 mod reader;
+mod reader_lock;
 mod registry;
 mod removing;
 mod reports;
@@ -35,6 +36,7 @@ pub use outcome::{Notice, Outcome};
 pub(crate) use owner_blocks::OwnerBlocks;
 pub(crate) use owner_set::{OwnerSet, OwnerSlot, bits};
 pub use reader::{IndexReader, IndexStats, WorkerStreams};
+pub(crate) use reader_lock::Reader;
 pub use registry::{Coverage, StreamStamp};
 pub(crate) use registry::{Owner, Stream};
 pub use snapshot::SnapshotError;
@@ -42,9 +44,6 @@ pub(crate) use spaces::Family;
 pub(crate) use tree::{Place, Space};
 pub use usage::{NamespaceUsage, TenantUsage, Usage};
 pub(crate) use view::View;
-
-use parking_lot::RwLock;
-use std::sync::Arc;
 
 use crate::command::{Command, GapPolicy, StreamEvents};
 use crate::hash::SequenceHash;
@@ -55,8 +54,8 @@ use ages::Ages;
 use changes::Applying;
 use journal::Journal;
 use naming::{Book, Naming};
+use reader_lock::Writer;
 use registry::Registry;
-use view::ViewWriter;
 
 /// The prefix index of a fleet.
 ///
@@ -72,7 +71,7 @@ use view::ViewWriter;
 pub struct Index {
     limits: IndexLimits,
     registry: Registry,
-    view: ViewWriter,
+    view: Writer<View>,
     naming: Naming,
     journal: Journal,
     ages: Ages,
@@ -96,7 +95,7 @@ impl Index {
         Self {
             limits,
             registry: Registry::default(),
-            view: ViewWriter::default(),
+            view: Writer::default(),
             naming: Naming::default(),
             journal: Journal::new(&limits),
             ages: Ages::default(),
@@ -269,8 +268,8 @@ impl Index {
     }
 
     /// What other threads may read while this index changes.
-    pub(crate) fn share_view(&self) -> Arc<RwLock<View>> {
-        self.view.share()
+    pub(crate) fn share_view(&self) -> Reader<View> {
+        self.view.reader()
     }
 
     fn applying<'a>(

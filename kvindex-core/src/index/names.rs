@@ -350,7 +350,7 @@ impl Names {
         let mut packed = Self {
             column: Vec::with_capacity(room + room / 32),
             // Small tables are cheap to have and dear to make again and again.
-            table: vec![EMPTY; if room < 4096 { room * 5 / 2 } else { room * 17 / 10 } + 16],
+            table: vec![EMPTY; if room < 4096 { room * 5 / 2 } else { room * 9 / 5 } + 16],
             ..Self::default()
         };
         for (i, extent) in self.extents.iter().enumerate() {

@@ -1,12 +1,9 @@
 //! Scores for threads that ask while the index changes.
 
-use parking_lot::{RwLock, RwLockReadGuard};
-use std::sync::Arc;
-
 use super::found::Scratch;
 use super::prompt::QueryError;
 use super::score::{Score, ScoreQuery, best, race_all};
-use crate::index::{Index, View};
+use crate::index::{Index, Reader, View};
 
 /// Answers [`score`](super::score)'s questions while another thread applies commands. Cheap to clone, one for every
 /// thread that asks; it stays of use for as long as anybody keeps the index.
@@ -27,11 +24,8 @@ use crate::index::{Index, View};
 /// ```
 #[derive(Debug, Clone)]
 pub struct Scorer {
-    view: Arc<RwLock<View>>,
+    view: Reader<View>,
 }
-
-/// How often a reader looks again before it sleeps.
-const PATIENCE: usize = 200;
 
 impl Scorer {
     /// Scores every stream that can serve a prefix of the chain, the longest first, equals in no particular order.
@@ -45,19 +39,8 @@ impl Scorer {
         query: &ScoreQuery<'_>,
         scratch: &'s mut Scratch,
     ) -> Result<Option<&'s [Score]>, QueryError> {
-        let (first, others) = race_all(&self.read(), query, scratch)?;
+        let (first, others) = race_all(&self.view.look(), query, scratch)?;
         Ok((!others).then(|| best(scratch, first, query)))
-    }
-
-    /// A step of the index takes so little time that looking again at once beats any kind of waiting.
-    fn read(&self) -> RwLockReadGuard<'_, View> {
-        for _ in 0..PATIENCE {
-            if let Some(view) = self.view.try_read() {
-                return view;
-            }
-            std::hint::spin_loop();
-        }
-        self.view.read()
     }
 }
 
