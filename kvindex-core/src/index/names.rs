@@ -314,11 +314,11 @@ impl Names {
         self.extents.last().is_some_and(|extent| extent.run == NOWHERE)
     }
 
-    /// Makes room in the column; growing by a sixteenth keeps the slack small, and a copy is cheap.
+    /// Makes room in the column; growing by a little keeps the slack small, and a copy is cheap.
     fn grow(&mut self, more: usize) {
         let len = self.column.len();
         if len + more > self.column.capacity() {
-            self.column.reserve_exact(more.max(if len < 4096 { len / 2 } else { len / 16 } + 16));
+            self.column.reserve_exact(more.max(if len < 4096 { len / 2 } else { len / 32 } + 16));
         }
     }
 
@@ -338,7 +338,7 @@ impl Names {
         });
         if !goes_on {
             if self.extents.len() == self.extents.capacity() {
-                self.extents.reserve_exact(self.extents.len() / 8 + 4);
+                self.extents.reserve_exact(self.extents.len() / 16 + 4);
             }
             self.extents.push(Extent { first: first as u32, run, offset });
         }
@@ -348,9 +348,9 @@ impl Names {
     pub(crate) fn pack(&mut self, more: usize) {
         let room = self.live + more;
         let mut packed = Self {
-            column: Vec::with_capacity(room + room / 32),
+            column: Vec::with_capacity(room + room / 64),
             // Small tables are cheap to have and dear to make again and again.
-            table: vec![EMPTY; if room < 4096 { room * 5 / 2 } else { room * 9 / 5 } + 16],
+            table: vec![EMPTY; if room < 4096 { room * 2 } else { room * 9 / 5 } + 16],
             ..Self::default()
         };
         for (i, extent) in self.extents.iter().enumerate() {

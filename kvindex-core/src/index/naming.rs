@@ -55,7 +55,7 @@ impl Naming {
         let at = run as usize;
         if self.runs.len() <= at {
             if self.runs.capacity() <= at {
-                self.runs.reserve_exact(at + 1 - self.runs.len() + self.runs.len() / 8);
+                self.runs.reserve_exact(at + 1 - self.runs.len() + self.runs.len() / 16);
             }
             self.runs.resize_with(at + 1, RunNames::default);
         }

@@ -236,8 +236,8 @@ impl RunTree {
             }
             None => {
                 if self.runs.len() == self.runs.capacity() {
-                    // By an eighth instead of double: it is much memory.
-                    self.runs.reserve_exact(self.runs.len() / 8 + 16);
+                    // By a little instead of double: it is much memory.
+                    self.runs.reserve_exact(self.runs.len() / 16 + 16);
                 }
                 self.runs.push(run);
                 (self.runs.len() - 1) as u32
