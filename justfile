@@ -31,6 +31,11 @@ bench *args:
 bench-instructions *args:
     cargo run --release --manifest-path bench/peers/Cargo.toml --target-dir target/peers -- instructions {{ args }}
 
+# The one module with unsafe code, and readers beside a writer, under AddressSanitizer. Needs a nightly toolchain.
+sanitize:
+    RUSTFLAGS=-Zsanitizer=address cargo +nightly test -p kvindex-core --target-dir target/sanitize --target "$(rustc -vV | sed -n 's/^host: //p')" --lib reader_lock
+    RUSTFLAGS=-Zsanitizer=address cargo +nightly test -p kvindex-core --target-dir target/sanitize --target "$(rustc -vV | sed -n 's/^host: //p')" --test it beside_a_writer
+
 # Feed random bytes to the event decoder. Needs a nightly toolchain and `cargo install cargo-fuzz`.
 fuzz seconds="60":
     cargo +nightly fuzz run decode -- -max_total_time={{ seconds }}
