@@ -24,7 +24,7 @@ use anyhow::Context;
 use clap::Parser;
 
 use answers::Answers;
-use cli::{Part, Cli, InstructionArgs, ReportArgs, Task};
+use cli::{Cli, InstructionArgs, Part, ReportArgs, Task};
 use indexes::Implementation;
 use report::{figures, page, plot};
 use runs::Run;

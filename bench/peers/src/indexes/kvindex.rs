@@ -5,8 +5,8 @@ use std::hint::black_box;
 
 use kvindex_core::{
     Batch, BatchSeq, Change, Command, DpRank, EngineBlockHash, Generation, Group, HashScheme, HiddenIdentity,
-    Index, IndexLimits, LocalBlockHash, Score, ScoreQuery, Scorer, Scratch, SequenceHash, StoredRun, StreamEvents,
-    StreamId, Tier, WorkerId, WorkerSpec,
+    Index, IndexLimits, LocalBlockHash, Score, ScoreQuery, Scorer, Scratch, SequenceHash, StoredRun,
+    StreamEvents, StreamId, Tier, WorkerId, WorkerSpec,
 };
 use parking_lot::Mutex;
 
