@@ -135,7 +135,7 @@ fn golden(name: &str) -> PathBuf {
 /// make the file anew when the index's own snapshot has a new version.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_file_is_read_and_written_unchanged() {
-    let golden = golden("node-snapshot-v1-index-v2.bin");
+    let golden = golden("node-snapshot-v1-index-v3.bin");
     let folder = Folder::new("golden");
     if std::env::var_os("KVINDEX_WRITE_GOLDEN").is_some() {
         let mut server = Server::start().await;
@@ -153,13 +153,15 @@ async fn the_file_is_read_and_written_unchanged() {
     assert!(std::fs::read(again).unwrap() == std::fs::read(golden).unwrap(), "the layout changed");
 }
 
-/// The file of the version before, with an index of version 1 in it, is still read.
+/// Files with an index of an earlier version in them are still read.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_file_of_the_version_before_is_read() {
-    let folder = Folder::new("before");
-    std::fs::copy(golden("node-snapshot-v1.bin"), folder.file()).unwrap();
-    let mut server = Server::with(with_file(&folder.file(), None)).await;
-    assert_eq!(blocks(&server.find(prompt(tokens(48))).await)[0], ("a", 3));
-    let known = server.running.node().known_workers();
-    assert_eq!(known.iter().map(|w| w.definition.spec.id.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+async fn files_of_versions_before_are_read() {
+    for file in ["node-snapshot-v1.bin", "node-snapshot-v1-index-v2.bin"] {
+        let folder = Folder::new(file);
+        std::fs::copy(golden(file), folder.file()).unwrap();
+        let mut server = Server::with(with_file(&folder.file(), None)).await;
+        assert_eq!(blocks(&server.find(prompt(tokens(48))).await)[0], ("a", 3));
+        let known = server.running.node().known_workers();
+        assert_eq!(known.iter().map(|w| w.definition.spec.id.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+    }
 }
