@@ -15,7 +15,13 @@ impl Index {
         if let Some(slot) = self.registry.find_owner(stream, tier, group) {
             return Some(slot);
         }
+        // It may find places by name where its siblings hold blocks of an earlier model.
+        let siblings = self.registry.stream(stream)?.slots.iter();
+        let strayed = siblings.filter_map(|slot| self.registry.owner(*slot)).any(|sibling| sibling.strayed);
         let slot = self.registry.open_owner(stream, tier, group)?;
+        if let Some(owner) = self.registry.owner_mut(slot) {
+            owner.strayed = strayed;
+        }
         self.view.edit(|view| view.slots.set(slot, stream, false));
         self.review(stream);
         Some(slot)

@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 
 use kvindex_core::{
-    BlockHasher, BlockRemoved, BlockStored, Command, EngineBlockHash, ExtraKey, Index, IndexLimits, KvEvent,
-    Notice, Score, ScoreQuery, Scratch, SequenceHash, Tier, WorkerId, WorkerSpec, score,
+    BlockHasher, BlockRemoved, BlockStored, Change, Command, EngineBlockHash, ExtraKey, Index, IndexLimits,
+    KvEvent, Notice, Score, ScoreQuery, Scratch, SequenceHash, Tier, WorkerId, WorkerSpec, score,
 };
 
 use crate::naive::{Naive, View};
@@ -66,6 +66,23 @@ fn scores_do_not_name_a_worker_that_serves_another_model_by_now() {
         let other = scores(index, b"z");
         assert_eq!(index.reader().stream_of(other[0].stream).unwrap().worker, WorkerId::new("b").unwrap());
         assert_eq!(scores_beside(index, b"z"), Some(other), "who stayed is scored as before");
+    }
+}
+
+#[test]
+fn scores_do_not_name_a_tier_that_was_placed_by_names_of_an_earlier_model() {
+    let mut rig = Rig::new(&["a"]);
+    rig.send("a", vec![on_host(KvEvent::BlockStored(stored("a", b"x", 0)))]);
+    rig.index.apply(&Command::Register(Box::new(WorkerSpec { model: "n".into(), ..spec("a") })));
+    let name = BlockStored { block_hashes: vec![engine_hash("a", b"x")], ..BlockStored::default() };
+    rig.send("a", vec![KvEvent::BlockStored(name)]);
+    let Command::Events(mut cleared) = rig.next_batch("a", Vec::new()) else { panic!("events") };
+    cleared.batches[0].changes = [Change::Cleared { tier: Some(Tier::Host) }].into();
+    rig.index.apply(&Command::Events(cleared));
+    for index in [&rig.index, &restored(&rig.index)] {
+        assert_eq!(held(index), on(&Tier::Device, b"x", &[0]), "the device is all that is left");
+        assert_eq!(scores(index, b"x"), []);
+        assert!(scores_beside(index, b"x").is_none_or(|scores| scores.is_empty()));
     }
 }
 
