@@ -1,5 +1,5 @@
 //! The index: a plain value with one mutator. It reads no clock, socket, random source or map order, and
-//! knows nothing of raft, threads or the network.
+//! knows nothing of raft or the network; of threads it knows those that read beside it (`reader_lock`).
 
 mod ages;
 mod changes;
