@@ -53,6 +53,7 @@ pub(crate) fn commands(
             stream: stream.clone(),
             generation: Generation(life.0),
             at_ms: record.t_us / 1000,
+            payload_digest: None,
             batches: vec![Batch { seq: BatchSeq(record.seq), changes }].into(),
         }))
     };

@@ -113,6 +113,7 @@ fn commands(ids: &[u32]) -> Vec<kvindex_core::Command> {
             stream: StreamId { worker: id, dp_rank: DpRank(0) },
             generation: Generation(0),
             at_ms: 0,
+            payload_digest: None,
             batches: vec![Batch { seq: BatchSeq(0), changes }].into(),
         }));
     }

@@ -57,6 +57,7 @@ fn batch(stream: &StreamId, seq: u64, events: Vec<KvEvent>) -> Command {
         stream: stream.clone(),
         generation: Generation(0),
         at_ms: 1_700_000_000_000 + seq,
+        payload_digest: None,
         batches: vec![Batch { seq: BatchSeq(seq), changes }].into(),
     })
 }

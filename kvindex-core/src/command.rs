@@ -86,6 +86,10 @@ pub struct StreamEvents {
     pub at_ms: u64,
     /// The batches, ascending.
     pub batches: Batches,
+    /// XXH3-64 of the last batch as the engine sent it, by which a reader of the same stream can tell whether it
+    /// hears the same life of the engine; `None` where nobody looked.
+    #[serde(default)]
+    pub payload_digest: Option<u64>,
 }
 
 /// One event batch, sealed.

@@ -23,6 +23,7 @@
 //!     stream: StreamId { worker, dp_rank: DpRank(0) },
 //!     generation: Generation(0),
 //!     at_ms: 0,
+//!     payload_digest: None,
 //!     batches: vec![Batch {
 //!         seq: BatchSeq(0),
 //!         changes: batch.seal(&EngineProfile::default(), &mut BlockHasher::new()),
@@ -49,6 +50,8 @@ mod index;
 pub mod limits;
 pub mod mirror;
 mod query;
+#[cfg(feature = "replication")]
+pub mod replication;
 mod worker;
 
 pub use columns::Column;

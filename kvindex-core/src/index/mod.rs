@@ -199,6 +199,7 @@ impl Index {
             }
             state.stamp.applied = Some(batch.seq);
             state.stamp.applied_at_ms = events.at_ms;
+            state.stamp.payload_digest = events.payload_digest;
             outcome.batches += 1;
             let mut applying = self.applying(stream, batch.seq, events.at_ms, notice, outcome);
             batch.changes.iter().for_each(|change| applying.change(change));
@@ -254,7 +255,7 @@ impl Index {
             outcome.duplicates += 1;
             return;
         }
-        state.stamp.applied = Some(gap.last);
+        (state.stamp.applied, state.stamp.payload_digest) = (Some(gap.last), None);
         let (first, last, at_ms) = (gap.first, gap.last, gap.at_ms);
         state.note(Incident::Gap { first, last, at_ms }, self.limits.journal_incidents_per_stream);
         state.stamp.coverage = match (gap.policy, state.stamp.coverage) {

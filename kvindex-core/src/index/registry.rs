@@ -41,6 +41,8 @@ pub struct StreamStamp {
     pub applied_at_ms: u64,
     /// What the blocks are worth.
     pub coverage: Coverage,
+    /// XXH3-64 of that batch as the engine sent it; `None` where nobody looked, and after a gap.
+    pub payload_digest: Option<u64>,
 }
 
 #[derive(Debug)]

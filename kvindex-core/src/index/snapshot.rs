@@ -3,7 +3,7 @@
 //! Layout: `KVXSNAP\0`, version (u16 LE), 6 zero bytes, length of the body (u64 LE), body, XXH3-64 of all
 //! before it (u64 LE). Body: msgpack of [`Snapshot`], structs as arrays, hash columns as little-endian byte
 //! strings. Version 2 put what a stream says of its groups behind what version 1 had, version 3 when runs were last
-//! touched behind that; both older ones are still read. The same index makes the same bytes; the journal is not
+//! touched behind that, version 4 the digest of each stream's last payload; older ones are still read. The same index makes the same bytes; the journal is not
 //! part of it.
 
 use serde::{Deserialize, Serialize};
@@ -26,7 +26,7 @@ use crate::limits::{IndexLimits, MAX_RUN_BLOCKS};
 use crate::worker::{Namespace, WorkerSpec};
 
 const MAGIC: &[u8; 8] = b"KVXSNAP\0";
-const VERSION: u16 = 3;
+const VERSION: u16 = 4;
 const HEADER: usize = 24;
 /// Run number of a block whose position is not known.
 const NOWHERE: u32 = u32::MAX;
@@ -86,6 +86,8 @@ struct StreamRecord {
     groups: Groups,
     #[serde(default)]
     reports: Reports,
+    #[serde(default)]
+    payload_digest: Option<u64>,
 }
 
 impl StreamRecord {
@@ -220,6 +222,7 @@ impl Index {
             applied: record.applied,
             applied_at_ms: record.applied_at_ms,
             coverage: record.coverage,
+            payload_digest: record.payload_digest,
         };
         for owner in record.owners {
             self.restore_owner(stream, owner)?;
@@ -318,6 +321,7 @@ impl IndexReader<'_> {
                     silent_clear: stream.silent_clear,
                     groups: stream.groups.clone(),
                     reports: stream.reports.clone(),
+                    payload_digest: stream.stamp.payload_digest,
                 })
             });
             WorkerRecord { spec: (*worker.spec).clone(), streams: streams.collect() }

@@ -54,7 +54,13 @@ impl<'a> World<'a> {
                 changes: changes.clone().into(),
             };
             let batches = (seq..).zip(batches).map(batch).collect();
-            Command::Events(StreamEvents { stream: streams[stream].clone(), generation, at_ms: 5, batches })
+            Command::Events(StreamEvents {
+                stream: streams[stream].clone(),
+                generation,
+                at_ms: 5,
+                payload_digest: None,
+                batches,
+            })
         };
         Some(match step {
             Step::Batches(stream, batches) => events(*stream, stands(*stream).0, next(*stream), batches),

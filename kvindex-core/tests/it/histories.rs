@@ -65,6 +65,7 @@ impl World {
                     stream: stream(WORKERS[*worker]),
                     generation,
                     at_ms: 5,
+                    payload_digest: None,
                     batches: batches.into(),
                 })
             }

@@ -287,7 +287,8 @@ fn send_runs(rig: &mut Rig, strides: &[u32]) -> Outcome {
     };
     let batch = Batch { seq: BatchSeq(0), changes: (0..).zip(strides).map(run).collect() };
     let (stream, generation) = (stream("a"), Generation(0));
-    let events = StreamEvents { stream, generation, at_ms: 1, batches: vec![batch].into() };
+    let events =
+        StreamEvents { stream, generation, at_ms: 1, payload_digest: None, batches: vec![batch].into() };
     rig.index.apply(&Command::Events(events))
 }
 

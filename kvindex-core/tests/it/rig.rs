@@ -86,6 +86,7 @@ impl Rig {
             stream: stream(worker),
             generation: stamp.generation,
             at_ms: self.now_ms,
+            payload_digest: None,
             batches: vec![Batch { seq, changes }].into(),
         })
     }

@@ -49,7 +49,8 @@ impl Load {
         self.batches[number] += 1;
         let stream = StreamId { worker: worker(number), dp_rank: DpRank(0) };
         let batches = vec![Batch { seq, changes: vec![change].into() }].into();
-        let events = StreamEvents { stream, generation: Generation(0), at_ms: 1, batches };
+        let events =
+            StreamEvents { stream, generation: Generation(0), at_ms: 1, payload_digest: None, batches };
         self.index.apply(&Command::Events(events));
     }
 

@@ -35,7 +35,13 @@ impl Batcher {
             self.open_blocks = Some(open + blocks);
             return;
         }
-        let events = StreamEvents { stream: stream.clone(), generation, at_ms, batches: vec![batch].into() };
+        let events = StreamEvents {
+            stream: stream.clone(),
+            generation,
+            at_ms,
+            payload_digest: None,
+            batches: vec![batch].into(),
+        };
         self.commands.push(Command::Events(events));
         self.open_blocks = Some(blocks);
     }

@@ -118,7 +118,13 @@ impl Node {
         }
         let batches = vec![Batch { seq, changes }];
         let worker = stream.worker.clone();
-        let events = StreamEvents { stream, generation, at_ms: unix_ms(), batches: batches.into() };
+        let events = StreamEvents {
+            stream,
+            generation,
+            at_ms: unix_ms(),
+            payload_digest: None,
+            batches: batches.into(),
+        };
         let outcome = self.apply_locked(&mut index, &Command::Events(events));
         if outcome.unknown_worker > 0 {
             // Unregistered since the check above.

@@ -65,6 +65,7 @@ impl Kvindex {
             stream: stream.clone(),
             generation: Generation(0),
             at_ms: 1,
+            payload_digest: None,
             batches: [Batch { seq, changes: [change].into() }].into(),
         })
     }

@@ -186,7 +186,13 @@ impl Generator {
         };
         let sealed = batches.events.into_iter().map(&mut seal).collect();
         let (stream, generation) = (stream(WORKERS[worker]), Generation(engine.generation));
-        let command = Command::Events(StreamEvents { stream, generation, at_ms: 5, batches: sealed });
+        let command = Command::Events(StreamEvents {
+            stream,
+            generation,
+            at_ms: 5,
+            payload_digest: None,
+            batches: sealed,
+        });
         Move { worker, command, steps: batches.steps }
     }
 

@@ -61,6 +61,7 @@ impl Replayed {
             stream: self.streams[engine].clone(),
             generation: Generation(self.generations[engine]),
             at_ms: record.t_us / 1000,
+            payload_digest: None,
             batches: vec![Batch { seq: BatchSeq(record.seq), changes }].into(),
         };
         let outcome = self.index.apply(&Command::Events(events));

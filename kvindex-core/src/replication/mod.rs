@@ -1,0 +1,10 @@
+//! Replication: shards of the event stream as raft groups, so that every node holds the same index. The only room
+//! that names openraft; nothing of it shows outside.
+//!
+//! A *shard* is one raft group. Every worker belongs to one shard, so one stream has one order. All shards of a
+//! node apply into one index, which the hosting program owns.
+
+mod ids;
+mod raft;
+
+pub use ids::{NodeAddress, NodeId, ShardId};
