@@ -25,7 +25,7 @@ fn history() -> (Rig, Vec<Command>) {
 }
 
 /// Compares with the kept file; set `KVINDEX_WRITE_GOLDEN=1` to write one for a new version.
-fn golden(name: &str, bytes: &[u8]) {
+pub(crate) fn golden(name: &str, bytes: &[u8]) {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
     if std::env::var_os("KVINDEX_WRITE_GOLDEN").is_some() {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();

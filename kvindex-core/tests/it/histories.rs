@@ -34,6 +34,39 @@ struct Claims {
     followed: bool,
 }
 
+/// The step as a command that follows on what was applied; none for a fork.
+pub(crate) fn command(index: &Index, step: &Step) -> Option<Command> {
+    let next = |worker: usize| {
+        let stamp = index.reader().stream(&stream(WORKERS[worker])).unwrap_or_default();
+        (stamp.generation, BatchSeq(stamp.applied.map_or(0, |seq| seq.0 + 1)))
+    };
+    Some(match step {
+        Step::Fork => return None,
+        Step::Command(command) => command.clone(),
+        Step::Batch(worker, changes) => {
+            let (generation, seq) = next(*worker);
+            let batches = vec![Batch { seq, changes: changes.clone().into() }];
+            Command::Events(StreamEvents {
+                stream: stream(WORKERS[*worker]),
+                generation,
+                at_ms: 5,
+                payload_digest: None,
+                batches: batches.into(),
+            })
+        }
+        Step::Gap { worker, purge } => {
+            let (generation, first) = next(*worker);
+            let policy = if *purge { GapPolicy::Purge } else { GapPolicy::KeepAsSuspect };
+            let stream = stream(WORKERS[*worker]);
+            Command::Gap { stream, generation, first, last: first, policy, at_ms: 6 }
+        }
+        Step::Restart(worker) => {
+            let generation = Generation(next(*worker).0.0 + 1);
+            Command::NewGeneration { stream: stream(WORKERS[*worker]), generation, at_ms: 7 }
+        }
+    })
+}
+
 struct World {
     index: Index,
     twin: Option<Index>,
@@ -47,39 +80,6 @@ impl World {
             index.apply(&registration(worker));
         }
         Self { index, twin: None, followed: BTreeSet::new() }
-    }
-
-    /// The step as a command that follows on what was applied; none for a fork.
-    fn command(&self, step: &Step) -> Option<Command> {
-        let next = |worker: usize| {
-            let stamp = self.index.reader().stream(&stream(WORKERS[worker])).unwrap_or_default();
-            (stamp.generation, BatchSeq(stamp.applied.map_or(0, |seq| seq.0 + 1)))
-        };
-        Some(match step {
-            Step::Fork => return None,
-            Step::Command(command) => command.clone(),
-            Step::Batch(worker, changes) => {
-                let (generation, seq) = next(*worker);
-                let batches = vec![Batch { seq, changes: changes.clone().into() }];
-                Command::Events(StreamEvents {
-                    stream: stream(WORKERS[*worker]),
-                    generation,
-                    at_ms: 5,
-                    payload_digest: None,
-                    batches: batches.into(),
-                })
-            }
-            Step::Gap { worker, purge } => {
-                let (generation, first) = next(*worker);
-                let policy = if *purge { GapPolicy::Purge } else { GapPolicy::KeepAsSuspect };
-                let stream = stream(WORKERS[*worker]);
-                Command::Gap { stream, generation, first, last: first, policy, at_ms: 6 }
-            }
-            Step::Restart(worker) => {
-                let generation = Generation(next(*worker).0.0 + 1);
-                Command::NewGeneration { stream: stream(WORKERS[*worker]), generation, at_ms: 7 }
-            }
-        })
     }
 
     fn apply(&mut self, command: &Command) -> Outcome {
@@ -101,7 +101,7 @@ impl World {
     }
 
     fn step(&mut self, step: &Step) -> Result<(), String> {
-        let Some(command) = self.command(step) else {
+        let Some(command) = command(&self.index, step) else {
             let bytes = self.index.snapshot();
             let twin = Index::restore(&bytes, limits()).map_err(|error| format!("restore: {error}"))?;
             hold(twin.snapshot() == bytes, "a restored snapshot has other bytes")?;

@@ -3,6 +3,8 @@
 
 mod against_naive;
 mod beside_a_writer;
+#[cfg(feature = "replication")]
+mod entry_codec;
 mod eviction;
 mod exactness;
 mod fleets;
