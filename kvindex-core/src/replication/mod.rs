@@ -6,9 +6,34 @@
 
 mod codec;
 mod command;
+mod container;
+mod envelope;
 mod ids;
+mod incoming;
+mod machine;
+mod network;
+mod placement;
+mod progress;
 mod raft;
+mod serving;
+mod settings;
+mod shard;
+mod snapshot_store;
+mod state;
+mod status;
+mod transport;
+mod wire;
 
 pub use codec::{CodecError, EntryEncoder, decode, encode};
 pub use command::ShardCommand;
+pub use container::ContainerError;
+pub use envelope::{ClusterId, Refusal};
 pub use ids::{NodeAddress, NodeId, ShardId};
+pub use machine::{LogPosition, Machine};
+pub use placement::shard_of;
+pub use progress::ShardLag;
+pub use settings::Settings;
+pub use shard::{ProposeError, ReadError, ReadLevel};
+pub use snapshot_store::{SnapshotFolder, SnapshotMemory, SnapshotStore};
+pub use status::{Member, Role, ShardStatus};
+pub use transport::{Transport, TransportError};

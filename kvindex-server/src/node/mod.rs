@@ -2,6 +2,7 @@
 //! happens to the index happens here, in the order the write lock gives.
 
 mod cap;
+mod change;
 mod engines;
 mod feed;
 mod groups;
@@ -24,6 +25,8 @@ pub use publish::{Content, Publication, PublishError, Published};
 pub use query::{Explained, Found, ListedStream, ListedWorker, TrustedMatch};
 pub use registry::{KnownWorker, Origin, RegisterError, Registered};
 pub use snapshot::{LoadError, StoreError};
+
+pub use change::{ChangeAnswer, WorkerChange};
 
 use cap::Cap;
 use engines::Engines;

@@ -27,10 +27,28 @@ pub struct KnownWorker {
     pub definition: WorkerDefinition,
     /// Who made it known.
     pub origin: Origin,
+    /// The entry of its shard's log since which its streams are followed as they are now; 0 without a log.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub since: u64,
+}
+
+impl KnownWorker {
+    /// Whether its streams go on undisturbed under another definition: only words about the worker differ.
+    pub(super) fn is_followed_like(&self, definition: &WorkerDefinition) -> bool {
+        let known = &self.definition;
+        known.keeps_blocks_of(definition)
+            && known.gap_policy == definition.gap_policy
+            && known.hash_profile == definition.hash_profile
+    }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde's signature
+fn is_zero(since: &u64) -> bool {
+    *since == 0
 }
 
 /// What became of a registration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Registered {
     /// The worker is new.
     Created,
@@ -96,6 +114,15 @@ impl Registry {
         self.workers.get(worker)
     }
 
+    pub(super) fn insert(&mut self, worker: KnownWorker) {
+        self.workers.insert(worker.definition.spec.id.clone(), worker);
+    }
+
+    /// Whether it was known.
+    pub(super) fn remove(&mut self, worker: &WorkerId) -> bool {
+        self.workers.remove(worker).is_some()
+    }
+
     pub(super) fn all(&self) -> impl Iterator<Item = &KnownWorker> {
         self.workers.values()
     }
@@ -137,12 +164,7 @@ impl Node {
         } else if count >= self.max_workers {
             return Err(RegisterError::TooMany { limit: self.max_workers });
         }
-        if let Some(known) = &known
-            && known.definition.keeps_blocks_of(definition)
-            && known.definition.gap_policy == definition.gap_policy
-            && known.definition.hash_profile == definition.hash_profile
-        {
-            // Only words about the worker changed: its streams go on undisturbed.
+        if known.as_ref().is_some_and(|known| known.is_followed_like(definition)) {
             self.describe(definition, origin);
             tracing::info!(worker = %id, "registered with a new description");
             return Ok(Registered::Replaced);
@@ -174,8 +196,7 @@ impl Node {
 
     fn describe(&self, definition: &WorkerDefinition, origin: Origin) {
         self.apply(&[Command::Register(Box::new(definition.spec.clone()))]);
-        let worker = KnownWorker { definition: definition.clone(), origin };
-        self.registry.write().workers.insert(definition.spec.id.clone(), worker);
+        self.registry.write().insert(KnownWorker { definition: definition.clone(), origin, since: 0 });
     }
 
     /// Forgets a worker and all its blocks; answers whether it was known.
@@ -193,7 +214,7 @@ impl Node {
     fn forget(&self, definition: &WorkerDefinition) {
         self.engines.leave(definition);
         self.apply(&[Command::Unregister { worker: definition.spec.id.clone() }]);
-        self.registry.write().workers.remove(&definition.spec.id);
+        self.registry.write().remove(&definition.spec.id);
     }
 
     /// Every known worker, by id.
