@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::envelope::{Envelope, ReplyError};
-use super::ids::{NodeAddress, NodeId, ShardId};
+use super::ids::{NodeAddress, NodeId};
 use super::raft::{Raft, Vote};
 use super::state::ShardSnapshot;
 use super::transport::{Transport, TransportError};
@@ -35,10 +35,6 @@ pub(crate) struct Network {
 impl Network {
     pub(crate) fn new(envelope: Envelope, transport: Arc<dyn Transport>) -> Self {
         Self { envelope, transport, transfers: Arc::default() }
-    }
-
-    pub(crate) fn shard(&self) -> ShardId {
-        self.envelope.shard
     }
 
     pub(crate) fn to(&self, target: NodeId, address: &NodeAddress) -> PeerLink {

@@ -54,10 +54,6 @@ impl Progress {
         state.settle();
     }
 
-    pub(crate) fn applied_index(&self) -> Option<u64> {
-        self.state.lock().applied
-    }
-
     /// `leading` while this node leads with a quorum: what it applied is what there is.
     pub(crate) fn lag(&self, leading: bool) -> ShardLag {
         let state = self.state.lock();

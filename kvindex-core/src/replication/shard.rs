@@ -6,7 +6,6 @@ use openraft::errors::{
     ClientWriteError, ForwardToLeader, InitializeError, LinearizableReadError, RaftError,
 };
 use openraft::raft::linearizable_read::{Linearizer, ReadLogId};
-use openraft::storage::RaftLogStorage;
 use openraft::{ChangeMembers, ReadPolicy, ServerState};
 use openraft_rt::deterministic_rng::DeterministicRng;
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +18,7 @@ use super::command::ShardCommand;
 use super::envelope::{ClusterId, Envelope};
 use super::ids::{NodeAddress, NodeId, ShardId};
 use super::incoming::Incoming;
+use super::log_store::ShardLog;
 use super::machine::{LogPosition, Machine};
 use super::network::Network;
 use super::progress::Progress;
@@ -85,12 +85,12 @@ pub struct ReadError {
 }
 
 /// What a shard is made of.
-pub(crate) struct Parts<L> {
+pub(crate) struct Parts {
     pub(crate) cluster: ClusterId,
     pub(crate) node: NodeId,
     pub(crate) shard: ShardId,
     pub(crate) settings: Settings,
-    pub(crate) log: L,
+    pub(crate) log: ShardLog,
     pub(crate) snapshots: Arc<dyn SnapshotStore>,
     pub(crate) machine: Arc<dyn Machine>,
     pub(crate) transport: Arc<dyn Transport>,
@@ -102,6 +102,7 @@ pub(crate) struct Shard {
     id: ShardId,
     node: NodeId,
     raft: openraft::Raft<Raft, ShardState>,
+    log: ShardLog,
     network: Network,
     progress: Arc<Progress>,
     incoming: Incoming,
@@ -109,17 +110,17 @@ pub(crate) struct Shard {
 
 impl Shard {
     /// Starts it from what is stored.
-    pub(crate) async fn start<L: RaftLogStorage<Raft>>(parts: Parts<L>) -> Result<Self, String> {
+    pub(crate) async fn start(parts: Parts) -> Result<Self, String> {
         let Parts { cluster, node, shard, settings, log, snapshots, machine, transport } = parts;
         let progress = Arc::new(Progress::default());
         let state = ShardState::open(shard, machine, snapshots, Arc::clone(&progress)).await?;
         let envelope = Envelope { cluster, from: node, shard };
         let network = Network::new(envelope, transport);
         let config = Arc::new(settings.raft_config(shard)?);
-        let raft = openraft::Raft::new(node, config, network.clone(), log, state);
+        let raft = openraft::Raft::new(node, config, network.clone(), log.clone(), state);
         let raft = DeterministicRng::<openraft::TokioRuntime>::scope(settings.seed_of(shard), raft);
         let raft = raft.await.map_err(|error| format!("{shard}: {error}"))?;
-        Ok(Self { id: shard, node, raft, network, progress, incoming: Incoming::default() })
+        Ok(Self { id: shard, node, raft, log, network, progress, incoming: Incoming::default() })
     }
 
     /// Founds the shard with these voters. Doing it again changes nothing.
@@ -351,6 +352,11 @@ impl Shard {
     /// Takes a snapshot soon, and then lets go of the log before it.
     pub(crate) async fn snapshot(&self) -> Result<(), String> {
         self.raft.trigger().snapshot().await.map_err(|error| error.to_string())
+    }
+
+    /// Bytes of log that are kept.
+    pub(crate) fn log_bytes(&self) -> u64 {
+        self.log.log_bytes()
     }
 
     pub(crate) async fn shutdown(&self) {

@@ -1,0 +1,204 @@
+//! The log in sled: one tree for all shards, so that one batch is one commit.
+//!
+//! sled 0.34's own flush ends in `sync_file_range`, which promises neither a file's new size nor that the disk's cache
+//! was emptied, and values beyond 128 KiB go to files that it does not flush at all. So its own flush is followed by
+//! `syncfs` on the directory, which covers all of them.
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use sled::{Batch, Db, IVec};
+use std::fmt;
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::super::ids::ShardId;
+use super::backend::{BackendKind, Change, Durability, LogBackend, Mark, StoredShard};
+use super::blocking::blocking;
+use super::data_dir::DataDir;
+use super::error::LogError;
+use super::keys;
+
+/// Recent entries are read from our own memory; sled would take a gigabyte.
+const CACHE_BYTES: u64 = 32 << 20;
+
+/// The log of a node's shards in a sled database.
+pub struct SledBackend {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    place: String,
+    dir: Mutex<DataDir>,
+    db: Db,
+    /// On the file system to flush.
+    folder: File,
+}
+
+impl fmt::Debug for SledBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SledBackend({})", self.inner.place)
+    }
+}
+
+impl SledBackend {
+    /// Opens the log in `folder`, or founds it. Blocks.
+    ///
+    /// # Errors
+    /// When the folder is not such a log, is held by another process, or is damaged.
+    pub fn open(folder: &Path, durability: Durability) -> Result<Self, LogError> {
+        let dir = DataDir::take(folder, BackendKind::Sled, durability)?;
+        let failed = |error: &dyn fmt::Display| LogError::Directory {
+            path: folder.to_owned(),
+            why: format!(
+                "sled cannot open this log: {error}. Put this directory aside and let the node join anew under a \
+                 new id"
+            ),
+        };
+        let engine = dir.engine_folder();
+        // Our own flush is the only one that counts; sled's timer would only disturb it.
+        let config = ::sled::Config::new()
+            .path(&engine)
+            .cache_capacity(CACHE_BYTES)
+            .flush_every_ms(None)
+            .print_profile_on_drop(false);
+        // sled panics on some damage.
+        let db = catch_unwind(AssertUnwindSafe(|| config.open()))
+            .map_err(|_| failed(&"it is damaged"))?
+            .map_err(|error| failed(&error))?;
+        let folder_file = File::open(&engine).map_err(|error| failed(&error))?;
+        let inner =
+            Inner { place: folder.display().to_string(), dir: Mutex::new(dir), db, folder: folder_file };
+        inner.flush()?;
+        inner.dir.lock().founded()?;
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Bytes of the database's files.
+    ///
+    /// # Errors
+    /// When they cannot be counted.
+    pub fn disk_bytes(&self) -> Result<u64, LogError> {
+        self.inner.db.size_on_disk().map_err(|error| self.inner.failed("counting bytes", &error))
+    }
+}
+
+impl Inner {
+    fn failed(&self, doing: &'static str, error: &dyn fmt::Display) -> LogError {
+        LogError::Engine { doing, place: self.place.clone(), why: error.to_string() }
+    }
+
+    fn flush(&self) -> Result<(), LogError> {
+        self.db.flush().map_err(|error| self.failed("flushing the log", &error))?;
+        rustix::fs::syncfs(&self.folder).map_err(|error| self.failed("flushing the log", &error))
+    }
+
+    fn commit(&self, changes: Vec<Change>, durable: bool) -> Result<(), LogError> {
+        let failed = |error: ::sled::Error| self.failed("writing the log", &error);
+        let mut batch = Batch::default();
+        for change in changes {
+            match change {
+                Change::Append { shard, index, record } => {
+                    batch.insert(&keys::entry(shard, index), record.as_ref());
+                }
+                Change::Remove { shard, first, last } => {
+                    (first..=last).for_each(|index| batch.remove(&keys::entry(shard, index)));
+                }
+                Change::Mark { shard, mark, record } => {
+                    batch.insert(&keys::mark(shard, mark), record.as_ref())
+                }
+            }
+        }
+        self.db.apply_batch(batch).map_err(failed)?;
+        if durable {
+            return self.flush();
+        }
+        // Without it the batch is in this process only, and a killed process would lose it.
+        self.db.flush().map(|_| ()).map_err(failed)
+    }
+
+    fn read(
+        &self,
+        shard: ShardId,
+        first: u64,
+        last: u64,
+        max_bytes: usize,
+    ) -> Result<Vec<(u64, Bytes)>, LogError> {
+        let mut found = Vec::new();
+        let mut bytes = 0;
+        for item in self.db.range(keys::entry(shard, first)..=keys::entry(shard, last)) {
+            let (key, record) = item.map_err(|error| self.failed("reading the log", &error))?;
+            bytes += record.len();
+            if bytes > max_bytes && !found.is_empty() {
+                break;
+            }
+            found.push((self.index(&key)?, Bytes::copy_from_slice(&record)));
+        }
+        Ok(found)
+    }
+
+    fn index(&self, key: &[u8]) -> Result<u64, LogError> {
+        keys::index(key).ok_or_else(|| self.failed("reading the log", &"a key is none of an entry"))
+    }
+
+    fn shard(&self, shard: ShardId) -> Result<StoredShard, LogError> {
+        let failed = |error: ::sled::Error| self.failed("reading the log", &error);
+        let mut entries = self.db.range(keys::entry(shard, 0)..=keys::entry(shard, u64::MAX));
+        let index = |item: Option<::sled::Result<(IVec, IVec)>>| match item {
+            Some(item) => self.index(&item.map_err(failed)?.0).map(Some),
+            None => Ok(None),
+        };
+        let first = index(entries.next())?;
+        let last = index(entries.next_back())?.or(first);
+        let mut stored = StoredShard { first, last, ..StoredShard::default() };
+        for mark in Mark::ALL {
+            let value = self.db.get(keys::mark(shard, mark)).map_err(failed)?;
+            *stored.mark_mut(mark) = value.map(|value| Bytes::copy_from_slice(&value));
+        }
+        Ok(stored)
+    }
+
+    fn close(&self) -> Result<(), LogError> {
+        self.flush()?;
+        self.dir.lock().close()
+    }
+}
+
+impl LogBackend for SledBackend {
+    fn commit(&self, changes: Vec<Change>, durable: bool) -> BoxFuture<'_, Result<(), LogError>> {
+        let inner = self.inner.clone();
+        blocking(self.place(), "writing the log", move || inner.commit(changes, durable)).boxed()
+    }
+
+    fn read(
+        &self,
+        shard: ShardId,
+        first: u64,
+        last: u64,
+        max_bytes: usize,
+    ) -> BoxFuture<'_, Result<Vec<(u64, Bytes)>, LogError>> {
+        let inner = self.inner.clone();
+        blocking(self.place(), "reading the log", move || inner.read(shard, first, last, max_bytes)).boxed()
+    }
+
+    fn shard(&self, shard: ShardId) -> BoxFuture<'_, Result<StoredShard, LogError>> {
+        let inner = self.inner.clone();
+        blocking(self.place(), "reading the log", move || inner.shard(shard)).boxed()
+    }
+
+    fn close(&self) -> BoxFuture<'_, Result<(), LogError>> {
+        let inner = self.inner.clone();
+        blocking(self.place(), "closing the log", move || inner.close()).boxed()
+    }
+
+    fn tail_may_be_gone(&self) -> bool {
+        self.inner.dir.lock().tail_may_be_gone()
+    }
+
+    fn place(&self) -> String {
+        self.inner.place.clone()
+    }
+}

@@ -1,0 +1,278 @@
+//! A node's part in a cluster: all its shards, behind one door.
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::{join_all, select_all};
+use openraft::ChangeMembers;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+use super::command::ShardCommand;
+use super::envelope::{ClusterId, Envelope};
+use super::ids::{NodeAddress, NodeId, ShardId};
+use super::log_store::LogStore;
+use super::machine::{LogPosition, Machine};
+use super::placement::shard_of;
+use super::settings::Settings;
+use super::shard::{Parts, ProposeError, ReadError, ReadLevel, Shard};
+use super::snapshot_store::SnapshotStore;
+use super::status::ShardStatus;
+use super::transport::Transport;
+use crate::ids::WorkerId;
+
+/// Who a node is, and how its shards pace themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// The cluster that its data belong to.
+    pub cluster: ClusterId,
+    /// Its own id.
+    pub node: NodeId,
+    /// How many shards the cluster has.
+    pub shards: u16,
+}
+
+/// What a replica works with.
+#[derive(Debug)]
+pub struct Surroundings {
+    /// Where logs and votes are kept.
+    pub logs: LogStore,
+    /// Where snapshots are.
+    pub snapshots: Arc<dyn SnapshotStore>,
+    /// What entries are applied to.
+    pub machine: Arc<dyn Machine>,
+    /// How other nodes are reached.
+    pub transport: Arc<dyn Transport>,
+}
+
+/// A replica that cannot start.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct StartError(String);
+
+/// A node's part in a cluster.
+#[derive(Debug)]
+pub struct Replica {
+    identity: Identity,
+    shards: Vec<Arc<Shard>>,
+    logs: LogStore,
+}
+
+impl Replica {
+    /// Starts every shard from what is stored of it.
+    ///
+    /// # Errors
+    /// When a log or snapshot cannot be read or used, or the settings make no sense.
+    pub async fn start(
+        identity: Identity,
+        settings: Settings,
+        surroundings: Surroundings,
+    ) -> Result<Self, StartError> {
+        let Surroundings { logs, snapshots, machine, transport } = surroundings;
+        let mut shards = Vec::with_capacity(usize::from(identity.shards));
+        for shard in (0..identity.shards).map(ShardId) {
+            let log = logs.shard_log(shard).await.map_err(|error| StartError(error.to_string()))?;
+            let parts = Parts {
+                cluster: identity.cluster,
+                node: identity.node,
+                shard,
+                settings,
+                log,
+                snapshots: Arc::clone(&snapshots),
+                machine: Arc::clone(&machine),
+                transport: Arc::clone(&transport),
+            };
+            shards.push(Arc::new(Shard::start(parts).await.map_err(StartError)?));
+        }
+        Ok(Self { identity, shards, logs })
+    }
+
+    /// Who this node is.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// The shard of a worker.
+    #[must_use]
+    pub fn shard_of(&self, worker: &WorkerId) -> ShardId {
+        shard_of(worker, self.identity.shards)
+    }
+
+    fn shard(&self, shard: ShardId) -> Result<&Arc<Shard>, ProposeError> {
+        let no_such = || ProposeError::Refused { shard, reason: "there is no such shard".into() };
+        self.shards.get(usize::from(shard.0)).ok_or_else(no_such)
+    }
+
+    /// Founds the cluster with these voters, this node among them. Doing it again changes nothing.
+    ///
+    /// # Errors
+    /// When a shard cannot be founded; the others may be.
+    pub async fn found(&self, voters: &BTreeMap<NodeId, NodeAddress>) -> Result<(), StartError> {
+        for shard in &self.shards {
+            shard.found(voters.clone()).await.map_err(StartError)?;
+        }
+        Ok(())
+    }
+
+    /// Applies an encoded entry (see [`encode`](super::encode)) if this node leads the shard. Answers where it is in
+    /// the log and what the machine answered.
+    ///
+    /// # Errors
+    /// See [`ProposeError`].
+    pub async fn propose_here(
+        &self,
+        shard: ShardId,
+        entry: Bytes,
+        timeout: Duration,
+    ) -> Result<(LogPosition, Bytes), ProposeError> {
+        self.shard(shard)?.propose_here(entry, Instant::now() + timeout).await
+    }
+
+    /// Applies commands through whichever node leads the shard, waiting for one if there is none.
+    ///
+    /// # Errors
+    /// See [`ProposeError`].
+    pub async fn propose(
+        &self,
+        shard: ShardId,
+        commands: &[ShardCommand],
+        timeout: Duration,
+    ) -> Result<(LogPosition, Bytes), ProposeError> {
+        self.shard(shard)?.propose(commands, Instant::now() + timeout).await
+    }
+
+    /// Waits until this node's answers on `shards` are as fresh as `level` asks for.
+    ///
+    /// # Errors
+    /// When a shard has no leader with a quorum until the time is over.
+    pub async fn barrier(
+        &self,
+        shards: impl IntoIterator<Item = ShardId>,
+        level: ReadLevel,
+        timeout: Duration,
+    ) -> Result<(), ReadError> {
+        let deadline = Instant::now() + timeout;
+        let asked: BTreeSet<ShardId> = shards.into_iter().collect();
+        let shards = asked.iter().filter_map(|shard| self.shards.get(usize::from(shard.0)));
+        join_all(shards.map(|shard| shard.barrier(level, deadline))).await.into_iter().collect()
+    }
+
+    /// Answers another node's request.
+    pub async fn handle(&self, request: &[u8]) -> Bytes {
+        let Identity { cluster, node, shards } = self.identity;
+        let answer = match Envelope::open(cluster, node, shards, request) {
+            Ok(opened) => match self.shards.get(usize::from(opened.shard.0)) {
+                Some(shard) => Ok(shard.answer(opened.from, opened.request).await),
+                None => Err(super::envelope::Refusal::NoShard { shards, asked: opened.shard }),
+            },
+            Err(refusal) => {
+                tracing::warn!(%refusal, "a peer's message was refused");
+                Err(refusal)
+            }
+        };
+        Envelope::answer(&answer)
+    }
+
+    /// Every shard as this node sees it.
+    #[must_use]
+    pub fn status(&self) -> Vec<ShardStatus> {
+        self.shards.iter().map(|shard| shard.status()).collect()
+    }
+
+    /// One shard as this node sees it; `None` when there is no such shard.
+    #[must_use]
+    pub fn shard_status(&self, shard: ShardId) -> Option<ShardStatus> {
+        self.shards.get(usize::from(shard.0)).map(|shard| shard.status())
+    }
+
+    /// Resolves when leadership, term or members of a shard have changed after the call.
+    pub fn watch(&self) -> impl Future<Output = ()> + Send + use<> {
+        select_all(self.shards.iter().map(|shard| shard.watch().boxed())).map(|_| ())
+    }
+
+    /// Adds a node without a vote, or corrects its address. Only a shard's leader can.
+    ///
+    /// # Errors
+    /// See [`ProposeError`].
+    pub async fn add(&self, shard: ShardId, node: NodeId, address: NodeAddress) -> Result<(), ProposeError> {
+        let nodes = BTreeMap::from([(node, address)]);
+        let known = self.shard_status(shard).is_some_and(|status| status.members.contains_key(&node));
+        // Replacing an address is safe because an id is of one node only, for as long as its data live.
+        let change = if known { ChangeMembers::SetNodes(nodes) } else { ChangeMembers::AddNodes(nodes) };
+        self.shard(shard)?.change(change).await
+    }
+
+    /// Gives a node that was added a vote. Only a shard's leader can.
+    ///
+    /// # Errors
+    /// See [`ProposeError`].
+    pub async fn promote(&self, shard: ShardId, node: NodeId) -> Result<(), ProposeError> {
+        self.shard(shard)?.change(ChangeMembers::AddVoterIds(BTreeSet::from([node]))).await
+    }
+
+    /// Removes a node, its vote first. Only a shard's leader can.
+    ///
+    /// # Errors
+    /// See [`ProposeError`].
+    pub async fn remove(&self, shard: ShardId, node: NodeId) -> Result<(), ProposeError> {
+        let status = self.shard_status(shard);
+        let member = status.as_ref().and_then(|status| status.members.get(&node));
+        match member.map(|member| member.voter) {
+            None => Ok(()),
+            Some(true) => {
+                self.shard(shard)?.change(ChangeMembers::RemoveVoters(BTreeSet::from([node]))).await
+            }
+            Some(false) => {
+                self.shard(shard)?.change(ChangeMembers::RemoveNodes(BTreeSet::from([node]))).await
+            }
+        }
+    }
+
+    /// Asks the shard's leader, if that is this node, to hand over to another voter.
+    ///
+    /// # Errors
+    /// When there is no such shard, or it has stopped.
+    pub async fn hand_over(&self, shard: ShardId, to: NodeId) -> Result<(), ProposeError> {
+        let handed = self.shard(shard)?.hand_over(to).await;
+        handed.map_err(|reason| ProposeError::Refused { shard, reason })
+    }
+
+    /// Takes a snapshot of a shard soon.
+    ///
+    /// # Errors
+    /// When there is no such shard, or it has stopped.
+    pub async fn snapshot(&self, shard: ShardId) -> Result<(), ProposeError> {
+        let taken = self.shard(shard)?.snapshot().await;
+        taken.map_err(|reason| ProposeError::Refused { shard, reason })
+    }
+
+    /// Takes snapshots as the log grows, until the future is dropped.
+    pub async fn keep_log_short(&self, settings: Settings) {
+        // What was left after the last snapshot: the entries that are kept behind it may be many bytes.
+        let mut left = vec![0; self.shards.len()];
+        loop {
+            sleep(Duration::from_secs(1)).await;
+            for (shard, left) in self.shards.iter().zip(&mut left) {
+                let bytes = shard.log_bytes();
+                *left = bytes.min(*left);
+                if bytes - *left > settings.snapshot_after {
+                    *left = bytes;
+                    // An error says that the shard has stopped, which its status tells as well.
+                    let _ = shard.snapshot().await;
+                }
+            }
+        }
+    }
+
+    /// Stops every shard and closes the log.
+    pub async fn shutdown(&self) {
+        for shard in &self.shards {
+            shard.shutdown().await;
+        }
+        if let Err(error) = self.logs.close().await {
+            tracing::error!(%error, "the log was not closed");
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! Members come and go; those far behind get a snapshot.
+
+use kvindex_core::replication::{NodeId, Role, ShardId};
+
+use super::machine::word;
+use super::rig::{PATIENCE, Rig, address};
+
+#[tokio::test]
+async fn a_new_node_gets_the_snapshot_and_then_a_vote() {
+    let mut rig = Rig::found(1, 1).await;
+    let mut words = Vec::new();
+    for n in 0..30 {
+        words.push(format!("w{n}"));
+        rig.replica(1).propose(ShardId(0), &word(&words[n]), PATIENCE).await.unwrap();
+    }
+    rig.replica(1).snapshot(ShardId(0)).await.unwrap();
+    rig.until("there is a snapshot", |rig| {
+        rig.replica(1).shard_status(ShardId(0)).unwrap().snapshot.is_some_and(|at| at >= 30)
+    })
+    .await;
+    rig.start(2).await;
+    rig.replica(1).add(ShardId(0), NodeId(2), address(2)).await.unwrap();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    rig.until_all_have(0, &words).await;
+    let role = |rig: &Rig, node| rig.replica(node).shard_status(ShardId(0)).unwrap().role;
+    assert_eq!(role(&rig, 2), Role::Learner);
+    rig.replica(1).promote(ShardId(0), NodeId(2)).await.unwrap();
+    rig.until("it votes", |rig| role(rig, 2) == Role::Follower).await;
+
+    rig.replica(1).hand_over(ShardId(0), NodeId(2)).await.unwrap();
+    rig.until("it leads", |rig| rig.leader(0) == Some(2)).await;
+    rig.replica(2).remove(ShardId(0), NodeId(1)).await.unwrap();
+    rig.stop(1).await;
+    rig.replica(2).propose(ShardId(0), &word("alone"), PATIENCE).await.unwrap();
+    assert_eq!(rig.nodes[&2].machine.words(0).last().unwrap(), "alone");
+}
+
+#[tokio::test]
+async fn a_restart_begins_with_the_snapshot() {
+    let mut rig = Rig::found(1, 2).await;
+    for text in ["a", "b", "c", "d", "e", "f"] {
+        rig.replica(1).propose(ShardId(1), &word(text), PATIENCE).await.unwrap();
+    }
+    rig.replica(1).snapshot(ShardId(1)).await.unwrap();
+    rig.until("the log before it is gone", |rig| {
+        rig.replica(1).shard_status(ShardId(1)).unwrap().snapshot.is_some_and(|at| at >= 6)
+    })
+    .await;
+    rig.replica(1).propose(ShardId(1), &word("g"), PATIENCE).await.unwrap();
+    rig.stop(1).await;
+    rig.start(1).await;
+    rig.until_all_have(1, &["a", "b", "c", "d", "e", "f", "g"]).await;
+}
