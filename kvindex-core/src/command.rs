@@ -56,6 +56,27 @@ pub enum Command {
         /// Milliseconds since the Unix epoch, as data for `explain`.
         at_ms: u64,
     },
+    /// Takes named blocks away from one owner: an eviction that says itself what goes, so that indexes need not
+    /// agree on what is oldest. See [`IndexReader::plan_eviction`](crate::IndexReader::plan_eviction).
+    Forget(ForgottenBlocks),
+}
+
+/// Blocks of one owner that an index is to hold no longer, in whatever number of copies.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ForgottenBlocks {
+    /// Which stream.
+    pub stream: StreamId,
+    /// Its generation: in another one the names mean other blocks, and nothing is taken.
+    pub generation: Generation,
+    /// Where.
+    pub tier: Tier,
+    /// Which group.
+    pub group: Group,
+    /// Which blocks, the deepest first. Unknown ones are ignored.
+    #[serde(with = "crate::columns")]
+    pub hashes: Vec<EngineBlockHash>,
+    /// Milliseconds since the Unix epoch, as data for `explain`.
+    pub at_ms: u64,
 }
 
 /// What an unfillable gap does to a stream's blocks.

@@ -55,7 +55,9 @@ pub mod replication;
 mod worker;
 
 pub use columns::Column;
-pub use command::{Batch, Batches, Change, Changes, Command, GapPolicy, StoredRun, StreamEvents};
+pub use command::{
+    Batch, Batches, Change, Changes, Command, ForgottenBlocks, GapPolicy, StoredRun, StreamEvents,
+};
 pub use engine::{ClearPolicy, EngineKind, EngineProfile, GroupKind, GroupSpec, HiddenIdentity};
 pub use event::{BlockRemoved, BlockStored, EventBatch, KvEvent};
 pub use hash::{

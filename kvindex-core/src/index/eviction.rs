@@ -17,8 +17,9 @@ use super::owner_set::OwnerSlot;
 use super::registry::Owner;
 use super::tree::{Place, Run, Space};
 use super::{Index, IndexReader};
+use crate::command::{Command, ForgottenBlocks};
 use crate::hash::{EngineBlockHash, SequenceHash};
-use crate::ids::StreamId;
+use crate::ids::{StreamId, WorkerId};
 use crate::worker::{Namespace, WorkerSpec};
 
 /// Blocks of one owner that go, with their places.
@@ -42,6 +43,36 @@ struct Plan<'a> {
     contents: Map<(OwnerSlot, Space, SequenceHash), EngineBlockHash>,
 }
 
+/// Most blocks that one command of a plan names: a command that fits into a log entry, and is applied in some ten
+/// milliseconds.
+const BLOCKS_PER_COMMAND: usize = 16_384;
+
+impl IndexReader<'_> {
+    /// What [`Command::Evict`] would take of the workers that `of` chooses, as commands that say it block by block:
+    /// they do the same on every index that holds the same of these workers, whatever it holds of others and whatever
+    /// it thinks to be old.
+    #[must_use]
+    pub fn plan_eviction(&self, entries: u64, at_ms: u64, of: impl Fn(&WorkerId) -> bool) -> Vec<Command> {
+        let registry = self.registry();
+        let mut commands = Vec::new();
+        for (slot, hashes) in Plan::new(*self, entries, of).victims() {
+            let Some(owner) = registry.owner(slot) else { continue };
+            let Some(stream) = registry.stream(owner.stream) else { continue };
+            commands.extend(hashes.chunks(BLOCKS_PER_COMMAND).map(|hashes| {
+                Command::Forget(ForgottenBlocks {
+                    stream: stream.id.clone(),
+                    generation: stream.stamp.generation,
+                    tier: owner.tier.clone(),
+                    group: owner.group,
+                    hashes: hashes.to_vec(),
+                    at_ms,
+                })
+            }));
+        }
+        commands
+    }
+}
+
 impl Index {
     /// Takes at least so many entries away, all when there are fewer.
     pub(super) fn evict(
@@ -51,29 +82,62 @@ impl Index {
         notice: &mut dyn FnMut(Notice<'_>),
         outcome: &mut Outcome,
     ) {
-        let victims = Plan::new(self.reader(), entries).victims();
-        for (slot, victims) in (0u32..).map(OwnerSlot).zip(victims).filter(|(_, list)| !list.is_empty()) {
-            let Some(stream) = self.registry.owner(slot).map(|owner| owner.stream) else { continue };
-            let batch = self.registry.stream(stream).and_then(|stream| stream.stamp.applied);
-            self.applying(stream, batch.unwrap_or_default(), at_ms, notice, outcome).evict(slot, victims);
+        for (slot, hashes) in Plan::new(self.reader(), entries, |_| true).victims() {
+            self.evict_from(slot, &hashes, at_ms, notice, outcome);
         }
+    }
+
+    /// Takes the named blocks away, unless the stream's cache is another one by now.
+    pub(super) fn forget(
+        &mut self,
+        blocks: &ForgottenBlocks,
+        notice: &mut dyn FnMut(Notice<'_>),
+        outcome: &mut Outcome,
+    ) {
+        let Some(number) = self.registry.stream_number_of(&blocks.stream) else {
+            outcome.unknown_worker += 1;
+            return;
+        };
+        let generation = self.registry.stream(number).map(|stream| stream.stamp.generation);
+        if generation != Some(blocks.generation) {
+            outcome.stale += 1;
+            return;
+        }
+        if let Some(slot) = self.registry.find_owner(number, &blocks.tier, blocks.group) {
+            self.evict_from(slot, &blocks.hashes, blocks.at_ms, notice, outcome);
+        }
+    }
+
+    fn evict_from(
+        &mut self,
+        slot: OwnerSlot,
+        hashes: &[EngineBlockHash],
+        at_ms: u64,
+        notice: &mut dyn FnMut(Notice<'_>),
+        outcome: &mut Outcome,
+    ) {
+        let Some(stream) = self.registry.owner(slot).map(|owner| owner.stream) else { return };
+        let batch = self.registry.stream(stream).and_then(|stream| stream.stamp.applied);
+        self.applying(stream, batch.unwrap_or_default(), at_ms, notice, outcome).evict(slot, hashes);
     }
 }
 
 impl Applying<'_> {
     /// Takes all copies of these blocks away from an owner. The stream may hold more than the index knows then.
-    fn evict(&mut self, slot: OwnerSlot, mut victims: Victims) {
-        // Deepest first, so that runs shrink from their ends.
-        victims.sort_unstable_by_key(|victim| Reverse(*victim));
+    fn evict(&mut self, slot: OwnerSlot, hashes: &[EngineBlockHash]) {
         let Some(owner) = self.index.registry.owner(slot) else { return };
         let (tier, group) = (owner.tier.clone(), owner.group);
-        for (_, block) in victims {
+        let before = self.outcome.evicted;
+        for block in hashes {
             let Some(owner) = self.index.registry.owner_mut(slot) else { return };
-            owner.blocks.drop_copies(block);
-            if let Copies::Last(place) = self.index.take_copy(slot, block) {
+            owner.blocks.drop_copies(*block);
+            if let Copies::Last(place) = self.index.take_copy(slot, *block) {
                 self.outcome.evicted += 1;
-                self.lose(slot, block, place, Cause::Evicted, (&tier, group));
+                self.lose(slot, *block, place, Cause::Evicted, (&tier, group));
             }
+        }
+        if self.outcome.evicted == before {
+            return;
         }
         // Names leave holes that would keep the index above its cap.
         if let Some(owner) = self.index.registry.owner_mut(slot) {
@@ -84,7 +148,7 @@ impl Applying<'_> {
 }
 
 impl<'a> Plan<'a> {
-    fn new(reader: IndexReader<'a>, entries: u64) -> Self {
+    fn new(reader: IndexReader<'a>, entries: u64, of: impl Fn(&WorkerId) -> bool) -> Self {
         let registry = reader.registry();
         let spec_of = |owner: &Owner| registry.stream(owner.stream).map(|stream| &stream.spec);
         let mut tenants: Vec<&str> = registry.workers().map(|worker| worker.spec.tenant.as_str()).collect();
@@ -93,7 +157,8 @@ impl<'a> Plan<'a> {
         let number = |spec: &Arc<WorkerSpec>| tenants.binary_search(&spec.tenant.as_str()).ok();
         let (mut held, mut tenant_of) = (vec![0; tenants.len()], vec![NONE; registry.slot_count()]);
         for (slot, owner) in registry.owners() {
-            let Some(tenant) = spec_of(owner).and_then(number) else { continue };
+            let spec = spec_of(owner).filter(|spec| of(&spec.id));
+            let Some(tenant) = spec.and_then(number) else { continue };
             held[tenant] += owner.blocks.len();
             tenant_of[slot.index()] = tenant as u32;
         }
@@ -107,15 +172,21 @@ impl<'a> Plan<'a> {
         Self { reader, left, tenant_of, cuts: Map::default(), victims, contents: Map::default() }
     }
 
-    /// What goes, by owner slot.
-    fn victims(mut self) -> Vec<Victims> {
+    /// What goes, by owner.
+    fn victims(mut self) -> Vec<(OwnerSlot, Vec<EngineBlockHash>)> {
         if self.left.iter().any(|left| *left > 0) {
             self.take_unplaced();
             self.take_runs();
             self.collect_own();
             self.collect_shared();
         }
-        self.victims
+        let by_owner = (0u32..).map(OwnerSlot).zip(self.victims).filter(|(_, victims)| !victims.is_empty());
+        let deepest_first = |(slot, mut victims): (OwnerSlot, Victims)| {
+            // So that runs shrink from their ends.
+            victims.sort_unstable_by_key(|victim| Reverse(*victim));
+            (slot, victims.into_iter().map(|(_, block)| block).collect())
+        };
+        by_owner.map(deepest_first).collect()
     }
 
     /// The slot's tenant, when it still has something to give.

@@ -193,6 +193,57 @@ impl Index {
         new
     }
 
+    /// Makes an owner hold blocks at a place and after it under these names, none of which it holds. `None` when it
+    /// has no room for them.
+    pub(super) fn put(&mut self, slot: OwnerSlot, place: Place, names: &[EngineBlockHash]) -> Option<()> {
+        let mut from = 0;
+        while from < names.len() {
+            let at = Place { run: place.run, offset: place.offset + from as u32 };
+            let rest = &names[from..];
+            let (end, held) = self.view.tree.uniform(at, rest.len(), slot);
+            let rest = &rest[..(end - at.offset) as usize];
+            let shared = if held { 0 } else { self.share_row(slot, at, rest) };
+            let n = if shared > 0 { shared } else { rest.len() };
+            if shared == 0 {
+                self.own_row(slot, at, rest, held)?;
+            }
+            if !held {
+                self.view.edit(|view| view.tree.hold(at.run, at.offset..at.offset + n as u32, slot));
+            }
+            self.entries += n;
+            from += n;
+        }
+        self.ages.touch(place.run);
+        Some(())
+    }
+
+    /// How many of the names, from the first on, the owner has in common with the blocks, which it is to hold.
+    fn share_row(&mut self, slot: OwnerSlot, at: Place, names: &[EngineBlockHash]) -> usize {
+        let Self { registry, naming, .. } = self;
+        let Some(owner) = registry.owner_mut(slot) else { return 0 };
+        if owner.blocks.contents_known() > 0 || naming.is_apart(at.run, slot) {
+            return 0;
+        }
+        let mut n = naming.follow(owner.book, at, names);
+        if n == 0 && naming.adopt(owner.book, at, names) {
+            n = names.len();
+        }
+        owner.blocks.share(n);
+        n
+    }
+
+    /// Notes the owner's own names of blocks that it is to hold, or holds already under another name.
+    fn own_row(&mut self, slot: OwnerSlot, at: Place, names: &[EngineBlockHash], held: bool) -> Option<()> {
+        self.set_apart(at.run, slot);
+        let owner = self.registry.owner_mut(slot)?;
+        let first = owner.blocks.add_new(names)?;
+        owner.blocks.settle_new(first, at, names.len(), held);
+        if owner.blocks.contents_known() > 0 {
+            names.iter().for_each(|block| self.stand_by_content(slot, *block));
+        }
+        Some(())
+    }
+
     /// The next stretch of a chain, created where it is not there: somebody must come to hold it, or the run be
     /// trimmed.
     pub(super) fn stretch(&mut self, space: Space, after: Option<Place>, hashes: &[SequenceHash]) -> Stretch {

@@ -4,6 +4,7 @@
 mod ages;
 mod changes;
 mod contents;
+mod digest;
 mod eviction;
 mod groups;
 mod holders;
@@ -20,9 +21,12 @@ mod owner_set;
 mod placing;
 mod reader;
 mod reader_lock;
+mod records;
 mod registry;
 mod removing;
 mod reports;
+mod sealed;
+mod share;
 mod snapshot;
 mod spaces;
 mod storing;
@@ -150,6 +154,7 @@ impl Index {
                 self.gap(stream, *generation, gap, notice, &mut outcome);
             }
             Command::Evict { entries, at_ms } => self.evict(*entries, *at_ms, notice, &mut outcome),
+            Command::Forget(blocks) => self.forget(blocks, notice, &mut outcome),
         }
         outcome
     }

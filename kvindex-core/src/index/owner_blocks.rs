@@ -327,6 +327,11 @@ impl OwnerBlocks {
         1 + self.more_copies.get(&block).copied().unwrap_or(0)
     }
 
+    /// Held blocks of which there is more than one copy, and how many there are, in no particular order.
+    pub(crate) fn iter_copies(&self) -> impl Iterator<Item = (EngineBlockHash, u32)> {
+        self.more_copies.iter().map(|(block, more)| (*block, 1 + more))
+    }
+
     pub(crate) fn iter_waiting(&self) -> impl Iterator<Item = (EngineBlockHash, &Orphan)> {
         self.waiting.iter().flat_map(|(parent, list)| list.values().map(|orphan| (*parent, orphan)))
     }

@@ -9,7 +9,7 @@ use super::registry::{Owner, Registry};
 use super::spaces::Spaces;
 use super::tree::RunTree;
 use super::view::View;
-use super::{Coverage, Index, OwnerSlot, StreamStamp};
+use super::{Index, OwnerSlot, StreamStamp};
 use crate::hash::{EngineBlockHash, SequenceHash};
 use crate::ids::{DpRank, Group, StreamId, Tier, WorkerId};
 use crate::worker::{Namespace, WorkerSpec};
@@ -175,37 +175,6 @@ impl<'a> IndexReader<'a> {
             bytes: self.bytes(),
         }
     }
-
-    /// A digest of the content: workers, streams, and every held block with its copies. Two indexes with
-    /// equal histories have equal digests, whatever order other streams' commands came in between.
-    #[must_use]
-    pub fn digest(&self) -> u64 {
-        let mut all = Vec::new();
-        for worker in self.workers() {
-            all.extend_from_slice(worker.worker.id.as_str().as_bytes());
-            for (rank, stamp, held) in worker.streams {
-                let coverage = match stamp.coverage {
-                    Coverage::Complete => 0,
-                    Coverage::Incomplete => 1,
-                    Coverage::Suspect => 2,
-                };
-                let applied = stamp.applied.map_or(u64::MAX, |seq| seq.0);
-                let words = [u64::from(rank.0), stamp.generation.0, applied, coverage, held as u64];
-                all.extend(words.iter().flat_map(|w| w.to_le_bytes()));
-            }
-        }
-        for (_, owner, blocks) in self.sorted_owners() {
-            all.extend_from_slice(owner.tier.name().as_bytes());
-            let sum = blocks.into_iter().fold(0u64, |sum, (block, place, copies)| {
-                let hash = place.and_then(|at| self.tree().hash_at(at)).map_or(0, |hash| hash.0);
-                let words = [block.0, hash, u64::from(copies)];
-                let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
-                sum.wrapping_add(xxhash_rust::xxh3::xxh3_64(&bytes))
-            });
-            all.extend_from_slice(&sum.to_le_bytes());
-        }
-        xxhash_rust::xxh3::xxh3_64(&all)
-    }
 }
 
 impl Index {
@@ -213,12 +182,6 @@ impl Index {
     #[must_use]
     pub fn stats(&self) -> IndexStats {
         self.reader().stats()
-    }
-
-    /// Content digest; see [`IndexReader::digest`].
-    #[must_use]
-    pub fn digest(&self) -> u64 {
-        self.reader().digest()
     }
 
     /// Checks that tree, owners and counters agree. For tests, simulation and snapshot loads: walks the

@@ -48,7 +48,7 @@ impl Family<'_> {
 #[derive(Debug, Default)]
 pub(crate) struct Spaces {
     all: Vec<Namespace>,
-    /// With the namespaces of each.
+    /// With the namespaces of each, in order of what they are.
     families: Vec<(FamilyKey, Vec<Space>)>,
     /// Their numbers, by the hash of their names.
     by_name: HashTable<usize>,
@@ -97,7 +97,12 @@ impl Spaces {
         });
         self.with_holes.push(false);
         match self.find_family(family).and_then(|number| self.families.get_mut(number)) {
-            Some((_, spaces)) => spaces.push(space),
+            Some((_, spaces)) => {
+                // Not in the order in which they came: of several that serve as much, the first answers.
+                let before = |other: &Space| self.all.get(other.0 as usize) < self.all.last();
+                let at = spaces.partition_point(before);
+                spaces.insert(at, space);
+            }
             None => {
                 let number = self.families.len();
                 self.families.push((key, vec![space]));

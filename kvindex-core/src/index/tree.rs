@@ -274,6 +274,14 @@ impl RunTree {
         None
     }
 
+    /// Whether a run ends in blocks that nobody holds.
+    pub(crate) fn is_loose(&self, run: u32) -> bool {
+        self.run(run).is_some_and(|run| {
+            let last = run.holders.segments().last();
+            last.is_none_or(|last| last.owners.is_empty()) || (run.holders.len() as usize) < run.blocks.len()
+        })
+    }
+
     /// Forgets the end of a run, as far as nobody holds it; answers the run's length when that has changed.
     pub(crate) fn trim(&mut self, id: u32) -> Option<usize> {
         let run = self.runs.get_mut(id as usize).filter(|run| !run.blocks.is_empty())?;
@@ -321,6 +329,12 @@ impl RunTree {
     }
 
     pub(crate) fn check(&self) -> Result<(), String> {
+        let mut blocks: Vec<(u32, SequenceHash)> = Vec::new();
+        self.runs().for_each(|(_, run)| blocks.extend(run.blocks.iter().map(|block| (run.space, *block))));
+        blocks.sort_unstable();
+        if let Some(pair) = blocks.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(format!("block {} lies twice in namespace {}", pair[0].1, pair[0].0));
+        }
         for (id, run) in self.runs() {
             run.holders.check(run.blocks.len())?;
             if self.head(Space(run.space), run.blocks[0]) != Some(id) {

@@ -6,10 +6,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use kvindex_core::{
-    Batch, BatchSeq, Change, Command, Coverage, GapPolicy, Generation, Index, IndexLimits, Notice, Scratch,
-    StreamEvents,
-};
+use kvindex_core::{Change, Command, Coverage, Index, IndexLimits, Notice, Outcome, Scratch};
 
 use crate::naive::fleet::Fleet;
 use crate::naive::history::{History, Step, history};
@@ -43,62 +40,6 @@ impl<'a> World<'a> {
         Ok(world)
     }
 
-    /// The step as a command that follows on what was applied; none for a fork.
-    fn command(&self, step: &Step) -> Option<Command> {
-        let streams = &self.history.fleet.streams;
-        let stands = |stream: usize| self.naive.stands(&streams[stream]).unwrap_or_default();
-        let next = |stream: usize| stands(stream).1.map_or(0, |applied| applied.0 + 1);
-        let events = |stream: usize, generation, seq: u64, batches: &[Vec<Change>]| {
-            let batch = |(seq, changes): (u64, &Vec<Change>)| Batch {
-                seq: BatchSeq(seq),
-                changes: changes.clone().into(),
-            };
-            let batches = (seq..).zip(batches).map(batch).collect();
-            Command::Events(StreamEvents {
-                stream: streams[stream].clone(),
-                generation,
-                at_ms: 5,
-                payload_digest: None,
-                batches,
-            })
-        };
-        Some(match step {
-            Step::Batches(stream, batches) => events(*stream, stands(*stream).0, next(*stream), batches),
-            Step::Again { stream, back, changes } => {
-                let (generation, applied) = stands(*stream);
-                let seq = applied.map_or(0, |applied| applied.0.saturating_sub(*back));
-                events(*stream, generation, seq, std::slice::from_ref(changes))
-            }
-            Step::Stale { stream, changes } => {
-                let before = Generation(stands(*stream).0.0.checked_sub(1)?);
-                events(*stream, before, next(*stream), std::slice::from_ref(changes))
-            }
-            Step::Restart { stream, first } => {
-                let generation = Generation(stands(*stream).0.0 + 1);
-                match first {
-                    Some(first) => events(*stream, generation, 0, std::slice::from_ref(first)),
-                    None => {
-                        let stream = streams[*stream].clone();
-                        Command::NewGeneration { stream, generation, at_ms: 6 }
-                    }
-                }
-            }
-            Step::Gap { stream, lost, purge } => {
-                let (generation, next) = (stands(*stream).0, next(*stream));
-                let first = BatchSeq(if *lost == 0 { next.saturating_sub(1) } else { next });
-                let last = BatchSeq(first.0 + lost.saturating_sub(1));
-                let policy = if *purge { GapPolicy::Purge } else { GapPolicy::KeepAsSuspect };
-                Command::Gap { stream: streams[*stream].clone(), generation, first, last, policy, at_ms: 7 }
-            }
-            Step::Register(spec) => Command::Register(spec.clone()),
-            Step::Unregister(worker) => Command::Unregister { worker: worker.clone() },
-            Step::Evict { percent } => {
-                Command::Evict { entries: (self.naive.entries() * percent).div_ceil(100) as u64, at_ms: 8 }
-            }
-            Step::Fork => return None,
-        })
-    }
-
     fn apply(&mut self, command: &Command) -> Result<(), String> {
         let expected = self.naive.apply(command);
         let followed = &mut self.followed;
@@ -112,7 +53,7 @@ impl<'a> World<'a> {
     }
 
     fn step(&mut self, step: &Step) -> Result<(), String> {
-        match self.command(step) {
+        match step.command(&self.history.fleet, |id| self.naive.stands(id), self.naive.entries()) {
             Some(Command::Evict { entries, at_ms }) => self.evict(entries, at_ms),
             Some(command) => self.apply(&command),
             None if matches!(step, Step::Fork) => self.fork(),
@@ -126,8 +67,13 @@ impl<'a> World<'a> {
         let followed = &mut self.followed;
         let outcome = self.index.apply_noticed(&command, &mut |notice| follow(followed, &notice));
         if let Some(original) = &mut self.original {
-            let same = original.apply(&command);
-            hold(same == outcome, || format!("outcome {outcome:?}, without snapshot {same:?}"))?;
+            // As a plan, which says what goes.
+            let plan = original.reader().plan_eviction(entries, at_ms, |_| true);
+            let same = plan.iter().fold(Outcome::default(), |mut all, command| {
+                all += original.apply(command);
+                all
+            });
+            hold(same == outcome, || format!("outcome {outcome:?}, by a plan without snapshot {same:?}"))?;
         }
         let reader = self.index.reader();
         let kept = reader.names().map(|(stream, tier, _, name, _)| (stream.clone(), tier.clone(), name));
@@ -201,7 +147,7 @@ fn follow(followed: &mut Followed, notice: &Notice<'_>) {
     }
 }
 
-fn limits(fleet: &Fleet) -> IndexLimits {
+pub(crate) fn limits(fleet: &Fleet) -> IndexLimits {
     IndexLimits { max_orphans_per_owner: fleet.max_orphans, ..IndexLimits::default() }
 }
 

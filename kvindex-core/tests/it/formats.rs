@@ -1,8 +1,10 @@
 //! Golden bytes: what is persisted or sent never changes unnoticed. A new version gets new bytes beside these.
 
-use kvindex_core::{Command, Index, IndexLimits, KvEvent};
+use kvindex_core::{
+    Command, EngineBlockHash, ForgottenBlocks, Generation, Group, Index, IndexLimits, KvEvent, Tier,
+};
 
-use crate::rig::{Rig, ask, removed, stored};
+use crate::rig::{Rig, ask, removed, stored, stream};
 
 fn history() -> (Rig, Vec<Command>) {
     let mut rig = Rig::new(&["a", "b"]);
@@ -94,6 +96,21 @@ fn eviction_as_a_command() {
     let command = Command::Evict { entries: 1000, at_ms: 5 };
     let bytes = rmp_serde::to_vec(&command).unwrap();
     golden("evict-v1.bin", &bytes);
+    assert_eq!(rmp_serde::from_slice::<Command>(&bytes).unwrap(), command);
+}
+
+#[test]
+fn forgetting_as_a_command() {
+    let command = Command::Forget(ForgottenBlocks {
+        stream: stream("a"),
+        generation: Generation(3),
+        tier: Tier::Host,
+        group: Group(1),
+        hashes: vec![EngineBlockHash(0x1122), EngineBlockHash(7)],
+        at_ms: 5,
+    });
+    let bytes = rmp_serde::to_vec(&command).unwrap();
+    golden("forget-v1.bin", &bytes);
     assert_eq!(rmp_serde::from_slice::<Command>(&bytes).unwrap(), command);
 }
 

@@ -7,9 +7,8 @@ use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use kvindex_core::{
-    Batch, BatchSeq, Command, Doubt, EngineBlockHash, GapPolicy, Generation, Group, Index, IndexLimits,
-    Namespace, Notice, Outcome, Prompt, Query, Scratch, SequenceHash, StreamEvents, StreamId, Tier,
-    WorkerMatch, explain, find_matches,
+    Command, Doubt, EngineBlockHash, Group, Index, IndexLimits, Namespace, Notice, Outcome, Prompt, Query,
+    Scratch, SequenceHash, StreamId, Tier, WorkerMatch, explain, find_matches,
 };
 
 use crate::history::{ADAPTER, Plan, Step, WORKERS, history, local, registration};
@@ -18,7 +17,7 @@ use crate::rig::{BLOCK, MODEL, engine_hash, stream};
 /// Histories of each plan.
 const HISTORIES: u64 = 40;
 /// So few orphans that the limit is met.
-fn limits() -> IndexLimits {
+pub(crate) fn limits() -> IndexLimits {
     IndexLimits { max_orphans_per_owner: 6, ..IndexLimits::default() }
 }
 
@@ -32,39 +31,6 @@ struct Claims {
     names_are_prefixes: bool,
     /// Names stand for one place, so that followers see what is held.
     followed: bool,
-}
-
-/// The step as a command that follows on what was applied; none for a fork.
-pub(crate) fn command(index: &Index, step: &Step) -> Option<Command> {
-    let next = |worker: usize| {
-        let stamp = index.reader().stream(&stream(WORKERS[worker])).unwrap_or_default();
-        (stamp.generation, BatchSeq(stamp.applied.map_or(0, |seq| seq.0 + 1)))
-    };
-    Some(match step {
-        Step::Fork => return None,
-        Step::Command(command) => command.clone(),
-        Step::Batch(worker, changes) => {
-            let (generation, seq) = next(*worker);
-            let batches = vec![Batch { seq, changes: changes.clone().into() }];
-            Command::Events(StreamEvents {
-                stream: stream(WORKERS[*worker]),
-                generation,
-                at_ms: 5,
-                payload_digest: None,
-                batches: batches.into(),
-            })
-        }
-        Step::Gap { worker, purge } => {
-            let (generation, first) = next(*worker);
-            let policy = if *purge { GapPolicy::Purge } else { GapPolicy::KeepAsSuspect };
-            let stream = stream(WORKERS[*worker]);
-            Command::Gap { stream, generation, first, last: first, policy, at_ms: 6 }
-        }
-        Step::Restart(worker) => {
-            let generation = Generation(next(*worker).0.0 + 1);
-            Command::NewGeneration { stream: stream(WORKERS[*worker]), generation, at_ms: 7 }
-        }
-    })
 }
 
 struct World {
@@ -101,7 +67,7 @@ impl World {
     }
 
     fn step(&mut self, step: &Step) -> Result<(), String> {
-        let Some(command) = command(&self.index, step) else {
+        let Some(command) = step.command(&self.index) else {
             let bytes = self.index.snapshot();
             let twin = Index::restore(&bytes, limits()).map_err(|error| format!("restore: {error}"))?;
             hold(twin.snapshot() == bytes, "a restored snapshot has other bytes")?;
@@ -166,13 +132,13 @@ fn hold(rule: bool, otherwise: &str) -> Result<(), String> {
 
 /// What is said of one path, by its tokens and by every worker's own names.
 #[derive(Debug, PartialEq)]
-struct Answers {
+pub(crate) struct Answers {
     by_tokens: Vec<WorkerMatch>,
     by_names: Vec<WorkerMatch>,
 }
 
 impl Answers {
-    fn of(index: &Index, path: &[u8], unit: usize, lora: Option<&str>) -> Self {
+    pub(crate) fn of(index: &Index, path: &[u8], unit: usize, lora: Option<&str>) -> Self {
         let ask = |prompt: Prompt<'_>| {
             let size = BLOCK * unit as u32;
             let query = Query { prompt, lora, block_size: Some(size), ..Query::tokens(MODEL, &[]) };

@@ -4,11 +4,11 @@
 use std::sync::Arc;
 
 use kvindex_core::{
-    Change, Command, CopyPolicy, EngineBlockHash, EngineKind, Group, GroupKind, GroupSpec, HashScheme,
-    LocalBlockHash, StoredRun, Tier, WorkerSpec,
+    Batch, BatchSeq, Change, Command, CopyPolicy, EngineBlockHash, EngineKind, GapPolicy, Generation, Group,
+    GroupKind, GroupSpec, HashScheme, Index, LocalBlockHash, StoredRun, StreamEvents, Tier, WorkerSpec,
 };
 
-use crate::rig::{BLOCK, engine_hash, spec};
+use crate::rig::{BLOCK, engine_hash, spec, stream};
 
 pub(crate) const WORKERS: [&str; 2] = ["a", "b"];
 pub(crate) const ADAPTER: &str = "adapter";
@@ -46,6 +46,41 @@ pub(crate) enum Step {
     Restart(usize),
     /// A snapshot is taken and read back; from here on the copy lives beside the original.
     Fork,
+}
+
+impl Step {
+    /// The step as a command that follows on what the index has applied; none for a fork.
+    pub(crate) fn command(&self, index: &Index) -> Option<Command> {
+        let next = |worker: usize| {
+            let stamp = index.reader().stream(&stream(WORKERS[worker])).unwrap_or_default();
+            (stamp.generation, BatchSeq(stamp.applied.map_or(0, |seq| seq.0 + 1)))
+        };
+        Some(match self {
+            Step::Fork => return None,
+            Step::Command(command) => command.clone(),
+            Step::Batch(worker, changes) => {
+                let (generation, seq) = next(*worker);
+                let batches = vec![Batch { seq, changes: changes.clone().into() }];
+                Command::Events(StreamEvents {
+                    stream: stream(WORKERS[*worker]),
+                    generation,
+                    at_ms: 5,
+                    payload_digest: None,
+                    batches: batches.into(),
+                })
+            }
+            Step::Gap { worker, purge } => {
+                let (generation, first) = next(*worker);
+                let policy = if *purge { GapPolicy::Purge } else { GapPolicy::KeepAsSuspect };
+                let stream = stream(WORKERS[*worker]);
+                Command::Gap { stream, generation, first, last: first, policy, at_ms: 6 }
+            }
+            Step::Restart(worker) => {
+                let generation = Generation(next(*worker).0.0 + 1);
+                Command::NewGeneration { stream: stream(WORKERS[*worker]), generation, at_ms: 7 }
+            }
+        })
+    }
 }
 
 /// A xorshift generator: the tests need it to be the same for ever, not to be good.

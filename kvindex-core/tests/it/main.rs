@@ -22,4 +22,6 @@ mod reasons;
 mod regressions;
 mod rig;
 mod rules;
+mod shards;
+mod shares;
 mod tiers;

@@ -118,6 +118,7 @@ impl Feed {
             Command::Evict { at_ms, .. } => return Collected::of_many(index, *at_ms),
             Command::Register(spec) => (&spec.id, Generation::default(), unix_ms()),
             Command::Unregister { worker } => (worker, Generation::default(), unix_ms()),
+            Command::Forget(blocks) => (&blocks.stream.worker, blocks.generation, blocks.at_ms),
             Command::Events(events) => (&events.stream.worker, events.generation, events.at_ms),
             Command::NewGeneration { stream, generation, at_ms }
             | Command::Gap { stream, generation, at_ms, .. } => (&stream.worker, *generation, *at_ms),

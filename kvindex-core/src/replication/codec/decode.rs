@@ -11,7 +11,6 @@ use crate::command::{Batch, Batches, Change, Changes, Command, GapPolicy, Stored
 use crate::hash::EngineBlockHash;
 use crate::ids::{BatchSeq, DpRank, Generation, StreamId, WorkerId};
 use crate::replication::ShardCommand;
-use crate::worker::WorkerSpec;
 
 /// The commands of an entry, exactly as they were encoded.
 ///
@@ -56,7 +55,7 @@ impl Decoder<'_> {
         let tag = self.head.number("a command's tag")?;
         Ok(ShardCommand::Index(match tag {
             even if even & 1 == 0 => Command::Events(self.events(even)?),
-            1 => Command::Register(Box::new(read_spec(self.head.bytes("a worker's description")?)?)),
+            1 => Command::Register(Box::new(read_described(self.head.bytes("a worker's description")?)?)),
             3 => Command::Unregister { worker: WorkerId::new(self.head.text("a worker")?)? },
             5 => {
                 let stream = self.stream_said()?;
@@ -69,7 +68,8 @@ impl Decoder<'_> {
             11 => {
                 return Ok(ShardCommand::Host(Bytes::copy_from_slice(self.head.bytes("a host's command")?)));
             }
-            value => return Err(CodecError::TooLarge { what: "a command's tag", value, most: 11 }),
+            13 => Command::Forget(read_described(self.head.bytes("blocks to forget")?)?),
+            value => return Err(CodecError::TooLarge { what: "a command's tag", value, most: 13 }),
         }))
     }
 
@@ -242,7 +242,8 @@ fn is_new(number: u64, known: usize, what: &'static str) -> Result<bool, CodecEr
     if number > most { Err(CodecError::TooLarge { what, value: number, most }) } else { Ok(number == most) }
 }
 
-fn read_spec(mut bytes: &[u8]) -> Result<WorkerSpec, CodecError> {
-    let spec = rmp_serde::from_read(&mut bytes).map_err(|error| CodecError::Register(error.to_string()))?;
-    if bytes.is_empty() { Ok(spec) } else { Err(CodecError::LeftOver(bytes.len())) }
+fn read_described<T: serde::de::DeserializeOwned>(mut bytes: &[u8]) -> Result<T, CodecError> {
+    let described =
+        rmp_serde::from_read(&mut bytes).map_err(|error| CodecError::Described(error.to_string()))?;
+    if bytes.is_empty() { Ok(described) } else { Err(CodecError::LeftOver(bytes.len())) }
 }

@@ -98,10 +98,7 @@ impl EntryEncoder {
         match command {
             Command::Events(events) => self.events(events),
             Command::Register(spec) => {
-                let spec =
-                    rmp_serde::to_vec(spec).map_err(|error| CodecError::Register(error.to_string()))?;
-                put_number(&mut self.head, 1);
-                put_bytes(&mut self.head, &spec);
+                self.described(1, spec)?;
             }
             Command::Unregister { worker } => {
                 put_number(&mut self.head, 3);
@@ -131,7 +128,15 @@ impl EntryEncoder {
                 put_number(&mut self.head, *entries);
                 self.time(*at_ms);
             }
+            Command::Forget(blocks) => self.described(13, blocks)?,
         }
+        Ok(())
+    }
+
+    fn described(&mut self, tag: u64, what: &impl serde::Serialize) -> Result<(), CodecError> {
+        let bytes = rmp_serde::to_vec(what).map_err(|error| CodecError::Described(error.to_string()))?;
+        put_number(&mut self.head, tag);
+        put_bytes(&mut self.head, &bytes);
         Ok(())
     }
 

@@ -49,7 +49,7 @@ pub enum CodecError {
     /// Bytes behind the last command.
     #[error("entry holds {0} bytes that belong to no command")]
     LeftOver(usize),
-    /// A worker's description that cannot be written or read.
-    #[error("a worker's description: {0}")]
-    Register(String),
+    /// A worker's description, or blocks to forget, that cannot be written or read.
+    #[error("a description in the entry: {0}")]
+    Described(String),
 }

@@ -53,6 +53,7 @@
 //! | 7 | gap | stream, generation (step), first lost (step from the next), how many more (step from 0), policy (0 purge, 1 keep), time (step) |
 //! | 9 | evict | entries (number), time (step) |
 //! | 11 | of the hosting program | bytes |
+//! | 13 | forget | the owner and its blocks as msgpack (bytes) |
 //!
 //! # Reading
 //!

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use kvindex_core::replication::ShardCommand;
 use kvindex_core::{
     Batch, BatchSeq, Change, ClearPolicy, Command, CopyPolicy, DpRank, EngineBlockHash, EngineKind,
-    GapPolicy, Generation, Group, GroupKind, GroupSpec, HashScheme, HiddenIdentity, ItemForm, LocalBlockHash,
-    PodRef, StoredRun, StreamEvents, StreamId, Tier, WorkerId, WorkerSpec,
+    ForgottenBlocks, GapPolicy, Generation, Group, GroupKind, GroupSpec, HashScheme, HiddenIdentity,
+    ItemForm, LocalBlockHash, PodRef, StoredRun, StreamEvents, StreamId, Tier, WorkerId, WorkerSpec,
 };
 use proptest::prelude::*;
 
@@ -151,12 +151,25 @@ pub(super) fn command() -> impl Strategy<Value = ShardCommand> {
         },
     );
     let evict = (number(), number()).prop_map(|(entries, at_ms)| Command::Evict { entries, at_ms });
+    let forget = (streams(), number(), tier(), group(), prop::collection::vec(hash(), 0..5), number())
+        .prop_map(|(stream, generation, tier, group, hashes, at_ms)| {
+            let hashes = hashes.into_iter().map(EngineBlockHash).collect();
+            Command::Forget(ForgottenBlocks {
+                stream,
+                generation: Generation(generation),
+                tier,
+                group,
+                hashes,
+                at_ms,
+            })
+        });
     let host = prop::collection::vec(any::<u8>(), 0..20).prop_map(|bytes| ShardCommand::Host(bytes.into()));
     prop_oneof![
         8 => events_of_any_kind().prop_map(ShardCommand::Index),
         1 => new_generation.prop_map(ShardCommand::Index),
         1 => gap.prop_map(ShardCommand::Index),
         1 => evict.prop_map(ShardCommand::Index),
+        1 => forget.prop_map(ShardCommand::Index),
         1 => Just(ShardCommand::Index(Command::Register(Box::new(described("a"))))),
         1 => Just(ShardCommand::Index(Command::Unregister { worker: worker("b") })),
         1 => host,

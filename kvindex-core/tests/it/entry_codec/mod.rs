@@ -8,7 +8,6 @@ use kvindex_core::{Change, Index};
 use proptest::prelude::*;
 
 use crate::formats::golden;
-use crate::histories::command;
 use crate::history::{Dice, Plan, WORKERS, history, registration};
 
 fn round_trip(commands: &[ShardCommand]) -> Result<(), TestCaseError> {
@@ -139,7 +138,7 @@ fn random_histories_through_the_log_make_the_same_index() {
                 index.apply(command);
             }
             for step in history(plan, seed).0 {
-                let Some(command) = command(&index, &step) else { continue };
+                let Some(command) = step.command(&index) else { continue };
                 index.apply(&command);
                 commands.push(command);
             }

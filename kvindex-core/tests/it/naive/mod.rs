@@ -7,6 +7,7 @@
 //! what gives that mode away.
 
 mod answers;
+mod commands;
 mod compare;
 mod evicting;
 pub(crate) mod fleet;
@@ -16,8 +17,8 @@ mod placing;
 use std::collections::BTreeMap;
 
 use kvindex_core::{
-    BatchSeq, Command, DpRank, EngineBlockHash, GapPolicy, Generation, LocalBlockHash, Namespace, Outcome,
-    SequenceHash, StreamEvents, StreamId, Tier, WorkerId, WorkerSpec,
+    BatchSeq, Command, DpRank, EngineBlockHash, ForgottenBlocks, GapPolicy, Generation, LocalBlockHash,
+    Namespace, Outcome, SequenceHash, StreamEvents, StreamId, Tier, WorkerId, WorkerSpec,
 };
 
 pub(crate) use answers::{Followed, View};
@@ -102,6 +103,7 @@ impl Naive {
                     stream.gap(*first, *last, *policy, &mut outcome);
                 }
             }
+            Command::Forget(blocks) => self.forget(blocks, &mut outcome),
             Command::Evict { .. } => unreachable!("the model is told what goes, see `evict`"),
         }
         outcome
@@ -147,6 +149,23 @@ impl Naive {
             }
         }
         self.spaces = spaces;
+    }
+
+    fn forget(&mut self, blocks: &ForgottenBlocks, outcome: &mut Outcome) {
+        let worker = self.workers.get_mut(&blocks.stream.worker);
+        let Some(stream) = worker.and_then(|worker| worker.streams.get_mut(&blocks.stream.dp_rank)) else {
+            outcome.unknown_worker += 1;
+            return;
+        };
+        if stream.generation != blocks.generation {
+            outcome.stale += 1;
+            return;
+        }
+        let Some(held) = stream.tiers.get_mut(&blocks.tier) else { return };
+        for block in &blocks.hashes {
+            held.orphans.remove(block);
+            outcome.evicted += u64::from(held.names.remove(block).is_some());
+        }
     }
 
     /// Where a stream stands; `None` when nothing was heard of it.
