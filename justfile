@@ -36,6 +36,10 @@ sanitize:
     RUSTFLAGS=-Zsanitizer=address cargo +nightly test -p kvindex-core --target-dir target/sanitize --target "$(rustc -vV | sed -n 's/^host: //p')" --lib reader_lock
     RUSTFLAGS=-Zsanitizer=address cargo +nightly test -p kvindex-core --target-dir target/sanitize --target "$(rustc -vV | sed -n 's/^host: //p')" --test it beside_a_writer
 
+# The log store's crash rounds: 20 each of killed processes, losses of power and torn writes. Needs a C compiler.
+crash-rounds:
+    cargo test -p kvindex-core --features replication --test log_store -- --ignored --exact --nocapture crash::twenty_rounds_lose_nothing
+
 # Feed random bytes to the event decoder. Needs a nightly toolchain and `cargo install cargo-fuzz`.
 fuzz seconds="60":
     cargo +nightly fuzz run decode -- -max_total_time={{ seconds }}

@@ -116,7 +116,7 @@ impl DataDir {
     }
 
     /// As `take`, in the named boot of the machine; the empty name is never the same boot as another.
-    fn take_in_boot(
+    pub(super) fn take_in_boot(
         path: &Path,
         backend: BackendKind,
         durability: Durability,

@@ -16,6 +16,7 @@ use super::backend::{BackendKind, Change, Durability, LogBackend, Mark, StoredSh
 use super::blocking::blocking;
 use super::data_dir::DataDir;
 use super::error::LogError;
+use super::fjall_journal::{self, JournalError};
 use super::keys;
 
 /// Bytes of a shard's newest entries in memory before they go to a table. All shards together hold this much each.
@@ -51,13 +52,18 @@ impl FjallBackend {
     /// When the folder is not such a log, is held by another process, or is damaged.
     pub fn open(folder: &Path, durability: Durability) -> Result<Self, LogError> {
         let mut dir = DataDir::take(folder, BackendKind::Fjall, durability)?;
-        let failed = |error: fjall::Error| LogError::Directory {
+        let failed = |why: String| LogError::Directory {
             path: folder.to_owned(),
-            why: format!(
-                "fjall cannot open this log: {error}. Put this directory aside and let the node join anew under a \
-                 new id"
-            ),
+            why: format!("{why}. Put this directory aside and let the node join anew under a new id"),
         };
+        fjall_journal::check(&dir.engine_folder()).map_err(|error| match error {
+            JournalError::Io(error) => failed(format!("the journal cannot be read: {error}")),
+            JournalError::Damaged { file, offset } => failed(format!(
+                "{} is damaged at byte {offset}, before entries that are sound",
+                file.display()
+            )),
+        })?;
+        let failed = |error: fjall::Error| failed(format!("fjall cannot open this log: {error}"));
         let db = Database::builder(dir.engine_folder())
             .cache_size(CACHE_BYTES)
             .max_journaling_size(JOURNAL_BYTES)

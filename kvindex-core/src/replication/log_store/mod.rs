@@ -9,6 +9,7 @@ mod committer;
 mod data_dir;
 mod error;
 mod fjall;
+mod fjall_journal;
 mod keys;
 mod memory;
 mod raft_storage;
@@ -17,6 +18,10 @@ mod shard_log;
 mod sled;
 mod tail;
 
+#[cfg(test)]
+mod data_dir_test;
+#[cfg(test)]
+mod record_test;
 #[cfg(test)]
 mod shard_log_test;
 #[cfg(test)]

@@ -39,7 +39,7 @@ pub(super) struct State {
     /// Bytes of entries before the first one, and after the last one.
     begin: u64,
     end: u64,
-    tail: Tail,
+    pub(super) tail: Tail,
     /// Number of the last write that was queued.
     queued: u64,
     /// Counts truncations: what was read from the store meanwhile may be of the old log.

@@ -1,6 +1,8 @@
 //! A shard's log against a list in memory: appended, truncated, purged, left and opened again at random.
 #![allow(clippy::unwrap_used)]
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::type_config::TypeConfigExt;
 use openraft::{EntryPayload, RaftLogReader};
@@ -14,7 +16,7 @@ use super::super::raft::{Entry, LogId, Payload, Raft, Vote};
 use super::record;
 use super::{
     BackendKind, Change, Durability, FjallBackend, LogBackend, LogError, LogStore, MemoryBackend, ShardLog,
-    SledBackend, Urgency,
+    SledBackend, StoredShard, Urgency,
 };
 
 /// A place for a log that can be left and opened again.
@@ -41,6 +43,18 @@ impl Home {
 
     fn open(&self) -> LogStore {
         LogStore::start(self.backend().unwrap(), self.durability)
+    }
+
+    /// Opens a store whose handles were dropped: it first finishes what is queued.
+    async fn open_once_free(&self) -> LogStore {
+        for _ in 0..2000 {
+            match self.backend() {
+                Ok(backend) => return LogStore::start(backend, self.durability),
+                Err(error) => assert!(error.to_string().contains("another process"), "{error}"),
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        panic!("never freed");
     }
 }
 
@@ -188,18 +202,15 @@ async fn follows_the_model(home: &Home, steps: &[Step]) {
     for (at, step) in steps.iter().enumerate() {
         let term = at as u64 + 1;
         match step {
-            // A store that is dropped finishes what is queued before it lets its directory go.
             Step::Reopen => store.close().await.unwrap(),
-            Step::Drop => {
-                store.write(Vec::new(), Urgency::Flushed).await.unwrap();
-                store.close().await.unwrap();
-            }
+            // Memory has no lock to wait for; this comes after everything queued.
+            Step::Drop => store.write(Vec::new(), Urgency::Ordinary).await.unwrap(),
             step => pairs[at % 2].step(step, term).await,
         }
         if matches!(step, Step::Reopen | Step::Drop) {
             let models = pairs.drain(..).map(|pair| (pair.shard, pair.model)).collect::<Vec<_>>();
             drop(store);
-            store = home.open();
+            store = home.open_once_free().await;
             for (shard, model) in models {
                 let log = store.shard_log(shard).await.unwrap();
                 pairs.push(Pair { shard, log, model });
@@ -210,4 +221,189 @@ async fn follows_the_model(home: &Home, steps: &[Step]) {
         }
     }
     store.close().await.unwrap();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(128) })]
+    #[test]
+    fn memory_follows_the_model(steps in steps()) {
+        Runtime::new().unwrap().block_on(follows_the_model(&Home::new(BackendKind::Memory, Durability::ASYNC), &steps));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(10) })]
+    #[test]
+    fn fjall_follows_the_model(steps in steps()) {
+        Runtime::new().unwrap().block_on(follows_the_model(&Home::new(BackendKind::Fjall, Durability::Fsync), &steps));
+    }
+
+    #[test]
+    fn sled_follows_the_model(steps in steps()) {
+        Runtime::new().unwrap().block_on(follows_the_model(&Home::new(BackendKind::Sled, Durability::ASYNC), &steps));
+    }
+}
+
+/// More than stays in memory: old entries come from the store, in pieces where openraft allows it, and from a store
+/// opened anew.
+#[tokio::test]
+async fn long_logs_are_read_from_the_store() {
+    for kind in ALL {
+        let home = Home::new(kind, Durability::ASYNC);
+        let (store, shard) = (home.open(), ShardId(2));
+        let mut log = store.shard_log(shard).await.unwrap();
+        let mut model = Model::default();
+        for from in (0..400).step_by(20) {
+            let new: Vec<_> = (from..from + 20).map(|index| commands(1, index, 32 << 10)).collect();
+            model.entries.extend(new.iter().cloned());
+            append(&mut log, new).await;
+        }
+        // 20 entries more than the tail's bound may still be unwritten when it is trimmed.
+        assert!(log.state.lock().tail.range(0, 400).count() < 200, "the tail is bounded");
+        model.check(&mut log, shard).await;
+        let piece = log.limited_get_log_entries(0, 400).await.unwrap();
+        assert_eq!(piece, model.entries[..31], "32 entries with their heads are over a MiB");
+        let piece = log.limited_get_log_entries(390, 400).await.unwrap();
+        assert_eq!(piece, model.entries[390..]);
+        store.close().await.unwrap();
+        drop((log, store));
+        let store = home.open();
+        let mut log = store.shard_log(shard).await.unwrap();
+        model.check(&mut log, shard).await;
+    }
+}
+
+#[tokio::test]
+async fn an_oversized_entry_is_read_alone() {
+    let home = Home::new(BackendKind::Memory, Durability::ASYNC);
+    let mut log = home.open().shard_log(ShardId(0)).await.unwrap();
+    append(&mut log, vec![commands(1, 0, 3 << 20), commands(1, 1, 10)]).await;
+    assert_eq!(log.limited_get_log_entries(0, 2).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_hole_is_refused() {
+    let home = Home::new(BackendKind::Memory, Durability::Fsync);
+    let log = home.open().shard_log(ShardId(0)).await.unwrap();
+    log.append_entries(vec![commands(1, 0, 1)], IOFlushed::noop()).await.unwrap();
+    let refused = log.append_entries(vec![commands(1, 1, 1), commands(1, 3, 1)], IOFlushed::noop()).await;
+    assert_eq!(refused, Err(LogError::NotNext { shard: ShardId(0), found: 3, last: 1 }));
+    assert_eq!(log.entries(0, 9, usize::MAX).await.unwrap().len(), 1, "nothing of it is there");
+}
+
+#[tokio::test]
+async fn committed_survives_closing() {
+    for kind in ALL {
+        let home = Home::new(kind, Durability::Fsync);
+        let store = home.open();
+        let mut log = store.shard_log(ShardId(0)).await.unwrap();
+        append(&mut log, vec![commands(1, 0, 1), commands(1, 1, 1)]).await;
+        let committed = Some(LogId::new_term_index(1, 1));
+        log.save_committed(committed).await.unwrap();
+        store.close().await.unwrap();
+        drop((log, store));
+        let mut log = home.open().shard_log(ShardId(0)).await.unwrap();
+        assert_eq!(log.read_committed().await.unwrap(), committed);
+    }
+}
+
+/// A damaged record is named and never served; so is one at another place.
+#[tokio::test]
+async fn damage_is_named() {
+    for kind in ALL {
+        let home = Home::new(kind, Durability::Fsync);
+        let (store, shard) = (home.open(), ShardId(5));
+        let mut log = store.shard_log(shard).await.unwrap();
+        append(&mut log, (0..5).map(|index| commands(1, index, 100)).collect()).await;
+        let sound = record::encode_entry(shard, &commands(1, 3, 100), 0).unwrap();
+        for at in 0..sound.len() {
+            let mut record = sound.to_vec();
+            record[at] ^= 0x10;
+            damage(&home, &store, shard, 3, record).await;
+        }
+        for length in 0..sound.len() {
+            damage(&home, &store, shard, 3, sound[..length].to_vec()).await;
+        }
+        damage(&home, &store, shard, 2, sound.to_vec()).await;
+    }
+}
+
+async fn damage(home: &Home, store: &LogStore, shard: ShardId, index: u64, record: Vec<u8>) {
+    let change = Change::Append { shard, index, record: record.into() };
+    // Straight into the backend: a log opened now has nothing in memory.
+    store.write(vec![change], Urgency::Ordinary).await.unwrap();
+    let log = store.shard_log(shard).await.unwrap();
+    let error = log.entries(0, 4, usize::MAX).await.unwrap_err();
+    let place = match home.kind {
+        BackendKind::Memory => "memory".into(),
+        _ => home.folder.path().display().to_string(),
+    };
+    let text = error.to_string();
+    assert!(matches!(error, LogError::Damaged { .. }), "{text}");
+    for part in ["shard 5", &format!("entry {index}"), &place, "put that directory aside"] {
+        assert!(text.contains(part), "{text}");
+    }
+}
+
+/// After the first failure nothing is written any more, and everything says why.
+#[tokio::test]
+async fn a_failure_is_final() {
+    let backend = FailsOnce::default();
+    let store = LogStore::start(Arc::new(backend), Durability::Fsync);
+    let mut log = store.shard_log(ShardId(0)).await.unwrap();
+    let failed = store.write(vec![commit_mark()], Urgency::Ordinary).await.unwrap_err();
+    assert!(matches!(failed, LogError::Engine { .. }));
+    assert_eq!(store.write(vec![commit_mark()], Urgency::Ordinary).await, Err(failed.clone()));
+    assert!(log.append(vec![commands(1, 0, 1)], IOFlushed::noop()).await.is_err());
+    assert!(log.try_get_log_entries(..).await.is_err());
+    assert!(log.save_vote(&Vote::new(1, NodeId(1))).await.is_err());
+    assert_eq!(store.close().await, Err(failed.clone()));
+    assert_eq!(store.failure(), Some(failed));
+}
+
+fn commit_mark() -> Change {
+    Change::Mark { shard: ShardId(0), mark: super::Mark::Committed, record: bytes::Bytes::new() }
+}
+
+/// A disk that fails one write, and would take the next.
+#[derive(Debug, Default)]
+struct FailsOnce {
+    memory: MemoryBackend,
+    failed: std::sync::atomic::AtomicBool,
+}
+
+impl LogBackend for FailsOnce {
+    fn commit(&self, changes: Vec<Change>, durable: bool) -> BoxFuture<'_, Result<(), LogError>> {
+        if self.failed.swap(true, std::sync::atomic::Ordering::Relaxed) {
+            return self.memory.commit(changes, durable);
+        }
+        let error = LogError::Engine { doing: "writing", place: self.place(), why: "no space".into() };
+        futures_util::future::ready(Err(error)).boxed()
+    }
+
+    fn read(
+        &self,
+        shard: ShardId,
+        first: u64,
+        last: u64,
+        max_bytes: usize,
+    ) -> BoxFuture<'_, Result<Vec<(u64, bytes::Bytes)>, LogError>> {
+        self.memory.read(shard, first, last, max_bytes)
+    }
+
+    fn shard(&self, shard: ShardId) -> BoxFuture<'_, Result<StoredShard, LogError>> {
+        self.memory.shard(shard)
+    }
+
+    fn close(&self) -> BoxFuture<'_, Result<(), LogError>> {
+        self.memory.close()
+    }
+
+    fn tail_may_be_gone(&self) -> bool {
+        false
+    }
+
+    fn place(&self) -> String {
+        "a failing disk".into()
+    }
 }

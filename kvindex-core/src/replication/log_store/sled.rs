@@ -108,7 +108,7 @@ impl Inner {
                     (first..=last).for_each(|index| batch.remove(&keys::entry(shard, index)));
                 }
                 Change::Mark { shard, mark, record } => {
-                    batch.insert(&keys::mark(shard, mark), record.as_ref())
+                    batch.insert(&keys::mark(shard, mark), record.as_ref());
                 }
             }
         }

@@ -1,0 +1,193 @@
+//! Files that end early or have wrong bytes: what is there must be right, or refused.
+
+use kvindex_core::replication::ShardId;
+use kvindex_core::replication::log_store::{BackendKind, Durability};
+use std::fs::{self, OpenOptions};
+use std::io::{Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+use crate::stores::{ON_DISK, append, checked_length, open};
+
+const SHARD: ShardId = ShardId(0);
+const BATCHES: u64 = 12;
+
+/// A log of batches of three entries each, and the end of its journal after each of them.
+async fn written(kind: BackendKind, bytes: usize) -> (TempDir, Vec<u64>) {
+    let folder = TempDir::new().unwrap();
+    let backend = open(kind, folder.path(), Durability::Fsync).unwrap();
+    let mut ends = Vec::new();
+    for batch in 0..BATCHES {
+        let changes = (batch * 3..batch * 3 + 3).map(|index| append(SHARD, index, bytes)).collect();
+        backend.commit(changes, true).await.unwrap();
+        ends.push(end_of_data(&journal(kind, folder.path())));
+    }
+    drop(backend);
+    if kind == BackendKind::Fjall {
+        // 64 MiB of zeros lie ahead of the journal's end; copies need only some.
+        let file = OpenOptions::new().write(true).open(journal(kind, folder.path())).unwrap();
+        file.set_len(ends.last().unwrap() + 9000).unwrap();
+    }
+    (folder, ends)
+}
+
+fn journal(kind: BackendKind, folder: &Path) -> PathBuf {
+    match kind {
+        BackendKind::Fjall => folder.join("fjall/0.jnl"),
+        _ => folder.join("sled/db"),
+    }
+}
+
+fn end_of_data(file: &Path) -> u64 {
+    let bytes = fs::read(file).unwrap();
+    bytes.iter().rposition(|byte| *byte != 0).map_or(0, |at| at as u64 + 1)
+}
+
+/// A copy of a directory, to be damaged.
+fn copy(from: &Path) -> TempDir {
+    let to = TempDir::new().unwrap();
+    copy_into(from, to.path());
+    to
+}
+
+fn copy_into(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            fs::create_dir_all(&target).unwrap();
+            copy_into(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+fn zero(file: &Path, from: u64, bytes: usize) {
+    let mut file = OpenOptions::new().write(true).open(file).unwrap();
+    file.seek(SeekFrom::Start(from)).unwrap();
+    file.write_all(&vec![0; bytes]).unwrap();
+}
+
+/// How many entries a copy has; it must open, and take a new entry after the last one.
+async fn entries_of_usable(kind: BackendKind, folder: &Path, bytes: usize) -> u64 {
+    let backend = open(kind, folder, Durability::Fsync).unwrap();
+    let length = checked_length(&*backend, SHARD, bytes).await.unwrap();
+    backend.commit(vec![append(SHARD, length, bytes)], true).await.unwrap();
+    drop(backend);
+    let backend = open(kind, folder, Durability::Fsync).unwrap();
+    assert_eq!(checked_length(&*backend, SHARD, bytes).await, Ok(length + 1));
+    length
+}
+
+/// A journal cut anywhere opens with all whole batches before the cut.
+#[tokio::test]
+async fn every_cut_of_fjalls_journal_opens() {
+    let (whole, ends) = written(BackendKind::Fjall, 700).await;
+    let last = *ends.last().unwrap();
+    let edges = ends.iter().flat_map(|end| [end - 1, *end, end + 1]);
+    for cut in edges.chain((0..last).step_by(997)).filter(|cut| *cut <= last) {
+        let folder = copy(whole.path());
+        OpenOptions::new()
+            .write(true)
+            .open(journal(BackendKind::Fjall, folder.path()))
+            .unwrap()
+            .set_len(cut)
+            .unwrap();
+        let batches = ends.iter().filter(|end| **end <= cut).count() as u64;
+        assert_eq!(
+            entries_of_usable(BackendKind::Fjall, folder.path(), 700).await,
+            batches * 3,
+            "cut at {cut}"
+        );
+    }
+}
+
+/// The last batch with any of its sectors missing, its end included or not: it was not acknowledged, and goes.
+#[tokio::test]
+async fn a_torn_last_batch_is_cut_off() {
+    for bytes in [300, 16 << 10] {
+        let (whole, ends) = written(BackendKind::Fjall, bytes).await;
+        let &[.., before, end] = ends.as_slice() else { panic!("{ends:?}") };
+        let sectors = (before / 512..end.div_ceil(512)).map(|sector| (sector * 512).max(before));
+        for from in sectors.step_by(if bytes > 4096 { 7 } else { 1 }) {
+            let folder = copy(whole.path());
+            let length = (512 - from % 512).min(end - from);
+            zero(&journal(BackendKind::Fjall, folder.path()), from, usize::try_from(length).unwrap());
+            let length = entries_of_usable(BackendKind::Fjall, folder.path(), bytes).await;
+            assert_eq!(length, (BATCHES - 1) * 3, "sector at {from}");
+        }
+    }
+}
+
+/// Damage before sound entries is refused, and says where. fjall alone would drop what follows, or fail without
+/// saying why.
+#[tokio::test]
+async fn damage_inside_fjalls_journal_is_refused() {
+    let (whole, ends) = written(BackendKind::Fjall, 700).await;
+    for from in (0..ends[ends.len() - 2]).step_by(211) {
+        let folder = copy(whole.path());
+        zero(&journal(BackendKind::Fjall, folder.path()), from, 16);
+        match open(BackendKind::Fjall, folder.path(), Durability::Fsync) {
+            // The sixteen bytes may have been zeros.
+            Ok(backend) => assert_eq!(checked_length(&*backend, SHARD, 700).await, Ok(BATCHES * 3)),
+            Err(error) => {
+                let text = error.to_string();
+                for part in ["0.jnl is damaged at byte", "Put this directory aside", "new id"] {
+                    assert!(text.contains(part), "{text}");
+                }
+            }
+        }
+    }
+}
+
+/// Whatever is wrong with a file, no wrong entry is served.
+#[tokio::test]
+async fn damaged_files_serve_no_wrong_entry() {
+    for kind in ON_DISK {
+        let (whole, ends) = written(kind, 700).await;
+        let last = *ends.last().unwrap();
+        let (mut refused, mut fewer) = (0, 0);
+        for from in (0..last).step_by(1733) {
+            let folder = copy(whole.path());
+            let file = journal(kind, folder.path());
+            let mut bytes = fs::read(&file).unwrap();
+            bytes[usize::try_from(from).unwrap()] ^= 0x41;
+            fs::write(&file, bytes).unwrap();
+            let Ok(backend) = open(kind, folder.path(), Durability::Fsync) else {
+                refused += 1;
+                continue;
+            };
+            match checked_length(&*backend, SHARD, 700).await {
+                Ok(length) => fewer += u64::from(length < BATCHES * 3),
+                Err(text) => {
+                    refused += 1;
+                    assert!(!text.contains("another one"), "{kind}, byte {from}: {text}");
+                }
+            }
+        }
+        println!("{kind}: {refused} refused, {fewer} with fewer entries");
+        assert!(refused + fewer > 0, "{kind}: nothing was damaged");
+    }
+}
+
+/// sled's file cut anywhere in its second half opens with a beginning of the log, or is refused.
+#[tokio::test]
+async fn cuts_of_sleds_file_open_or_are_refused() {
+    let (whole, ends) = written(BackendKind::Sled, 700).await;
+    let last = *ends.last().unwrap();
+    for cut in (last / 2..last).step_by(1999) {
+        let folder = copy(whole.path());
+        OpenOptions::new()
+            .write(true)
+            .open(journal(BackendKind::Sled, folder.path()))
+            .unwrap()
+            .set_len(cut)
+            .unwrap();
+        if let Ok(backend) = open(BackendKind::Sled, folder.path(), Durability::Fsync) {
+            let length = checked_length(&*backend, SHARD, 700).await;
+            println!("cut at {cut} of {last}: {length:?}");
+            assert!(length.is_ok_and(|length| length <= BATCHES * 3));
+        }
+    }
+}
