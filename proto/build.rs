@@ -3,6 +3,9 @@
 
 const JSON: &str = "#[derive(serde::Serialize, serde::Deserialize, utoipa::ToSchema)]";
 
+/// The package that has a JSON form; what nodes say among themselves has none.
+const PUBLIC: &str = ".kvindex.v1";
+
 /// Messages that callers send: a mistyped field must be an error, not silently ignored.
 const REQUESTS: [&str; 14] = [
     "Prompt",
@@ -26,16 +29,16 @@ const BYTES: [&str; 4] =
     ["Prompt.token_ids_le", "PublishEvent.token_ids_le", "PublishRequest.payload", "ExtraKey.digest"];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files = ["kvindex/v1/query.proto", "kvindex/v1/ingest.proto"];
-    println!("cargo:rerun-if-changed=kvindex/v1");
+    let files = ["kvindex/v1/query.proto", "kvindex/v1/ingest.proto", "kvindex/peer/v1/peer.proto"];
+    println!("cargo:rerun-if-changed=kvindex");
     let descriptors = protox::compile(files, ["."])?;
     let mut build = tonic_prost_build::configure()
         .bytes(".")
         .btree_map(".")
-        .message_attribute(".", JSON)
-        .message_attribute(".", "#[serde(default)]")
-        .enum_attribute(".", JSON)
-        .enum_attribute(".", "#[serde(rename_all = \"lowercase\")]");
+        .message_attribute(PUBLIC, JSON)
+        .message_attribute(PUBLIC, "#[serde(default)]")
+        .enum_attribute(PUBLIC, JSON)
+        .enum_attribute(PUBLIC, "#[serde(rename_all = \"lowercase\")]");
     for name in REQUESTS {
         build = build.message_attribute(format!(".kvindex.v1.{name}"), "#[serde(deny_unknown_fields)]");
     }

@@ -3,6 +3,7 @@
 
 mod api;
 mod app;
+pub mod cluster;
 pub mod config;
 mod endpoints;
 mod hash_profile;
