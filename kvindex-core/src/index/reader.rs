@@ -99,6 +99,14 @@ impl<'a> IndexReader<'a> {
         self.registry().worker(worker).map(|w| Arc::clone(&w.spec))
     }
 
+    /// (Block, owner) entries of one worker; 0 for an unknown one.
+    #[must_use]
+    pub fn entries_of(&self, worker: &WorkerId) -> usize {
+        let registry = self.registry();
+        let slots = registry.streams_of(worker).into_iter().filter_map(|stream| registry.stream(stream));
+        slots.flat_map(|stream| &stream.slots).filter_map(|slot| registry.owner(*slot)).map(|o| o.blocks.len()).sum()
+    }
+
     /// All registered workers in order of their ids.
     pub fn workers(&self) -> impl Iterator<Item = WorkerStreams> + 'a {
         let registry = self.registry();

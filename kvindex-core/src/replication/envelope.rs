@@ -38,6 +38,9 @@ pub enum Refusal {
     /// Too short to be one.
     #[error("this is no message of a kvindex node")]
     Foreign,
+    /// There is no shard here yet.
+    #[error("this node has not joined a cluster yet; it does so once it finds one through its list of peers")]
+    NoMember,
     /// Of a newer program.
     #[error("the message is of version {theirs}, this node speaks version {VERSION}: upgrade this node")]
     Version {

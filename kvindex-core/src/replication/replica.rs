@@ -175,6 +175,12 @@ impl Replica {
         Envelope::answer(&answer)
     }
 
+    /// What a node answers that is no member yet.
+    #[must_use]
+    pub fn refuse_as_stranger() -> Bytes {
+        Envelope::answer(&Err(super::envelope::Refusal::NoMember))
+    }
+
     /// Every shard as this node sees it.
     #[must_use]
     pub fn status(&self) -> Vec<ShardStatus> {
@@ -201,7 +207,7 @@ impl Replica {
         let known = self.shard_status(shard).is_some_and(|status| status.members.contains_key(&node));
         // Replacing an address is safe because an id is of one node only, for as long as its data live.
         let change = if known { ChangeMembers::SetNodes(nodes) } else { ChangeMembers::AddNodes(nodes) };
-        self.shard(shard)?.change(change).await
+        self.shard(shard)?.change(change, false).await
     }
 
     /// Gives a node that was added a vote. Only a shard's leader can.
@@ -209,7 +215,15 @@ impl Replica {
     /// # Errors
     /// See [`ProposeError`].
     pub async fn promote(&self, shard: ShardId, node: NodeId) -> Result<(), ProposeError> {
-        self.shard(shard)?.change(ChangeMembers::AddVoterIds(BTreeSet::from([node]))).await
+        self.shard(shard)?.change(ChangeMembers::AddVoterIds(BTreeSet::from([node])), false).await
+    }
+
+    /// Takes a node's vote away; it goes on following. Only a shard's leader can.
+    ///
+    /// # Errors
+    /// See [`ProposeError`].
+    pub async fn demote(&self, shard: ShardId, node: NodeId) -> Result<(), ProposeError> {
+        self.shard(shard)?.change(ChangeMembers::RemoveVoters(BTreeSet::from([node])), true).await
     }
 
     /// Removes a node, its vote first. Only a shard's leader can.
@@ -222,10 +236,10 @@ impl Replica {
         match member.map(|member| member.voter) {
             None => Ok(()),
             Some(true) => {
-                self.shard(shard)?.change(ChangeMembers::RemoveVoters(BTreeSet::from([node]))).await
+                self.shard(shard)?.change(ChangeMembers::RemoveVoters(BTreeSet::from([node])), false).await
             }
             Some(false) => {
-                self.shard(shard)?.change(ChangeMembers::RemoveNodes(BTreeSet::from([node]))).await
+                self.shard(shard)?.change(ChangeMembers::RemoveNodes(BTreeSet::from([node])), false).await
             }
         }
     }

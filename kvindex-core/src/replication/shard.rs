@@ -326,13 +326,15 @@ impl Shard {
         }
     }
 
-    /// Changes members. Only the leader can; it answers once a quorum of the new members has the change.
+    /// Changes members; with `keep`, who loses its vote goes on following. Only the leader can; it answers once a
+    /// quorum of the new members has the change.
     pub(crate) async fn change(
         &self,
         change: ChangeMembers<NodeId, NodeAddress>,
+        keep: bool,
     ) -> Result<(), ProposeError> {
         let shard = self.id;
-        match self.raft.change_membership(change, false).await {
+        match self.raft.change_membership(change, keep).await {
             Ok(_) => Ok(()),
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => {
                 Err(ProposeError::NotLeader { shard, leader: self.other(&forward) })

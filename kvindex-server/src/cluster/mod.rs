@@ -1,16 +1,245 @@
-//! What makes nodes a cluster. So far: the link between them, one call of bytes to bytes over one HTTP/2
-//! connection a peer. What the bytes say is decided elsewhere.
+//! What makes nodes a cluster: finding each other, the directory of nodes, each shard's members, who follows which
+//! engine, and changes on their way to the node that may make them.
 
+mod changes;
+mod directory;
+mod discovery;
+mod formation;
+mod home;
+mod identity;
+mod intake;
 mod link;
 mod link_socket;
+mod machine;
+mod membership;
+mod messages;
 mod service;
+mod settings;
+mod steering;
+mod streams;
 mod transport;
 
+pub use changes::ClusterError;
+pub use directory::{Directory, DirectoryAnswer, DirectoryChange, KnownNode};
+pub use home::{DataDirectory, Home, HomeError};
+pub use identity::{IdentityError, NodeRecord};
 pub use link::LinkSettings;
 pub use service::{Door, PeerHandler, serve_peers};
+pub use settings::{ClusterSettings, DEFAULT_SHARDS};
+pub use streams::{EngineStreams, Streams};
 pub use transport::GrpcTransport;
 
 #[cfg(test)]
 mod link_test;
 #[cfg(test)]
 mod transport_test;
+
+use bytes::Bytes;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use kvindex_core::StreamId;
+use kvindex_core::replication::log_store::{Durability, LogStore};
+use kvindex_core::replication::{
+    NodeId, ReadError, ReadLevel, Replica, ShardId, ShardStatus, StartError, Surroundings, Transport,
+};
+
+use crate::node::Node;
+use machine::NodeMachine;
+use steering::Steering;
+
+/// Why a node cannot be part of a cluster.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// What it keeps cannot be used.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// Its shards cannot start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// Another process answers for this node.
+    #[error(
+        "{node} of this cluster already runs at {address}: stop that process, or start this one with an empty \
+         data_dir to let it join as a new node"
+    )]
+    Twice {
+        /// Which.
+        node: NodeId,
+        /// Where the other one is.
+        address: String,
+    },
+}
+
+/// What a cluster's node is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// How it takes part.
+    pub settings: ClusterSettings,
+    /// The index.
+    pub node: Arc<Node>,
+    /// What outlives the process.
+    pub home: Arc<dyn Home>,
+    /// When log entries count as kept.
+    pub durability: Durability,
+    /// How other nodes are reached.
+    pub transport: Arc<dyn Transport>,
+    /// The engines' streams.
+    pub streams: Arc<dyn Streams>,
+    /// Drawn anew at every start.
+    pub run: u64,
+}
+
+/// This node's part in a cluster.
+#[derive(Debug)]
+pub struct Cluster {
+    settings: ClusterSettings,
+    node: Arc<Node>,
+    home: Arc<dyn Home>,
+    durability: Durability,
+    transport: Arc<dyn Transport>,
+    run: u64,
+    /// Held while the node becomes a member.
+    forming: tokio::sync::Mutex<()>,
+    member: OnceLock<Member>,
+    /// Turns true once it is.
+    joined: watch::Sender<bool>,
+    steering: Steering,
+}
+
+/// What there is once the node belongs to a cluster.
+#[derive(Debug)]
+struct Member {
+    replica: Arc<Replica>,
+    machine: Arc<NodeMachine>,
+    /// With whom this node still has to found the cluster.
+    founders: std::collections::BTreeMap<NodeId, KnownNode>,
+}
+
+impl Cluster {
+    /// Begins to be part of a cluster: with what is kept of an earlier run, or by finding one. Returns at once when
+    /// nothing is kept; the node becomes a member as soon as it can.
+    ///
+    /// # Errors
+    /// When what is kept cannot be used, or another process answers for this node.
+    pub async fn start(parts: Parts) -> Result<(Arc<Self>, Vec<JoinHandle<()>>), JoinError> {
+        let Parts { settings, node, home, durability, transport, streams, run } = parts;
+        let (joined, _) = watch::channel(false);
+        let cluster = Arc::new(Self {
+            steering: Steering::new(streams, settings.standby),
+            settings,
+            node,
+            home,
+            durability,
+            transport,
+            run,
+            forming: tokio::sync::Mutex::default(),
+            member: OnceLock::new(),
+            joined,
+        });
+        cluster.return_if_known().await?;
+        let tasks = vec![
+            tokio::spawn(formation::run(Arc::clone(&cluster))),
+            tokio::spawn(membership::run(Arc::clone(&cluster))),
+            tokio::spawn(steering::run(Arc::clone(&cluster))),
+            tokio::spawn(Arc::clone(&cluster).keep_log_short()),
+        ];
+        Ok((cluster, tasks))
+    }
+
+    /// Starts the shards; only one identity is ever accepted.
+    async fn enter(&self, record: &NodeRecord) -> Result<(), JoinError> {
+        if self.member.get().is_some() {
+            return Ok(());
+        }
+        let identity = record.identity;
+        let machine = Arc::new(NodeMachine::new(Arc::clone(&self.node), identity.shards));
+        let surroundings = Surroundings {
+            logs: LogStore::start(self.home.logs()?, self.durability),
+            snapshots: self.home.snapshots()?,
+            machine: Arc::clone(&machine) as _,
+            transport: Arc::clone(&self.transport),
+        };
+        let replica = Arc::new(Replica::start(identity, self.settings.pace, surroundings).await?);
+        if self.member.set(Member { replica, machine, founders: record.founders.clone() }).is_ok() {
+            tracing::info!(cluster = %identity.cluster, node = identity.node.0, shards = identity.shards, "member");
+            self.joined.send_replace(true);
+        }
+        Ok(())
+    }
+
+    /// The shards, once this node is a member.
+    #[must_use]
+    pub fn replica(&self) -> Option<&Arc<Replica>> {
+        self.member.get().map(|member| &member.replica)
+    }
+
+    /// Everyone who belongs to the cluster, as far as this node knows.
+    #[must_use]
+    pub fn directory(&self) -> Directory {
+        self.member.get().map(|member| member.machine.directory()).unwrap_or_default()
+    }
+
+    /// The settings it was started with.
+    #[must_use]
+    pub fn settings(&self) -> &ClusterSettings {
+        &self.settings
+    }
+
+    /// Resolves once this node is a member.
+    pub async fn until_joined(&self) {
+        let mut joined = self.joined.subscribe();
+        // The sender lives as long as `self`.
+        let _ = joined.wait_for(|joined| *joined).await;
+    }
+
+    /// Every shard as this node sees it; empty before it is a member.
+    #[must_use]
+    pub fn status(&self) -> Vec<ShardStatus> {
+        self.replica().map(|replica| replica.status()).unwrap_or_default()
+    }
+
+    /// Waits until answers of this node are as fresh as `level` asks for.
+    ///
+    /// # Errors
+    /// When a shard has no leader with a quorum, or this node belongs to no cluster yet.
+    pub async fn barrier(&self, level: ReadLevel, timeout: Duration) -> Result<(), ReadError> {
+        let stranger =
+            || ReadError { shard: ShardId(0), reason: "this node has not joined a cluster yet".into() };
+        let replica = self.replica().ok_or_else(stranger)?;
+        let shards = (0..replica.identity().shards).map(ShardId);
+        replica.barrier(shards, level, timeout).await
+    }
+
+    /// Answers another node.
+    pub async fn handle(self: &Arc<Self>, request: Bytes) -> Bytes {
+        if messages::is_node_message(&request) {
+            return self.answer_node(&request).await;
+        }
+        match self.replica() {
+            Some(replica) => replica.handle(&request).await,
+            None => Replica::refuse_as_stranger(),
+        }
+    }
+
+    async fn keep_log_short(self: Arc<Self>) {
+        self.until_joined().await;
+        if let Some(replica) = self.replica() {
+            replica.keep_log_short(self.settings.pace).await;
+        }
+    }
+
+    /// Streams that fell back to standby want to be led again; called from ingest.
+    pub fn fell_back(&self, streams: &[StreamId]) {
+        self.steering.fell_back(streams);
+    }
+
+    /// Hands leadership to others where they can take it, and stops the shards.
+    pub async fn shutdown(&self) {
+        if let Some(replica) = self.replica() {
+            membership::hand_over_all(replica).await;
+            replica.shutdown().await;
+        }
+    }
+}

@@ -9,6 +9,7 @@ mod groups;
 mod publish;
 mod query;
 mod registry;
+mod shares;
 mod snapshot;
 
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
