@@ -33,6 +33,7 @@ impl RawConfig {
             &[("purge", GapPolicy::Purge), ("keep_as_suspect", GapPolicy::KeepAsSuspect)],
         )?;
         let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+        let workers = checker.workers(&self.workers, gap_policy)?;
         let listen = self.listen.as_deref().unwrap_or(DEFAULT_LISTEN);
         let config = Config {
             listen: listen.parse().map_err(|_| {
@@ -78,8 +79,9 @@ impl RawConfig {
                 )?,
                 ..IndexLimits::default()
             },
+            cluster: checker.cluster(&self)?,
             drain: Duration::from_secs(checker.number("drain_s", self.drain_s, 10, 0..=3600)?),
-            workers: checker.workers(self.workers, gap_policy)?,
+            workers: workers,
         };
         if config.workers.len() > config.limits.workers {
             let reason = format!("max_workers is {}", config.limits.workers);
@@ -89,18 +91,18 @@ impl RawConfig {
     }
 }
 
-struct Checker<'a> {
+pub(super) struct Checker<'a> {
     origin: &'a Origin<'a>,
 }
 
 impl Checker<'_> {
-    fn invalid(&self, key: &str, value: &str, reason: &str) -> ConfigError {
+    pub(super) fn invalid(&self, key: &str, value: &str, reason: &str) -> ConfigError {
         let (key, value, reason) = (key.to_owned(), value.to_owned(), reason.to_owned());
         let origin = (self.origin)(key.split('[').next().unwrap_or(&key));
         ConfigError::Invalid { key, value, origin, reason }
     }
 
-    fn number<T: TryFrom<u64>>(
+    pub(super) fn number<T: TryFrom<u64>>(
         &self,
         key: &str,
         value: Option<u64>,
@@ -123,12 +125,12 @@ impl Checker<'_> {
         }
     }
 
-    fn millis(&self, key: &str, value: Option<u64>, default: u64) -> Result<Duration, ConfigError> {
+    pub(super) fn millis(&self, key: &str, value: Option<u64>, default: u64) -> Result<Duration, ConfigError> {
         Ok(Duration::from_millis(self.number(key, value, default, 10..=600_000)?))
     }
 
     /// One of `words`; the first is the default.
-    fn word<T: Copy>(&self, key: &str, text: Option<&str>, words: &[(&str, T)]) -> Result<T, ConfigError> {
+    pub(super) fn word<T: Copy>(&self, key: &str, text: Option<&str>, words: &[(&str, T)]) -> Result<T, ConfigError> {
         let found = match text {
             None => words.first(),
             Some(text) => words.iter().find(|(word, _)| *word == text),
@@ -158,18 +160,18 @@ impl Checker<'_> {
 
     fn workers(
         &self,
-        workers: Vec<RawWorker>,
+        workers: &[RawWorker],
         gap_policy: GapPolicy,
     ) -> Result<Vec<WorkerDefinition>, ConfigError> {
         let mut seen = BTreeSet::new();
         let mut definitions = Vec::with_capacity(workers.len());
-        for (i, worker) in workers.into_iter().enumerate() {
+        for (i, worker) in workers.iter().enumerate() {
             let id = worker.worker_id.clone();
             if !seen.insert(id.clone()) {
                 let key = format!("workers[{i}].worker_id");
                 return Err(self.invalid(&key, &id, "is defined twice"));
             }
-            let checked = worker.check(gap_policy).map_err(|error| {
+            let checked = worker.clone().check(gap_policy).map_err(|error| {
                 self.invalid(
                     &format!("workers[{i}].{}", error.field),
                     &format!("worker {id:?}"),

@@ -2,6 +2,7 @@
 //! its types. Nothing after this module reads a file, a variable or a flag.
 
 mod check;
+mod cluster;
 mod raw;
 
 use figment::Figment;
@@ -15,6 +16,7 @@ use kvindex_core::GapPolicy;
 use kvindex_core::limits::IndexLimits;
 
 use crate::workers::WorkerDefinition;
+pub use cluster::ClusterConfig;
 pub use raw::RawConfig;
 
 /// Where the server listens when nothing says otherwise: this machine only.
@@ -37,6 +39,8 @@ pub struct Config {
     pub index: IndexLimits,
     /// How long open calls may take to end at shutdown.
     pub drain: Duration,
+    /// How this node takes part in a cluster; `None` for a node alone.
+    pub cluster: Option<ClusterConfig>,
     /// Workers known from the start.
     pub workers: Vec<WorkerDefinition>,
 }

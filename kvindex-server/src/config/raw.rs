@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Config, LogFormat};
+use super::{ClusterConfig, Config, LogFormat};
+use crate::cluster::DEFAULT_SHARDS;
 use crate::workers::RawWorker;
 
 /// The configuration as written in the file, the environment (`KVINDEX_` and the key in capitals) or flags.
@@ -67,13 +68,49 @@ pub struct RawConfig {
     /// Seconds that open calls may take to end at shutdown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drain_s: Option<u64>,
+    /// Where other nodes of the cluster are served; absent or empty for a node alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer_listen: Option<String>,
+    /// Where other nodes reach this one, `host:port`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advertise_peer: Option<String>,
+    /// Where clients reach this node, `host:port`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advertise: Option<String>,
+    /// Where to look for other nodes, separated by commas: `host:port`, or `dns:host:port` for all addresses of a name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster_peers: Option<String>,
+    /// Voters that the cluster shall have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster_size: Option<u64>,
+    /// Shards of the cluster; fixed when it is founded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster_shards: Option<u64>,
+    /// Directory of a cluster's node: identity, log, snapshots.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_dir: Option<String>,
+    /// `fjall`, `sled` or `memory`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_store: Option<String>,
+    /// `fsync`, `async` or `memory`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub durability: Option<String>,
+    /// Whether followers listen to the engines as well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub standby: Option<bool>,
+    /// Milliseconds between a leader's signs of life.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub heartbeat_ms: Option<u64>,
+    /// MiB of log after which a shard's snapshot is due.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshot_log_mib: Option<u64>,
     /// Static workers; only in the file.
     #[serde(skip_serializing)]
     pub workers: Vec<RawWorker>,
 }
 
 /// Every key that may also come from the environment.
-pub(super) const KEYS: [&str; 19] = [
+pub(super) const KEYS: [&str; 31] = [
     "listen",
     "log_format",
     "log_filter",
@@ -93,6 +130,18 @@ pub(super) const KEYS: [&str; 19] = [
     "max_entries",
     "max_index_bytes",
     "drain_s",
+    "peer_listen",
+    "advertise_peer",
+    "advertise",
+    "cluster_peers",
+    "cluster_size",
+    "cluster_shards",
+    "data_dir",
+    "log_store",
+    "durability",
+    "standby",
+    "heartbeat_ms",
+    "snapshot_log_mib",
 ];
 
 /// Every value in effect, as TOML.
@@ -127,7 +176,29 @@ pub(super) fn shown(config: &Config) -> impl Iterator<Item = (&'static str, Stri
         number(config.limits.index_bytes),
         config.drain.as_secs().to_string(),
     ];
-    KEYS.into_iter().zip(values)
+    KEYS.into_iter().zip(values.into_iter().chain(shown_cluster(config.cluster.as_ref())))
+}
+
+/// The keys of a cluster's node; as good as absent for a node alone.
+fn shown_cluster(cluster: Option<&ClusterConfig>) -> Vec<String> {
+    let text = |text: String| toml_string(&text);
+    let address = |address: Option<&String>| text(address.cloned().unwrap_or_default());
+    let alone = ClusterConfig::default();
+    let cluster = cluster.unwrap_or(&alone);
+    vec![
+        text(cluster.peer_listen.map_or_else(String::new, |listen| listen.to_string())),
+        address(cluster.advertise_peer.as_ref()),
+        address(cluster.advertise.as_ref()),
+        text(cluster.peers.join(",")),
+        cluster.size.to_string(),
+        cluster.shards.map_or_else(|| DEFAULT_SHARDS.to_string(), |shards| shards.to_string()),
+        text(cluster.data_dir.display().to_string()),
+        text(cluster.log_store.name().into()),
+        text(cluster.durability.name().into()),
+        cluster.standby.to_string(),
+        cluster.heartbeat.as_millis().to_string(),
+        (cluster.snapshot_after >> 20).to_string(),
+    ]
 }
 
 /// JSON's escapes are TOML's too.

@@ -1,0 +1,139 @@
+//! The keys of a cluster's node.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use kvindex_core::replication::Settings;
+use kvindex_core::replication::log_store::{BackendKind, Durability};
+
+use super::check::Checker;
+use super::{ConfigError, RawConfig};
+
+/// How a node takes part in a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterConfig {
+    /// Where other nodes are served; `None` only in a configuration for a node alone.
+    pub peer_listen: Option<SocketAddr>,
+    /// Where other nodes reach this one; `None` for where it listens.
+    pub advertise_peer: Option<String>,
+    /// Where clients reach this node; `None` for where it listens.
+    pub advertise: Option<String>,
+    /// Where to look for other nodes.
+    pub peers: Vec<String>,
+    /// Voters that the cluster shall have.
+    pub size: u16,
+    /// Shards; `None` for what the cluster has, or the usual number if this node founds it.
+    pub shards: Option<u16>,
+    /// Identity, log and snapshots.
+    pub data_dir: PathBuf,
+    /// Which engine keeps the log.
+    pub log_store: BackendKind,
+    /// When log entries count as kept.
+    pub durability: Durability,
+    /// Whether followers listen to the engines as well.
+    pub standby: bool,
+    /// Between a leader's signs of life; elections follow after three to six times that.
+    pub heartbeat: Duration,
+    /// Bytes of log after which a shard's snapshot is due.
+    pub snapshot_after: u64,
+}
+
+impl Default for ClusterConfig {
+    fn default() -> Self {
+        let pace = Settings::default();
+        Self {
+            peer_listen: None,
+            advertise_peer: None,
+            advertise: None,
+            peers: Vec::new(),
+            size: 3,
+            shards: None,
+            data_dir: PathBuf::new(),
+            log_store: BackendKind::default(),
+            durability: Durability::default(),
+            standby: true,
+            heartbeat: pace.heartbeat,
+            snapshot_after: pace.snapshot_after,
+        }
+    }
+}
+
+impl Checker<'_> {
+    /// `None` without `peer_listen`, which then no other key of a cluster may go without.
+    pub(super) fn cluster(&self, raw: &RawConfig) -> Result<Option<ClusterConfig>, ConfigError> {
+        let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+        let Some(listen) = given(&raw.peer_listen) else {
+            for (key, text) in [("cluster_peers", &raw.cluster_peers), ("data_dir", &raw.data_dir)] {
+                if let Some(value) = given(text) {
+                    return Err(self.invalid(key, &value, "needs peer_listen: without it the node is alone"));
+                }
+            }
+            return Ok(None);
+        };
+        let must = "must be address:port, such as 127.0.0.1:9591 or [::]:9591";
+        let peer_listen: SocketAddr =
+            listen.parse().map_err(|_| self.invalid("peer_listen", &listen, must))?;
+        let advertise_peer = self.reachable("advertise_peer", given(&raw.advertise_peer))?;
+        let advertise = self.reachable("advertise", given(&raw.advertise))?;
+        if advertise_peer.is_none() && peer_listen.ip().is_unspecified() {
+            let reason = "listens on every address, so advertise_peer must say by which one other nodes reach it";
+            return Err(self.invalid("peer_listen", &listen, reason));
+        }
+        if let Some(path) = given(&raw.snapshot_path) {
+            let reason = "is for a node alone; a cluster's node keeps its snapshots in data_dir";
+            return Err(self.invalid("snapshot_path", &path, reason));
+        }
+        if let Some(bytes) = raw.max_index_bytes.filter(|bytes| *bytes > 0) {
+            let reason = "is for a node alone; a cluster does not evict yet";
+            return Err(self.invalid("max_index_bytes", &bytes.to_string(), reason));
+        }
+        let defaults = ClusterConfig::default();
+        let log_store = self.word("log_store", raw.log_store.as_deref(), &BackendKind::ALL.map(|(k, n)| (n, k)))?;
+        let data_dir = given(&raw.data_dir);
+        if data_dir.is_none() && log_store != BackendKind::Memory {
+            return Err(self.invalid("data_dir", "", "is where a cluster's node keeps its log; log_store = memory needs none"));
+        }
+        let durability = [("fsync", Durability::Fsync), ("async", Durability::ASYNC), ("memory", Durability::Memory)];
+        let peers = given(&raw.cluster_peers).unwrap_or_default();
+        let peers = peers.split(',').map(str::trim).filter(|peer| !peer.is_empty());
+        let shards = raw.cluster_shards.map(|shards| self.number("cluster_shards", Some(shards), 8, 1..=256));
+        Ok(Some(ClusterConfig {
+            peer_listen: Some(peer_listen),
+            advertise_peer,
+            advertise,
+            peers: peers.map(|peer| self.peer(peer)).collect::<Result<_, _>>()?,
+            size: self.number("cluster_size", raw.cluster_size, defaults.size.into(), 1..=9)?,
+            shards: shards.transpose()?,
+            data_dir: data_dir.map(PathBuf::from).unwrap_or_default(),
+            log_store,
+            durability: self.word("durability", raw.durability.as_deref(), &durability)?,
+            standby: raw.standby.unwrap_or(defaults.standby),
+            heartbeat: self.millis("heartbeat_ms", raw.heartbeat_ms, 100)?,
+            snapshot_after: self.number::<u64>("snapshot_log_mib", raw.snapshot_log_mib, 64, 1..=1 << 20)? << 20,
+        }))
+    }
+
+    fn peer(&self, peer: &str) -> Result<String, ConfigError> {
+        let name = peer.strip_prefix("dns:").unwrap_or(peer);
+        if has_port(name) {
+            return Ok(peer.to_owned());
+        }
+        Err(self.invalid("cluster_peers", peer, "must be host:port, or dns:host:port for every address of a name"))
+    }
+
+    /// What others are told: not this machine's word for itself on every address.
+    fn reachable(&self, key: &str, address: Option<String>) -> Result<Option<String>, ConfigError> {
+        let Some(address) = address else { return Ok(None) };
+        let unspecified = address.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_unspecified());
+        if !has_port(&address) || unspecified {
+            return Err(self.invalid(key, &address, "must be host:port as others reach it"));
+        }
+        Ok(Some(address))
+    }
+}
+
+fn has_port(address: &str) -> bool {
+    let parts = address.rsplit_once(':');
+    parts.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0))
+}
