@@ -6,6 +6,7 @@ mod changes;
 mod contents;
 mod digest;
 mod eviction;
+mod eviction_plan;
 mod groups;
 mod holders;
 mod holding;

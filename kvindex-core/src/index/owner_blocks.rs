@@ -135,9 +135,10 @@ impl OwnerBlocks {
         self.held.insert_all(blocks)
     }
 
-    /// Whether so many more blocks can be told apart.
+    /// Whether so many more blocks can be told apart. All that are held count, so that it makes no difference which
+    /// of them are held under shared names.
     pub(crate) fn has_room(&self, blocks: usize) -> bool {
-        self.held.len() + blocks <= MAX_NAMES
+        self.len() + blocks <= MAX_NAMES
     }
 
     /// Gets ready to take copies of these blocks away.

@@ -33,8 +33,9 @@ fn rig() -> Rig {
 /// An index in which the chains of [`rig`] are cut into other runs.
 fn other() -> Rig {
     let mut rig = Rig::new(&["c", "d"]);
-    rig.store("c", "abcdef", 0);
+    // What heads a run there lies amid one here, and the other way round.
     rig.store("d", "abxz", 0);
+    rig.store("c", "abcdef", 0);
     rig.store("d", "uvwx", 0);
     rig
 }
