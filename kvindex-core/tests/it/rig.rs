@@ -130,15 +130,20 @@ pub(crate) fn on_host(mut event: KvEvent) -> KvEvent {
     event
 }
 
-/// Scores say what matches say, for all streams, for the best few and for some candidates.
-pub(crate) fn compare_scores(index: &Index, path: &[u8]) {
+/// The sequence hashes of a path's blocks.
+pub(crate) fn hashes(path: &[u8]) -> Vec<SequenceHash> {
     let (tokens, mut hasher) = (tokens(path), BlockHasher::new());
     let mut before = None;
     let hashes = tokens.chunks_exact(BLOCK as usize).map(|block| {
         before = Some(SequenceHash::chain(before, hasher.local(block, &[])));
         before.unwrap()
     });
-    let hashes: Vec<SequenceHash> = hashes.collect();
+    hashes.collect()
+}
+
+/// Scores say what matches say, for all streams, for the best few and for some candidates.
+pub(crate) fn compare_scores(index: &Index, path: &[u8]) {
+    let hashes = hashes(path);
     let (reader, mut scratch) = (index.reader(), Scratch::default());
     let matches = ask(index, path);
     let expected = |id: &StreamId| {

@@ -15,7 +15,7 @@ use crate::history::{self, ADAPTER, Dice, Plan, WORKERS, registration};
 use crate::naive::{self, Naive, View, compare, hold};
 
 /// Histories of each kind that the tests run when nothing else is said.
-const HISTORIES: u64 = 1_500;
+const HISTORIES: u64 = 500;
 
 /// A history whose commands are known to the last one, by shard.
 struct Logs {

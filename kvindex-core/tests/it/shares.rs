@@ -1,14 +1,17 @@
 //! Shares one by one: what they replace and what they leave alone, damage, and their bytes.
 
+use std::cmp::Reverse;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use kvindex_core::{
-    BatchSeq, Command, Coverage, DpRank, GapPolicy, Generation, Group, Index, KvEvent, SnapshotError,
-    StreamId, Tier, WorkerId,
+    BatchSeq, Command, Coverage, DpRank, GapPolicy, Generation, Group, Index, KvEvent, ScoreQuery, Scratch,
+    SnapshotError, StreamId, Tier, WorkerId,
 };
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::formats::golden;
 use crate::history::Dice;
-use crate::rig::{Rig, spec, stored, stream};
+use crate::rig::{BLOCK, MODEL, Rig, hashes, spec, stored, stream};
 
 fn id(worker: &str) -> WorkerId {
     WorkerId::new(worker).unwrap()
@@ -72,6 +75,43 @@ fn a_share_replaces_what_was_there() {
     assert_eq!((target.hit("a", "ghij"), target.hit("a", "abcdef")), (0, 3));
     assert_eq!(digest_of(&target.index, "a"), digest_of(&source.index, "a"));
     assert_eq!(target.index.reader().stats().orphans, 2);
+}
+
+/// Routers ask on while a shard's snapshot is installed: of other workers they hear what they always heard, and of
+/// those that are replaced nothing that they never held.
+#[test]
+fn questions_are_answered_meanwhile() {
+    let (source, mut target) = (rig(), other());
+    let share = source.index.reader().export(&[id("a"), id("b")]);
+    let (scorer, path) = (target.index.scorer(), hashes(b"abcdef"));
+    let done = AtomicBool::new(false);
+    let query = ScoreQuery::new(MODEL, BLOCK, &path);
+    let ask = || {
+        let mut scratch = Scratch::default();
+        let found = scorer.score(&query, &mut scratch).unwrap();
+        let mut found: Vec<u32> = found.unwrap().iter().map(|score| score.blocks).collect();
+        found.sort_unstable_by_key(|blocks| Reverse(*blocks));
+        found
+    };
+    let asked = std::thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            let mut asked = 0;
+            while !done.load(Ordering::Relaxed) || asked == 0 {
+                let found = ask();
+                let theirs = found[0] == 6 && found.contains(&2);
+                assert!(theirs && found.len() <= 4 && found[1..].iter().all(|n| *n <= 4), "{found:?}");
+                asked += 1;
+            }
+            asked
+        });
+        for _ in 0..500 {
+            target.index.import(&share).unwrap();
+        }
+        done.store(true, Ordering::Relaxed);
+        asking.join().unwrap()
+    });
+    assert!(asked > 0);
+    assert_eq!(ask(), [6, 4, 3, 2]);
 }
 
 #[test]

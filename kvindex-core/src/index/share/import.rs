@@ -4,6 +4,9 @@
 //! makes that easy: a block that is not the first one of a run has its parent before it there, always. So a run of the
 //! share has to be looked for at its first block alone, and from there on every block either comes next, heads a run,
 //! or is new. First blocks that head nothing here may lie amid runs, and one walk over the runs finds those.
+//!
+//! That the blocks of a share's run follow each other is taken on trust: nothing but their tokens could prove it, and
+//! shares come from our own nodes under a checksum.
 
 use super::{Part, RunShare, Share};
 use crate::hash::{EngineBlockHash, SequenceHash};
