@@ -33,7 +33,12 @@ const BYTES: [&str; 4] =
     ["Prompt.token_ids_le", "PublishEvent.token_ids_le", "PublishRequest.payload", "ExtraKey.digest"];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files = ["kvindex/v1/query.proto", "kvindex/v1/ingest.proto", "kvindex/v1/cluster.proto", "kvindex/peer/v1/peer.proto"];
+    let files = [
+        "kvindex/v1/query.proto",
+        "kvindex/v1/ingest.proto",
+        "kvindex/v1/cluster.proto",
+        "kvindex/peer/v1/peer.proto",
+    ];
     println!("cargo:rerun-if-changed=kvindex");
     let descriptors = protox::compile(files, ["."])?;
     let mut build = tonic_prost_build::configure()

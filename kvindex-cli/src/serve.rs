@@ -79,6 +79,42 @@ pub(crate) struct ServeArgs {
     /// How long open calls may take to end at shutdown [default: 10]
     #[arg(long, value_name = "SECONDS")]
     drain_s: Option<u64>,
+    /// Address and port for the other nodes of a cluster; without it the node is alone
+    #[arg(long, value_name = "ADDRESS")]
+    peer_listen: Option<String>,
+    /// Where other nodes reach this one [default: where it listens]
+    #[arg(long, value_name = "HOST:PORT")]
+    advertise_peer: Option<String>,
+    /// Where clients reach this node [default: where it listens]
+    #[arg(long, value_name = "HOST:PORT")]
+    advertise: Option<String>,
+    /// Where to look for other nodes: host:port or dns:host:port, separated by commas
+    #[arg(long, value_name = "LIST")]
+    cluster_peers: Option<String>,
+    /// Voters that the cluster shall have; so many nodes found it [default: 3]
+    #[arg(long, value_name = "N")]
+    cluster_size: Option<u64>,
+    /// Shards of the cluster, fixed when it is founded [default: 8]
+    #[arg(long, value_name = "N")]
+    cluster_shards: Option<u64>,
+    /// Directory of a cluster's node: identity, log, snapshots
+    #[arg(long, value_name = "PATH")]
+    data_dir: Option<String>,
+    /// What keeps the log: fjall, sled or memory [default: fjall]
+    #[arg(long, value_name = "ENGINE")]
+    log_store: Option<String>,
+    /// When log entries count as kept: fsync, async or memory [default: fsync]
+    #[arg(long, value_name = "MODE")]
+    durability: Option<String>,
+    /// Followers listen to the engines as well, so that a fail-over loses nothing [default: true]
+    #[arg(long, value_name = "BOOL")]
+    standby: Option<bool>,
+    /// Between a leader's signs of life; elections follow after 3 to 6 times that [default: 100]
+    #[arg(long, value_name = "MS")]
+    heartbeat_ms: Option<u64>,
+    /// Log after which a shard's snapshot is due [default: 64]
+    #[arg(long, value_name = "MIB")]
+    snapshot_log_mib: Option<u64>,
 }
 
 impl ServeArgs {
@@ -103,6 +139,18 @@ impl ServeArgs {
             max_entries: self.max_entries,
             max_index_bytes: self.max_index_bytes,
             drain_s: self.drain_s,
+            peer_listen: self.peer_listen,
+            advertise_peer: self.advertise_peer,
+            advertise: self.advertise,
+            cluster_peers: self.cluster_peers,
+            cluster_size: self.cluster_size,
+            cluster_shards: self.cluster_shards,
+            data_dir: self.data_dir,
+            log_store: self.log_store,
+            durability: self.durability,
+            standby: self.standby,
+            heartbeat_ms: self.heartbeat_ms,
+            snapshot_log_mib: self.snapshot_log_mib,
             workers: Vec::new(),
         }
     }

@@ -13,6 +13,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::api::{self, Api};
+use crate::cluster::{Cluster, JoinError};
+use crate::clustered::{self, Clustered};
 use crate::config::{Config, SnapshotConfig};
 use crate::ingest::IngestError;
 use crate::metrics::Metrics;
@@ -30,6 +32,22 @@ pub enum StartError {
     /// The configuration lists more workers than fit beside those of the snapshot.
     #[error("static workers: {0}")]
     Workers(#[from] RegisterError),
+    /// The address for other nodes cannot be listened on.
+    #[error(
+        "cannot listen for other nodes on {address}: {source}; is another kvindex running? (peer_listen)"
+    )]
+    PeerListener {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The operating system gives no random bytes.
+    #[error("no random bytes: {0}")]
+    Random(#[source] std::io::Error),
+    /// It cannot be part of its cluster.
+    #[error("cluster: {0}")]
+    Cluster(#[from] JoinError),
     /// Ingest cannot start, or a worker's stream cannot be followed.
     #[error("ingest: {0}")]
     Ingest(#[from] IngestError),
@@ -79,9 +97,16 @@ impl App {
         if let Some(snapshot) = &config.snapshot {
             restore(&node, snapshot, &config)?;
         }
-        node.register_static(&config.workers)?;
-        node.start_ingest(config.ingest)?;
-        let api = Arc::new(Api::new(&config, Arc::clone(&node), stopping.clone()));
+        let clustered = match &config.cluster {
+            Some(cluster) => Some(clustered::start(&config, cluster, local_addr, &node).await?),
+            None => {
+                node.register_static(&config.workers)?;
+                node.start_ingest(config.ingest)?;
+                None
+            }
+        };
+        let cluster = clustered.as_ref().map(|clustered| Arc::clone(&clustered.cluster));
+        let api = Arc::new(Api::new(&config, Arc::clone(&node), cluster, stopping.clone()));
         let router = api::router(&api);
         let mut drain = stopping.clone();
         let listener = listener.tap_io(|stream| {
@@ -95,9 +120,20 @@ impl App {
             axum::serve(listener, router).with_graceful_shutdown(drained).await
         });
         let timer = config.snapshot.clone().and_then(|s| snapshot_timer(&node, s, stopping));
-        api.set_ready(true);
+        match &clustered {
+            None => api.set_ready(true),
+            Some(clustered) => {
+                let (api, ready) = (Arc::downgrade(&api), clustered.ready());
+                tokio::spawn(async move {
+                    ready.await;
+                    if let Some(api) = api.upgrade() {
+                        api.set_ready(true);
+                    }
+                });
+            }
+        }
         tracing::info!(%local_addr, workers = node.stats().workers, "serving");
-        Ok(Running { local_addr, config, node, api, stop, server, timer })
+        Ok(Running { local_addr, config, node, api, stop, server, timer, clustered })
     }
 }
 
@@ -122,6 +158,7 @@ pub struct Running {
     stop: watch::Sender<bool>,
     server: JoinHandle<std::io::Result<()>>,
     timer: Option<JoinHandle<()>>,
+    clustered: Option<Clustered>,
 }
 
 impl Running {
@@ -137,6 +174,12 @@ impl Running {
         &self.node
     }
 
+    /// Its part in a cluster, for programs that embed the server; `None` for a node alone.
+    #[must_use]
+    pub fn cluster(&self) -> Option<&Arc<Cluster>> {
+        self.clustered.as_ref().map(|clustered| &clustered.cluster)
+    }
+
     /// Resolves when the server fails by itself, which only a broken listener makes it do.
     async fn failed(&mut self) {
         while !self.server.is_finished() {
@@ -150,6 +193,9 @@ impl Running {
     /// When the server had failed, or the snapshot cannot be written.
     pub async fn shutdown(mut self) -> Result<(), StopError> {
         self.api.set_ready(false);
+        if let Some(clustered) = &self.clustered {
+            clustered.hand_over().await;
+        }
         self.stop.send_replace(true);
         let served = match tokio::time::timeout(self.config.drain, &mut self.server).await {
             Ok(Ok(served)) => served.map_err(StopError::Server),
@@ -170,6 +216,9 @@ impl Running {
         let node = Arc::clone(&self.node);
         // Joins threads. It can fail only by a panic in there, and the snapshot is to be written even then.
         let _ = tokio::task::spawn_blocking(move || node.stop_ingest()).await;
+        if let Some(clustered) = self.clustered.take() {
+            clustered.shutdown().await;
+        }
         if let Some(snapshot) = &self.config.snapshot {
             store(Arc::clone(&self.node), snapshot.clone()).await?;
         }

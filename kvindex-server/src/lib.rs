@@ -4,6 +4,7 @@
 mod api;
 mod app;
 pub mod cluster;
+mod clustered;
 pub mod config;
 mod endpoints;
 mod hash_profile;

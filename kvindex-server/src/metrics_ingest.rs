@@ -36,6 +36,12 @@ pub(crate) fn registry(counters: &IngestCounters, checks: impl Iterator<Item = H
             "Replays that never answered, died midway or sent garbage",
             &counters.replays_failed,
         ),
+        (
+            "backlog_dropped",
+            "Batches that a full backlog dropped before they were read",
+            &counters.backlog_dropped,
+        ),
+        ("streams_fallen_back", "Times commands were not taken, per stream", &counters.fallen_back),
         ("generations", "Times an engine was found to have started again", &counters.new_generations),
         ("bad_frames", "Messages of a wrong shape", &counters.bad_frames),
         ("socket_errors", "Socket errors", &counters.socket_errors),

@@ -104,7 +104,11 @@ impl<'a> IndexReader<'a> {
     pub fn entries_of(&self, worker: &WorkerId) -> usize {
         let registry = self.registry();
         let slots = registry.streams_of(worker).into_iter().filter_map(|stream| registry.stream(stream));
-        slots.flat_map(|stream| &stream.slots).filter_map(|slot| registry.owner(*slot)).map(|o| o.blocks.len()).sum()
+        slots
+            .flat_map(|stream| &stream.slots)
+            .filter_map(|slot| registry.owner(*slot))
+            .map(|o| o.blocks.len())
+            .sum()
     }
 
     /// All registered workers in order of their ids.

@@ -35,8 +35,10 @@ impl Api {
     ) -> Result<v1::MatchResponse, ApiError> {
         let question = Question::of_match(request, &self.limits)?;
         let long = request.prompt.as_ref().is_some_and(is_long);
+        // Before the index is asked: the answer is at least as fresh.
+        let freshness = self.freshness(request.report_applied);
         let found = run(long, || self.node.find(&question.query(), question.group_rollup))?;
-        Ok(convert::match_response(found, decode_us))
+        Ok(v1::MatchResponse { freshness, ..convert::match_response(found, decode_us) })
     }
 
     pub(super) fn find_batch(
@@ -61,8 +63,10 @@ impl Api {
         decode_us: u64,
     ) -> v1::MatchStreamResponse {
         let missing = || ApiError::invalid("request", "is required");
-        let answer =
-            request.request.as_ref().ok_or_else(missing).and_then(|request| self.find(request, decode_us));
+        let answer = request.request.as_ref().ok_or_else(missing).and_then(|request| {
+            super::cluster::only_local(&request.consistency)?;
+            self.find(request, decode_us)
+        });
         let id = request.id;
         match answer {
             Ok(response) => v1::MatchStreamResponse { id, response: Some(response), error: None },
@@ -98,9 +102,13 @@ impl Api {
     ) -> Result<v1::RegisterResponse, ApiError> {
         let replace = request.replace;
         let definition = convert::raw_worker(request).check(self.gap_policy)?;
-        let api = Arc::clone(self);
-        let registered =
-            blocking(move || api.node.register(&definition, Origin::Registered, replace)).await??;
+        let registered = match &self.cluster {
+            Some(cluster) => cluster.register(definition, Origin::Registered, replace).await?,
+            None => {
+                let api = Arc::clone(self);
+                blocking(move || api.node.register(&definition, Origin::Registered, replace)).await??
+            }
+        };
         let outcome = match registered {
             Registered::Created => "created",
             Registered::Unchanged => "unchanged",
@@ -115,15 +123,26 @@ impl Api {
     ) -> Result<v1::UnregisterResponse, ApiError> {
         let worker = WorkerId::new(request.worker_id)
             .map_err(|error| ApiError::invalid("worker_id", error.to_string()))?;
-        let api = Arc::clone(self);
-        let removed = blocking(move || api.node.unregister(&worker)).await?;
+        let removed = match &self.cluster {
+            Some(cluster) => cluster.unregister(worker).await?,
+            None => {
+                let api = Arc::clone(self);
+                blocking(move || api.node.unregister(&worker)).await?
+            }
+        };
         Ok(v1::UnregisterResponse { removed })
     }
 
-    pub(super) fn publish(&self, request: v1::PublishRequest) -> Result<v1::PublishResponse, ApiError> {
+    pub(super) async fn publish(&self, request: v1::PublishRequest) -> Result<v1::PublishResponse, ApiError> {
         let long = request.payload.len() > LONG_BYTES;
         let publication = convert::publication(request)?;
-        let published = run(long, || self.node.publish(publication))?;
+        let published = match &self.cluster {
+            Some(cluster) => {
+                let events = run(long, || self.node.seal(publication))?;
+                cluster.publish(events).await?
+            }
+            None => run(long, || self.node.publish(publication))?,
+        };
         Ok(v1::PublishResponse { applied_seq: published.applied.0, duplicate: published.duplicate })
     }
 }

@@ -10,6 +10,7 @@ use serde::Serialize;
 use tonic::Code as Grpc;
 use utoipa::ToSchema;
 
+use crate::cluster::{PushError, WorkerError};
 use crate::node::{PublishError, RegisterError};
 use crate::workers::FieldError;
 
@@ -184,5 +185,23 @@ impl From<PublishError> for ApiError {
             PublishError::Undecodable(_) => (Kind::Invalid, "payload"),
         };
         Self::of_field(kind, field, error.to_string())
+    }
+}
+
+impl From<WorkerError> for ApiError {
+    fn from(error: WorkerError) -> Self {
+        match error {
+            WorkerError::Cluster(error) => error.into(),
+            WorkerError::Register(error) => error.into(),
+        }
+    }
+}
+
+impl From<PushError> for ApiError {
+    fn from(error: PushError) -> Self {
+        match error {
+            PushError::Cluster(error) => error.into(),
+            PushError::Publish(error) => error.into(),
+        }
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use futures_core::Stream;
 use kvindex_proto::v1;
+use kvindex_proto::v1::cluster_service_server::{ClusterService, ClusterServiceServer};
 use kvindex_proto::v1::ingest_service_server::{IngestService, IngestServiceServer};
 use kvindex_proto::v1::query_service_server::{QueryService, QueryServiceServer};
 use tokio_stream::StreamExt;
@@ -32,7 +33,12 @@ pub(super) fn router(api: &Arc<Api>) -> Router {
         .max_decoding_message_size(limit)
         .max_encoding_message_size(usize::MAX);
     let ingest = IngestServiceServer::new(Grpc { api: Arc::clone(api) }).max_decoding_message_size(limit);
-    tonic::service::Routes::new(query).add_service(ingest).into_axum_router().fallback(no_route)
+    let cluster = ClusterServiceServer::new(Grpc { api: Arc::clone(api) }).max_decoding_message_size(limit);
+    tonic::service::Routes::new(query)
+        .add_service(ingest)
+        .add_service(cluster)
+        .into_axum_router()
+        .fallback(no_route)
 }
 
 async fn no_route(headers: HeaderMap, uri: axum::http::Uri) -> Response {
@@ -51,6 +57,7 @@ fn decode_us<T>(request: &Request<T>) -> u64 {
 impl QueryService for Grpc {
     async fn r#match(&self, request: Request<v1::MatchRequest>) -> Result<Reply<v1::MatchResponse>, Status> {
         let decode_us = decode_us(&request);
+        self.api.wait_fresh(&request.get_ref().consistency).await?;
         Ok(Reply::new(self.api.find(request.get_ref(), decode_us)?))
     }
 
@@ -59,6 +66,7 @@ impl QueryService for Grpc {
         request: Request<v1::MatchBatchRequest>,
     ) -> Result<Reply<v1::MatchBatchResponse>, Status> {
         let decode_us = decode_us(&request);
+        self.api.wait_fresh_batch(request.get_ref()).await?;
         Ok(Reply::new(self.api.find_batch(request.get_ref(), decode_us)?))
     }
 
@@ -77,6 +85,7 @@ impl QueryService for Grpc {
         request: Request<v1::ExplainRequest>,
     ) -> Result<Reply<v1::ExplainResponse>, Status> {
         let decode_us = decode_us(&request);
+        self.api.wait_fresh(&request.get_ref().consistency).await?;
         Ok(Reply::new(self.api.explain(request.get_ref(), decode_us)?))
     }
 
@@ -115,6 +124,37 @@ impl IngestService for Grpc {
         &self,
         request: Request<v1::PublishRequest>,
     ) -> Result<Reply<v1::PublishResponse>, Status> {
-        Ok(Reply::new(self.api.publish(request.into_inner())?))
+        Ok(Reply::new(self.api.publish(request.into_inner()).await?))
+    }
+}
+
+#[tonic::async_trait]
+impl ClusterService for Grpc {
+    async fn cluster_status(
+        &self,
+        request: Request<v1::ClusterStatusRequest>,
+    ) -> Result<Reply<v1::ClusterStatusResponse>, Status> {
+        Ok(Reply::new(self.api.cluster_status(request.into_inner())?))
+    }
+
+    async fn remove_node(
+        &self,
+        request: Request<v1::RemoveNodeRequest>,
+    ) -> Result<Reply<v1::ClusterChangeResponse>, Status> {
+        Ok(Reply::new(self.api.remove_node(request.into_inner()).await?))
+    }
+
+    async fn set_voter(
+        &self,
+        request: Request<v1::SetVoterRequest>,
+    ) -> Result<Reply<v1::ClusterChangeResponse>, Status> {
+        Ok(Reply::new(self.api.set_voter(request.into_inner()).await?))
+    }
+
+    async fn hand_over(
+        &self,
+        request: Request<v1::HandOverRequest>,
+    ) -> Result<Reply<v1::ClusterChangeResponse>, Status> {
+        Ok(Reply::new(self.api.hand_over(request.into_inner()).await?))
     }
 }

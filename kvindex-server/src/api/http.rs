@@ -31,6 +31,10 @@ pub(super) fn router(api: &Arc<Api>) -> Router {
         .route("/v1/workers/{worker_id}", delete(unregister))
         .route("/v1/publish", post(publish))
         .route("/v1/watch", get(watch))
+        .route("/v1/cluster", get(cluster_status))
+        .route("/v1/cluster/remove_node", post(remove_node))
+        .route("/v1/cluster/set_voter", post(set_voter))
+        .route("/v1/cluster/hand_over", post(hand_over))
         .route("/openapi.json", get(openapi_json))
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
@@ -53,6 +57,7 @@ pub(super) async fn find(
     Extension(arrived): Extension<Arrived>,
     JsonBody(request): JsonBody<v1::MatchRequest>,
 ) -> Answer<v1::MatchResponse> {
+    api.wait_fresh(&request.consistency).await?;
     api.find(&request, arrived.micros()).map(Json)
 }
 
@@ -66,6 +71,7 @@ pub(super) async fn find_batch(
     Extension(arrived): Extension<Arrived>,
     JsonBody(request): JsonBody<v1::MatchBatchRequest>,
 ) -> Answer<v1::MatchBatchResponse> {
+    api.wait_fresh_batch(&request).await?;
     api.find_batch(&request, arrived.micros()).map(Json)
 }
 
@@ -79,6 +85,7 @@ pub(super) async fn explain(
     Extension(arrived): Extension<Arrived>,
     JsonBody(request): JsonBody<v1::ExplainRequest>,
 ) -> Answer<v1::ExplainResponse> {
+    api.wait_fresh(&request.consistency).await?;
     api.explain(&request, arrived.micros()).map(Json)
 }
 
@@ -129,7 +136,7 @@ pub(super) async fn publish(
     State(api): State<Arc<Api>>,
     JsonBody(request): JsonBody<v1::PublishRequest>,
 ) -> Answer<v1::PublishResponse> {
-    api.publish(request).map(Json)
+    api.publish(request).await.map(Json)
 }
 
 /// Which changes to watch, in a query string.
@@ -158,6 +165,54 @@ pub(super) async fn watch(
         Ok(Event::default().event(change.kind).data(data))
     });
     Ok(Sse::new(events).keep_alive(KeepAlive::default()))
+}
+
+/// The cluster as this node sees it: nodes and shards.
+#[utoipa::path(get, path = "/v1/cluster", params(
+    ("digests" = Option<bool>, Query, description = "Also compute a digest of every shard's part of the index")),
+    responses((status = 200, description = "Nodes and shards", body = v1::ClusterStatusResponse),
+    (status = 412, description = "This node is alone", body = ErrorBody)))]
+pub(super) async fn cluster_status(
+    State(api): State<Arc<Api>>,
+    request: Result<Query<v1::ClusterStatusRequest>, axum::extract::rejection::QueryRejection>,
+) -> Answer<v1::ClusterStatusResponse> {
+    let Query(request) = request.map_err(|error| ApiError::new(Kind::Invalid, error.body_text()))?;
+    api.cluster_status(request).map(Json)
+}
+
+/// Removes a node for good.
+#[utoipa::path(post, path = "/v1/cluster/remove_node", request_body = v1::RemoveNodeRequest, responses(
+    (status = 200, description = "Accepted", body = v1::ClusterChangeResponse),
+    (status = 404, description = "No such node", body = ErrorBody),
+    (status = 412, description = "The others could not go on without it", body = ErrorBody)))]
+pub(super) async fn remove_node(
+    State(api): State<Arc<Api>>,
+    JsonBody(request): JsonBody<v1::RemoveNodeRequest>,
+) -> Answer<v1::ClusterChangeResponse> {
+    api.remove_node(request).await.map(Json)
+}
+
+/// Gives a node a vote, or takes it away.
+#[utoipa::path(post, path = "/v1/cluster/set_voter", request_body = v1::SetVoterRequest, responses(
+    (status = 200, description = "Accepted", body = v1::ClusterChangeResponse),
+    (status = 404, description = "No such node", body = ErrorBody),
+    (status = 412, description = "It is the last voter", body = ErrorBody)))]
+pub(super) async fn set_voter(
+    State(api): State<Arc<Api>>,
+    JsonBody(request): JsonBody<v1::SetVoterRequest>,
+) -> Answer<v1::ClusterChangeResponse> {
+    api.set_voter(request).await.map(Json)
+}
+
+/// Lets another node lead a shard.
+#[utoipa::path(post, path = "/v1/cluster/hand_over", request_body = v1::HandOverRequest, responses(
+    (status = 200, description = "Accepted", body = v1::ClusterChangeResponse),
+    (status = 412, description = "It has no vote", body = ErrorBody)))]
+pub(super) async fn hand_over(
+    State(api): State<Arc<Api>>,
+    JsonBody(request): JsonBody<v1::HandOverRequest>,
+) -> Answer<v1::ClusterChangeResponse> {
+    api.hand_over(request).await.map(Json)
 }
 
 async fn openapi_json() -> Response {

@@ -2,6 +2,7 @@
 
 mod body;
 mod calls;
+mod cluster;
 mod convert;
 mod error;
 mod grpc;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::{Semaphore, watch};
 
+use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::node::Node;
 
@@ -22,6 +24,8 @@ use crate::node::Node;
 #[derive(Debug)]
 pub(crate) struct Api {
     node: Arc<Node>,
+    /// `None` for a node alone.
+    cluster: Option<Arc<Cluster>>,
     limits: crate::config::ApiLimits,
     gap_policy: kvindex_core::GapPolicy,
     /// One permit for each match stream or watcher that may be open.
@@ -32,9 +36,15 @@ pub(crate) struct Api {
 }
 
 impl Api {
-    pub(crate) fn new(config: &Config, node: Arc<Node>, stopping: watch::Receiver<bool>) -> Self {
+    pub(crate) fn new(
+        config: &Config,
+        node: Arc<Node>,
+        cluster: Option<Arc<Cluster>>,
+        stopping: watch::Receiver<bool>,
+    ) -> Self {
         Self {
             node,
+            cluster,
             limits: config.limits,
             gap_policy: config.ingest.gap_policy,
             streams: Arc::new(Semaphore::new(config.limits.streams)),

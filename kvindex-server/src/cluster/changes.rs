@@ -7,12 +7,14 @@ use tokio::time::{Instant, sleep};
 use kvindex_core::replication::{
     ClusterId, NodeId, ProposeError, Replica, Role, ShardCommand, ShardId, encode,
 };
+use kvindex_core::{StreamEvents, WorkerId};
 
 use super::Cluster;
 use super::directory::{DirectoryAnswer, DirectoryChange};
 use super::machine::DIRECTORY_SHARD;
 use super::messages::{HostCommand, NodeRequest, NodeResponse};
-use crate::node::{ChangeAnswer, WorkerChange};
+use crate::node::{ChangeAnswer, Origin, PublishError, Published, RegisterError, Registered, WorkerChange};
+use crate::workers::WorkerDefinition;
 
 /// How long to wait before looking for a leader again.
 const RETRY: Duration = Duration::from_millis(50);
@@ -42,6 +44,28 @@ pub enum ClusterError {
     Refused(String),
 }
 
+/// Why a worker did not become known.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// The cluster could not make the change.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    /// The change was refused.
+    #[error(transparent)]
+    Register(#[from] RegisterError),
+}
+
+/// Why a pushed batch was not applied.
+#[derive(Debug, thiserror::Error)]
+pub enum PushError {
+    /// The cluster could not make the change.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    /// The batch was refused.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+}
+
 impl From<ProposeError> for ClusterError {
     fn from(error: ProposeError) -> Self {
         match error {
@@ -62,6 +86,41 @@ impl Cluster {
         let shard = replica.shard_of(change.worker());
         let answer = self.change_shard(shard, HostCommand::Worker(change)).await?;
         decoded(&answer)
+    }
+
+    /// Makes a worker known to the whole cluster.
+    ///
+    /// # Errors
+    /// See [`RegisterError`] and [`ClusterError`].
+    pub async fn register(
+        &self,
+        definition: WorkerDefinition,
+        origin: Origin,
+        replace: bool,
+    ) -> Result<Registered, WorkerError> {
+        self.node.check_room(&definition)?;
+        let worker = definition.spec.id.clone();
+        let definition = Box::new(definition);
+        let answer = self.change(WorkerChange::Register { definition, origin, replace }).await?;
+        Ok(answer.registered(&worker)?)
+    }
+
+    /// Forgets a worker and all its blocks on every node; answers whether it was known.
+    ///
+    /// # Errors
+    /// See [`ClusterError`].
+    pub async fn unregister(&self, worker: WorkerId) -> Result<bool, ClusterError> {
+        let answer = self.change(WorkerChange::Unregister { worker }).await?;
+        Ok(answer == ChangeAnswer::Unregistered(true))
+    }
+
+    /// Applies one pushed batch on every node.
+    ///
+    /// # Errors
+    /// See [`PublishError`] and [`ClusterError`].
+    pub async fn publish(&self, events: StreamEvents) -> Result<Published, PushError> {
+        let answer = self.change(WorkerChange::Publish { events: Box::new(events.clone()) }).await?;
+        Ok(answer.published(&events)?)
     }
 
     /// Makes a change of the directory of nodes.
@@ -145,7 +204,12 @@ impl Cluster {
         if unchanged { None } else { Some(self.steering.hold(change.worker()).await) }
     }
 
-    pub(super) async fn answer_change(&self, cluster: ClusterId, shard: ShardId, command: HostCommand) -> NodeResponse {
+    pub(super) async fn answer_change(
+        &self,
+        cluster: ClusterId,
+        shard: ShardId,
+        command: HostCommand,
+    ) -> NodeResponse {
         let Some(replica) = self.replica().filter(|replica| replica.identity().cluster == cluster) else {
             return NodeResponse::Refused("this node belongs to another cluster, or to none".into());
         };
@@ -159,6 +223,31 @@ impl Cluster {
             Err(ClusterError::Unsure { reason }) => NodeResponse::Unsure(reason),
             Err(error) => NodeResponse::Refused(error.to_string()),
         }
+    }
+
+    /// Whether the shards would still have a quorum that answers without this node.
+    ///
+    /// # Errors
+    /// What stands in the way.
+    pub fn can_lose(&self, node: NodeId) -> Result<(), String> {
+        for status in self.status() {
+            let Some(last) = status.last.filter(|_| status.role == Role::Leader) else { continue };
+            let others: Vec<_> =
+                status.members.iter().filter(|(id, member)| member.voter && **id != node).collect();
+            let me = self.replica().map(|replica| replica.identity().node);
+            let close = |(id, member): &&(&NodeId, &kvindex_core::replication::Member)| {
+                Some(**id) == me || member.matched.is_some_and(|matched| matched + 1000 >= last)
+            };
+            let answering = others.iter().filter(close).count();
+            if answering <= others.len() / 2 {
+                return Err(format!(
+                    "{} would be left with {answering} of {} voters",
+                    status.shard,
+                    others.len()
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// Asks a shard's leader to hand over to `to`.
@@ -189,7 +278,12 @@ impl Cluster {
         }
     }
 
-    pub(super) async fn answer_hand_over(&self, cluster: ClusterId, shard: ShardId, to: NodeId) -> NodeResponse {
+    pub(super) async fn answer_hand_over(
+        &self,
+        cluster: ClusterId,
+        shard: ShardId,
+        to: NodeId,
+    ) -> NodeResponse {
         let Some(replica) = self.replica().filter(|replica| replica.identity().cluster == cluster) else {
             return NodeResponse::Refused("this node belongs to another cluster, or to none".into());
         };

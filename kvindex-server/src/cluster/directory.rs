@@ -101,7 +101,9 @@ impl Directory {
                 }
                 DirectoryAnswer::Done
             }
-            DirectoryChange::Admit { address, nonce } => DirectoryAnswer::Admitted(self.admit(address, nonce)),
+            DirectoryChange::Admit { address, nonce } => {
+                DirectoryAnswer::Admitted(self.admit(address, nonce))
+            }
             DirectoryChange::Vote { node, voter } => self.alter(node, |known| known.voter = voter),
             DirectoryChange::Move { node, address } => self.alter(node, |known| known.address = address),
             DirectoryChange::Dismiss(node) => match self.nodes.remove(&node) {

@@ -48,12 +48,18 @@ impl Cluster {
             member: identity.map(|identity| (identity.cluster, identity.node)),
             address: self.settings.address.clone(),
             run: self.run,
-            shards: identity.map_or(self.settings.shards.unwrap_or(DEFAULT_SHARDS), |identity| identity.shards),
+            shards: identity
+                .map_or(self.settings.shards.unwrap_or(DEFAULT_SHARDS), |identity| identity.shards),
             size: self.settings.size,
         }
     }
 
-    pub(super) async fn ask(&self, address: &str, request: &NodeRequest, timeout: Duration) -> Result<NodeResponse, String> {
+    pub(super) async fn ask(
+        &self,
+        address: &str,
+        request: &NodeRequest,
+        timeout: Duration,
+    ) -> Result<NodeResponse, String> {
         let answer = self.transport.call(address, messages::write(request), timeout).await;
         messages::read(&answer.map_err(|error| error.to_string())?)
     }
@@ -62,7 +68,8 @@ impl Cluster {
     async fn greet(&self) -> (BTreeMap<u64, (String, Greeting)>, Vec<String>) {
         let addresses = discovery::addresses(&self.settings.peers).await;
         let request = NodeRequest::Hello(self.greeting());
-        let asked = addresses.iter().map(async |address| (address, self.ask(address, &request, GREETING).await));
+        let asked =
+            addresses.iter().map(async |address| (address, self.ask(address, &request, GREETING).await));
         let mut silent = Vec::new();
         let mut heard = BTreeMap::new();
         for (address, answer) in futures_util::future::join_all(asked).await {
@@ -93,7 +100,8 @@ impl Cluster {
     /// One round of a node without data. An error says what it waits for.
     async fn look_around(&self) -> Result<(), String> {
         let (heard, silent) = self.greet().await;
-        let members: Vec<_> = heard.values().filter_map(|(at, greeting)| Some((at, greeting.member?.0))).collect();
+        let members: Vec<_> =
+            heard.values().filter_map(|(at, greeting)| Some((at, greeting.member?.0))).collect();
         if let Some((first, cluster)) = members.first() {
             if let Some((second, other)) = members.iter().find(|(_, other)| other != cluster) {
                 return Err(format!(
@@ -222,11 +230,15 @@ impl Cluster {
         let answer = match messages::read(request) {
             Ok(NodeRequest::Hello(_)) => NodeResponse::Hello(self.greeting()),
             Ok(NodeRequest::Found(plan)) => self.take_part(&plan).await,
-            Ok(NodeRequest::Join { address, nonce }) => self.admit(DirectoryChange::Admit { address, nonce }).await,
+            Ok(NodeRequest::Join { address, nonce }) => {
+                self.admit(DirectoryChange::Admit { address, nonce }).await
+            }
             Ok(NodeRequest::Change { cluster, shard, command }) => {
                 self.answer_change(cluster, shard, command).await
             }
-            Ok(NodeRequest::HandOver { cluster, shard, to }) => self.answer_hand_over(cluster, shard, to).await,
+            Ok(NodeRequest::HandOver { cluster, shard, to }) => {
+                self.answer_hand_over(cluster, shard, to).await
+            }
             Err(reason) => NodeResponse::Refused(reason),
         };
         messages::write(&answer)

@@ -89,13 +89,15 @@ pub(crate) fn load(directory: &Path, shards: Option<u16>) -> Result<Option<NodeR
         Err(source) => return Err(IdentityError::Unusable { path, source }),
     };
     let foreign = |reason: String| IdentityError::Foreign { path: path.clone(), reason };
-    let found: serde_json::Value = serde_json::from_slice(&text).map_err(|error| foreign(error.to_string()))?;
+    let found: serde_json::Value =
+        serde_json::from_slice(&text).map_err(|error| foreign(error.to_string()))?;
     let version = found.get("version").and_then(serde_json::Value::as_u64).unwrap_or(0) as u32;
     if version > VERSION {
         return Err(IdentityError::Newer { path, found: version });
     }
     let stored: Stored = serde_json::from_value(found).map_err(|error| foreign(error.to_string()))?;
-    let cluster = u128::from_str_radix(&stored.cluster, 16).map_err(|error| foreign(format!("cluster: {error}")))?;
+    let cluster =
+        u128::from_str_radix(&stored.cluster, 16).map_err(|error| foreign(format!("cluster: {error}")))?;
     if stored.shards == 0 || stored.node == 0 {
         return Err(foreign("node and shards must not be 0".into()));
     }

@@ -6,8 +6,8 @@ use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-use kvindex_core::replication::{LogPosition, Machine, ShardCommand, ShardId, shard_of};
 use kvindex_core::WorkerId;
+use kvindex_core::replication::{LogPosition, Machine, ShardCommand, ShardId, shard_of};
 
 use super::directory::{Directory, DirectoryAnswer};
 use super::messages::{self, HostCommand};
@@ -108,7 +108,8 @@ impl Machine for NodeMachine {
 
     fn import(&self, shard: ShardId, _: LogPosition, pieces: Vec<Bytes>) -> Result<(), String> {
         let (first, shares) = pieces.split_first().ok_or("it is empty")?;
-        let beside: Beside = serde_json::from_slice(first).map_err(|error| format!("its workers: {error}"))?;
+        let beside: Beside =
+            serde_json::from_slice(first).map_err(|error| format!("its workers: {error}"))?;
         if beside.version > VERSION {
             let found = beside.version;
             return Err(format!("its workers are of version {found}, this program reads up to {VERSION}"));

@@ -66,7 +66,11 @@ pub(crate) enum NodeRequest {
 pub(crate) enum NodeResponse {
     Hello(Greeting),
     Founding,
-    Joined { cluster: ClusterId, node: NodeId, shards: u16 },
+    Joined {
+        cluster: ClusterId,
+        node: NodeId,
+        shards: u16,
+    },
     /// What applying answered.
     Changed(Bytes),
     Done,

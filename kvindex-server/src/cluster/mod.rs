@@ -19,7 +19,7 @@ mod steering;
 mod streams;
 mod transport;
 
-pub use changes::ClusterError;
+pub use changes::{ClusterError, PushError, WorkerError};
 pub use directory::{Directory, DirectoryAnswer, DirectoryChange, KnownNode};
 pub use home::{DataDirectory, Home, HomeError};
 pub use identity::{IdentityError, NodeRecord};
@@ -118,15 +118,12 @@ struct Member {
 }
 
 impl Cluster {
-    /// Begins to be part of a cluster: with what is kept of an earlier run, or by finding one. Returns at once when
-    /// nothing is kept; the node becomes a member as soon as it can.
-    ///
-    /// # Errors
-    /// When what is kept cannot be used, or another process answers for this node.
-    pub async fn start(parts: Parts) -> Result<(Arc<Self>, Vec<JoinHandle<()>>), JoinError> {
+    /// A node that takes no part yet.
+    #[must_use]
+    pub fn new(parts: Parts) -> Arc<Self> {
         let Parts { settings, node, home, durability, transport, streams, run } = parts;
         let (joined, _) = watch::channel(false);
-        let cluster = Arc::new(Self {
+        Arc::new(Self {
             steering: Steering::new(streams, settings.standby),
             settings,
             node,
@@ -137,15 +134,27 @@ impl Cluster {
             forming: tokio::sync::Mutex::default(),
             member: OnceLock::new(),
             joined,
-        });
-        cluster.return_if_known().await?;
-        let tasks = vec![
-            tokio::spawn(formation::run(Arc::clone(&cluster))),
-            tokio::spawn(membership::run(Arc::clone(&cluster))),
-            tokio::spawn(steering::run(Arc::clone(&cluster))),
-            tokio::spawn(Arc::clone(&cluster).keep_log_short()),
-        ];
-        Ok((cluster, tasks))
+        })
+    }
+
+    /// Comes back with what is kept of an earlier run, if anything is.
+    ///
+    /// # Errors
+    /// When what is kept cannot be used, or another process answers for this node.
+    pub async fn come_back(&self) -> Result<(), JoinError> {
+        self.return_if_known().await
+    }
+
+    /// Takes part from now on: becomes a member as soon as it can, and does a member's work. The node ends with its
+    /// tasks.
+    #[must_use]
+    pub fn start(self: &Arc<Self>) -> Vec<JoinHandle<()>> {
+        vec![
+            tokio::spawn(formation::run(Arc::clone(self))),
+            tokio::spawn(membership::run(Arc::clone(self))),
+            tokio::spawn(steering::run(Arc::clone(self))),
+            tokio::spawn(Arc::clone(self).keep_log_short()),
+        ]
     }
 
     /// Starts the shards; only one identity is ever accepted.
@@ -235,10 +244,16 @@ impl Cluster {
         self.steering.fell_back(streams);
     }
 
-    /// Hands leadership to others where they can take it, and stops the shards.
-    pub async fn shutdown(&self) {
+    /// Hands leadership to others where they can take it.
+    pub async fn hand_over_all(&self) {
         if let Some(replica) = self.replica() {
             membership::hand_over_all(replica).await;
+        }
+    }
+
+    /// Stops the shards.
+    pub async fn shutdown(&self) {
+        if let Some(replica) = self.replica() {
             replica.shutdown().await;
         }
     }

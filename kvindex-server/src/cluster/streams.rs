@@ -53,7 +53,8 @@ impl EngineStreams {
 impl Streams for EngineStreams {
     fn follow(&self, source: Subscription) -> BoxFuture<'_, Result<(), IngestError>> {
         async move {
-            let followed = self.blocking(move |ingest| ingest.subscribe(source, crate::ingest::Begin::OnStandby));
+            let followed =
+                self.blocking(move |ingest| ingest.subscribe(source, crate::ingest::Begin::OnStandby));
             followed.await.unwrap_or(Err(IngestError::ShutDown))
         }
         .boxed()

@@ -125,12 +125,22 @@ impl Checker<'_> {
         }
     }
 
-    pub(super) fn millis(&self, key: &str, value: Option<u64>, default: u64) -> Result<Duration, ConfigError> {
+    pub(super) fn millis(
+        &self,
+        key: &str,
+        value: Option<u64>,
+        default: u64,
+    ) -> Result<Duration, ConfigError> {
         Ok(Duration::from_millis(self.number(key, value, default, 10..=600_000)?))
     }
 
     /// One of `words`; the first is the default.
-    pub(super) fn word<T: Copy>(&self, key: &str, text: Option<&str>, words: &[(&str, T)]) -> Result<T, ConfigError> {
+    pub(super) fn word<T: Copy>(
+        &self,
+        key: &str,
+        text: Option<&str>,
+        words: &[(&str, T)],
+    ) -> Result<T, ConfigError> {
         let found = match text {
             None => words.first(),
             Some(text) => words.iter().find(|(word, _)| *word == text),

@@ -77,7 +77,8 @@ impl Checker<'_> {
         let advertise_peer = self.reachable("advertise_peer", given(&raw.advertise_peer))?;
         let advertise = self.reachable("advertise", given(&raw.advertise))?;
         if advertise_peer.is_none() && peer_listen.ip().is_unspecified() {
-            let reason = "listens on every address, so advertise_peer must say by which one other nodes reach it";
+            let reason =
+                "listens on every address, so advertise_peer must say by which one other nodes reach it";
             return Err(self.invalid("peer_listen", &listen, reason));
         }
         if let Some(path) = given(&raw.snapshot_path) {
@@ -89,12 +90,18 @@ impl Checker<'_> {
             return Err(self.invalid("max_index_bytes", &bytes.to_string(), reason));
         }
         let defaults = ClusterConfig::default();
-        let log_store = self.word("log_store", raw.log_store.as_deref(), &BackendKind::ALL.map(|(k, n)| (n, k)))?;
+        let log_store =
+            self.word("log_store", raw.log_store.as_deref(), &BackendKind::ALL.map(|(k, n)| (n, k)))?;
         let data_dir = given(&raw.data_dir);
         if data_dir.is_none() && log_store != BackendKind::Memory {
-            return Err(self.invalid("data_dir", "", "is where a cluster's node keeps its log; log_store = memory needs none"));
+            return Err(self.invalid(
+                "data_dir",
+                "",
+                "is where a cluster's node keeps its log; log_store = memory needs none",
+            ));
         }
-        let durability = [("fsync", Durability::Fsync), ("async", Durability::ASYNC), ("memory", Durability::Memory)];
+        let durability =
+            [("fsync", Durability::Fsync), ("async", Durability::ASYNC), ("memory", Durability::Memory)];
         let peers = given(&raw.cluster_peers).unwrap_or_default();
         let peers = peers.split(',').map(str::trim).filter(|peer| !peer.is_empty());
         let shards = raw.cluster_shards.map(|shards| self.number("cluster_shards", Some(shards), 8, 1..=256));
@@ -110,7 +117,8 @@ impl Checker<'_> {
             durability: self.word("durability", raw.durability.as_deref(), &durability)?,
             standby: raw.standby.unwrap_or(defaults.standby),
             heartbeat: self.millis("heartbeat_ms", raw.heartbeat_ms, 100)?,
-            snapshot_after: self.number::<u64>("snapshot_log_mib", raw.snapshot_log_mib, 64, 1..=1 << 20)? << 20,
+            snapshot_after: self.number::<u64>("snapshot_log_mib", raw.snapshot_log_mib, 64, 1..=1 << 20)?
+                << 20,
         }))
     }
 
@@ -119,7 +127,11 @@ impl Checker<'_> {
         if has_port(name) {
             return Ok(peer.to_owned());
         }
-        Err(self.invalid("cluster_peers", peer, "must be host:port, or dns:host:port for every address of a name"))
+        Err(self.invalid(
+            "cluster_peers",
+            peer,
+            "must be host:port, or dns:host:port for every address of a name",
+        ))
     }
 
     /// What others are told: not this machine's word for itself on every address.

@@ -15,12 +15,12 @@ pub(super) struct Batcher {
 }
 
 impl Batcher {
-    /// Adds one sealed batch that touches `blocks` blocks.
+    /// Adds one sealed batch that touches `blocks` blocks, with the digest of its payload.
     pub(super) fn batch(
         &mut self,
         stream: &StreamId,
         generation: Generation,
-        batch: Batch,
+        (batch, digest): (Batch, u64),
         blocks: usize,
         at_ms: u64,
     ) {
@@ -32,6 +32,7 @@ impl Batcher {
             && events.generation == generation
         {
             events.batches.push(batch);
+            events.payload_digest = Some(digest);
             self.open_blocks = Some(open + blocks);
             return;
         }
@@ -39,7 +40,7 @@ impl Batcher {
             stream: stream.clone(),
             generation,
             at_ms,
-            payload_digest: None,
+            payload_digest: Some(digest),
             batches: vec![batch].into(),
         };
         self.commands.push(Command::Events(events));
@@ -87,13 +88,15 @@ mod tests {
 
     fn add(batcher: &mut Batcher, name: &str, generation: u64, seq: u64, blocks: usize) {
         let batch = Batch { seq: BatchSeq(seq), changes: Vec::new().into() };
-        batcher.batch(&stream(name), Generation(generation), batch, blocks, 1);
+        batcher.batch(&stream(name), Generation(generation), (batch, 100 + seq), blocks, 1);
     }
 
     fn shape(commands: &[Command]) -> Vec<String> {
         let show = |command: &Command| match command {
             Command::Events(events) => {
                 let seqs: Vec<_> = events.batches.iter().map(|batch| batch.seq.to_string()).collect();
+                let last = events.batches.last().map(|batch| 100 + batch.seq.0);
+                assert_eq!(events.payload_digest, last, "the digest is the last batch's");
                 format!("{} {} {}", events.stream.worker, events.generation, seqs.join(","))
             }
             Command::Gap { first, last, .. } => format!("gap {first}-{last}"),

@@ -26,6 +26,10 @@ pub struct IngestCounters {
     pub replays_requested: Counter,
     /// Replays that never answered, died midway or sent garbage.
     pub replays_failed: Counter,
+    /// Batches that a full backlog dropped before anybody read them.
+    pub backlog_dropped: Counter,
+    /// Times commands were not taken, so that a stream fell back to standby.
+    pub fallen_back: Counter,
     /// Times an engine was found to have started again.
     pub new_generations: Counter,
     /// Messages without three frames, or with a number that is not 8 bytes.

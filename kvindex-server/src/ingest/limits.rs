@@ -9,15 +9,19 @@ pub const MAX_PAYLOAD_BYTES: usize = 64 << 20;
 /// counted as such, yet low enough that one broken peer cannot exhaust memory.
 pub const MAX_FRAME_BYTES: i64 = 4 * MAX_PAYLOAD_BYTES as i64;
 
-/// Batches a stream may hold back while a replay runs: some minutes of a busy engine at 100 steps a second.
+/// Batches a stream may hold back while a replay runs, or keep until the index has them: some minutes of a busy engine at 100 steps a second.
 pub const MAX_BUFFERED_BATCHES: usize = 32_768;
 
-/// Payload bytes a stream may hold back while a replay runs.
+/// Payload bytes a stream may hold back while a replay runs, or keep until the index has them.
 pub const MAX_BUFFERED_BYTES: usize = 64 << 20;
 
 /// Digests of applied batches kept for each stream: a duplicate older than this is taken for another life,
 /// which is safe but costs a replay.
 pub const DIGEST_WINDOW: usize = 1024;
+
+/// How long batches below the index's last applied one may wait for that one to come: two subscriptions of one
+/// engine are apart by far less. What has not come by then is another life's.
+pub const MAX_DOUBT_MS: u64 = 2_000;
 
 /// Blocks that the batcher puts into one command before it starts the next one.
 pub const MAX_BLOCKS_PER_COMMAND: usize = 16_384;

@@ -1,6 +1,7 @@
 //! The way in from engines: `subscriber` takes frames off ZeroMQ sockets, `decode` reads them, `sequencer`
 //! orders them exactly once across losses and restarts (asking `replay` for what is missing), `batcher`
-//! turns them into commands for the index. Invariant: nothing here knows the index, the API or replication.
+//! turns them into commands for the index. Where another node takes a stream in, `standby` keeps what is heard.
+//! Invariant: nothing here knows the index, the API or replication.
 
 mod batcher;
 mod contexts;
@@ -12,11 +13,15 @@ mod profile_check;
 mod replay;
 pub mod sequencer;
 mod service;
+mod standby;
 mod status;
 mod subscriber;
 
 pub use counters::{Counter, IngestCounters};
 pub use opening::IngestError;
 pub use profile_check::HashCheck;
-pub use service::{Handle, IngestConfig, Sink, Subscription, start};
+pub use sequencer::Resume;
+pub use service::{
+    Applied, Begin, FellBack, Handle, IngestConfig, NotTaken, Sink, Subscription, Wiring, start,
+};
 pub use status::StreamStatus;

@@ -1,26 +1,94 @@
 //! The ingest service: starts the threads and hands out what steers them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use kvindex_core::mirror::HashProfile;
-use kvindex_core::{BatchSeq, Command, EngineProfile, GapPolicy, Generation, StreamId};
+use kvindex_core::{Command, EngineProfile, GapPolicy, StreamId};
 use parking_lot::Mutex;
 
 use super::contexts::Contexts;
 use super::counters::IngestCounters;
 use super::opening::{IngestError, check_endpoint, check_text, open};
-use super::sequencer::{Sequencer, SequencerConfig};
+use super::sequencer::{Resume, SequencerConfig};
+use super::standby::Follower;
 use super::status::{Clock, SharedStatus, StreamStatus};
 use super::subscriber::{Link, Order, Stream, Subscriber};
 use crate::endpoints::Endpoint;
 
 /// Takes the commands of one turn, in order; called from the ingest threads, one at a time for each stream. It
-/// must not call back into the [`Handle`].
-pub type Sink = Arc<dyn Fn(Vec<Command>) + Send + Sync>;
+/// must not call back into the [`Handle`]. When it answers, what it took is applied or will be, whatever happens.
+pub type Sink = Arc<dyn Fn(Vec<Command>) -> Result<(), NotTaken> + Send + Sync>;
+
+/// Tells what the index holds of a stream; `None` when that is nothing. It must not call back into the [`Handle`].
+pub type Applied = Arc<dyn Fn(&StreamId) -> Option<Resume> + Send + Sync>;
+
+/// Is told of streams that fell back to standby because the sink did not take their commands: they want to be
+/// led again. It must not call back into the [`Handle`].
+pub type FellBack = Arc<dyn Fn(&[StreamId]) + Send + Sync>;
+
+/// Whose commands a sink did not take. Some of them may be applied all the same: applying is exactly once by
+/// generation and number, so they may come again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotTaken {
+    /// None was taken.
+    All,
+    /// Those of these streams were not.
+    Streams(BTreeSet<StreamId>),
+}
+
+impl NotTaken {
+    pub(super) fn concerns(&self, stream: &StreamId) -> bool {
+        match self {
+            Self::All => true,
+            Self::Streams(streams) => streams.contains(stream),
+        }
+    }
+}
+
+/// What the service is connected to.
+#[derive(Clone)]
+pub struct Wiring {
+    /// Where commands go.
+    pub sink: Sink,
+    /// What the index holds.
+    pub applied: Applied,
+    /// Who hears of streams that fell back.
+    pub fell_back: FellBack,
+}
+
+impl Wiring {
+    /// Of an index that takes everything, so that no stream ever stands by.
+    pub fn to(take: impl Fn(Vec<Command>) + Send + Sync + 'static) -> Self {
+        Self {
+            sink: Arc::new(move |commands| {
+                take(commands);
+                Ok(())
+            }),
+            applied: Arc::new(|_| None),
+            fell_back: Arc::new(|_| {}),
+        }
+    }
+}
+
+impl fmt::Debug for Wiring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wiring").finish_non_exhaustive()
+    }
+}
+
+/// How a stream begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begin {
+    /// What is heard goes to the index, which holds this already.
+    Led(Option<Resume>),
+    /// What is heard is only kept, for [`Handle::lead`].
+    OnStandby,
+}
 
 /// Settings of the service.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,11 +152,11 @@ struct Thread {
 /// Orders that may wait for a thread before a caller does.
 const ORDER_QUEUE: usize = 256;
 
-/// Starts the service; `sink` gets every command it produces.
+/// Starts the service.
 ///
 /// # Errors
 /// When a thread or its wake-up socket cannot be made.
-pub fn start(config: IngestConfig, sink: &Sink) -> Result<Handle, IngestError> {
+pub fn start(config: IngestConfig, wiring: &Wiring) -> Result<Handle, IngestError> {
     if config.threads == 0 {
         return Err(IngestError::NoThreads);
     }
@@ -106,7 +174,7 @@ pub fn start(config: IngestConfig, sink: &Sink) -> Result<Handle, IngestError> {
         let subscriber = Subscriber {
             orders: receiver,
             wake,
-            sink: Arc::clone(sink),
+            wiring: wiring.clone(),
             counters: Arc::clone(&counters),
             clock,
             idle_poll: config.idle_poll,
@@ -126,16 +194,11 @@ pub fn start(config: IngestConfig, sink: &Sink) -> Result<Handle, IngestError> {
 }
 
 impl Handle {
-    /// Follows a stream from now on. `resume` is what the index holds of it already, if anything: generation
-    /// and last applied batch. An engine that cannot be reached stays pending and is tried again and again.
+    /// Follows a stream from now on. An engine that cannot be reached stays pending and is tried again and again.
     ///
     /// # Errors
     /// When the stream is followed already, or an endpoint cannot be read; the error names the field.
-    pub fn subscribe(
-        &self,
-        source: Subscription,
-        resume: Option<(Generation, BatchSeq)>,
-    ) -> Result<(), IngestError> {
+    pub fn subscribe(&self, source: Subscription, begin: Begin) -> Result<(), IngestError> {
         check_text("topic", &source.topic)?;
         let endpoint = check_endpoint("endpoint", &source.endpoint, Endpoint::parse)?;
         if let Some(replay) = &source.replay_endpoint {
@@ -147,7 +210,7 @@ impl Handle {
         }
         let (number, context, name) = self.contexts.lock().take();
         let followed = open(&context, &source, &endpoint, name)
-            .and_then(|link| self.follow(source, resume, &context, number, link));
+            .and_then(|link| self.follow(source, begin, &context, number, link));
         if followed.is_err() {
             self.contexts.lock().release(number);
         }
@@ -157,18 +220,21 @@ impl Handle {
     fn follow(
         &self,
         source: Subscription,
-        resume: Option<(Generation, BatchSeq)>,
+        begin: Begin,
         context: &zmq::Context,
         number: usize,
         link: Link,
     ) -> Result<(), IngestError> {
         let id = source.stream.clone();
         let status = Arc::new(SharedStatus::new(link.binds()));
-        let sequencer = Sequencer::new(self.sequencer_config(&source), resume);
-        status.publish(&sequencer);
+        let mut follower = Follower::new(self.sequencer_config(&source));
+        if let Begin::Led(resume) = begin {
+            follower.lead(resume);
+        }
+        status.publish(&follower.standing());
         let shared = Arc::clone(&status);
         let timeout = self.config.replay_timeout;
-        let stream = Stream::new(source, shared, context.clone(), link, sequencer, timeout);
+        let stream = Stream::new(source, shared, context.clone(), link, follower, timeout);
         let thread = {
             let mut table = self.table.write();
             if table.contains_key(&id) {
@@ -205,6 +271,26 @@ impl Handle {
         // A full wake-up queue means that the thread is to wake up anyway.
         let _ = thread.wake.lock().send(&b""[..], zmq::DONTWAIT);
         Ok(())
+    }
+
+    /// Lets a stream's batches go to the index from now on, beginning with those that were kept; false when it is
+    /// not followed. `resume` is what the index holds, as it stands when nothing that another leader or an earlier
+    /// call of the sink began can still be applied to the stream.
+    pub fn lead(&self, stream: &StreamId, resume: Option<Resume>) -> bool {
+        let thread = self.table.read().get(stream).map(|followed| followed.thread);
+        thread.is_some_and(|thread| self.order(thread, Order::Lead(stream.clone(), resume)).is_ok())
+    }
+
+    /// Only keeps what comes on a stream from now on; false when it is not followed. When this returns, no more
+    /// commands of the stream will come until it is led again. It may wait for a call of the sink that is under
+    /// way, so the caller must not hold a lock that the sink takes.
+    pub fn stand_by(&self, stream: &StreamId) -> bool {
+        let thread = self.table.read().get(stream).map(|followed| followed.thread);
+        let (done, stands_by) = sync_channel(1);
+        if thread.is_some_and(|thread| self.order(thread, Order::StandBy(stream.clone(), done)).is_ok()) {
+            let _ = stands_by.recv(); // an error means that the thread ended, which is as good
+        }
+        thread.is_some()
     }
 
     /// Stops following a stream; false when it was not followed. When this returns, no more commands of the

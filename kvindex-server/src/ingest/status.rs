@@ -7,11 +7,13 @@ use std::time::Instant;
 use kvindex_core::{BatchSeq, Generation};
 
 use super::profile_check::HashCheck;
-use super::sequencer::{Phase, Sequencer};
+use super::sequencer::Phase;
 
 /// A stream as ingest sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StreamStatus {
+    /// Whether it is led: what it hears goes to the index. Otherwise it is on standby, and only kept.
+    pub led: bool,
     /// How far it is to be trusted.
     pub phase: Phase,
     /// Whether the subscription is connected.
@@ -36,12 +38,23 @@ pub struct StreamStatus {
     pub gaps: u64,
 }
 
+/// How a stream stands, as whoever reads it sees it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Standing {
+    pub(super) led: bool,
+    pub(super) phase: Phase,
+    pub(super) behind_since_ms: Option<u64>,
+    pub(super) generation: Generation,
+    pub(super) next: BatchSeq,
+}
+
 const NOT_BEHIND: u64 = u64::MAX;
 
 /// One stream's row of the shared table.
 #[derive(Debug)]
 pub(super) struct SharedStatus {
     binds: bool,
+    led: AtomicBool,
     phase: AtomicU8,
     publishers: AtomicU32,
     another_rank: AtomicBool,
@@ -58,6 +71,7 @@ impl SharedStatus {
     pub(super) fn new(binds: bool) -> Self {
         Self {
             binds,
+            led: AtomicBool::new(false),
             phase: AtomicU8::new(0),
             publishers: AtomicU32::new(0),
             another_rank: AtomicBool::new(false),
@@ -70,16 +84,17 @@ impl SharedStatus {
         }
     }
 
-    /// Takes over the sequencer's view, once what it decided was applied.
-    pub(super) fn publish<B>(&self, sequencer: &Sequencer<B>) {
-        let phase = match sequencer.phase() {
+    /// Takes over how the stream stands, once what was decided was applied.
+    pub(super) fn publish(&self, standing: &Standing) {
+        let phase = match standing.phase {
             Phase::Pending => 0,
             Phase::CatchingUp => 1,
             Phase::Live => 2,
         };
-        self.generation.store(sequencer.generation().0, Ordering::Relaxed);
-        self.next.store(sequencer.next_seq().0, Ordering::Relaxed);
-        self.behind_since_ms.store(sequencer.behind_since_ms().unwrap_or(NOT_BEHIND), Ordering::Relaxed);
+        self.led.store(standing.led, Ordering::Relaxed);
+        self.generation.store(standing.generation.0, Ordering::Relaxed);
+        self.next.store(standing.next.0, Ordering::Relaxed);
+        self.behind_since_ms.store(standing.behind_since_ms.unwrap_or(NOT_BEHIND), Ordering::Relaxed);
         self.phase.store(phase, Ordering::Release);
     }
 
@@ -121,6 +136,7 @@ impl SharedStatus {
         let state = self.hash_check.load(Ordering::Relaxed);
         let hash_check = HashCheck::ALL.into_iter().find(|check| *check as u8 == state).unwrap_or_default();
         StreamStatus {
+            led: self.led.load(Ordering::Relaxed),
             phase,
             connected: publishers > 0,
             binds: self.binds,

@@ -151,7 +151,8 @@ impl Node {
         ChangeAnswer::Registered(if known.is_some() { Registered::Replaced } else { Registered::Created })
     }
 
-    fn apply_published(&self, events: StreamEvents) -> ChangeAnswer {
+    /// Applies a pushed batch if it is the next one.
+    pub(super) fn apply_published(&self, events: StreamEvents) -> ChangeAnswer {
         let mut index = self.index.write();
         let stamp = index.reader().stream(&events.stream).unwrap_or_default();
         if events.generation < stamp.generation {

@@ -3,12 +3,12 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use kvindex_core::{BatchSeq, Generation, StreamId};
+use kvindex_core::{Generation, StreamId, StreamStamp};
 
 use super::Node;
 use crate::config::IngestConfig;
 use crate::ingest::sequencer::Phase;
-use crate::ingest::{Handle, IngestCounters, IngestError, Sink, Subscription, start};
+use crate::ingest::{Begin, Handle, IngestCounters, IngestError, Resume, Subscription, Wiring, start};
 use crate::trust::Link;
 use crate::workers::WorkerDefinition;
 
@@ -30,14 +30,14 @@ impl Engines {
     pub(super) fn follow(
         &self,
         definition: &WorkerDefinition,
-        resume: impl Fn(&StreamId) -> Option<(Generation, BatchSeq)>,
+        resume: impl Fn(&StreamId) -> Option<Resume>,
     ) -> Result<(), IngestError> {
         let Some(handle) = self.handle.get() else {
             return Ok(());
         };
         for subscription in subscriptions(definition) {
-            let resume = resume(&subscription.stream);
-            if let Err(error) = handle.subscribe(subscription, resume) {
+            let begin = Begin::Led(resume(&subscription.stream));
+            if let Err(error) = handle.subscribe(subscription, begin) {
                 self.leave(definition);
                 return Err(error);
             }
@@ -88,7 +88,24 @@ fn subscriptions(definition: &WorkerDefinition) -> impl Iterator<Item = Subscrip
     })
 }
 
+impl From<IngestConfig> for crate::ingest::IngestConfig {
+    fn from(config: IngestConfig) -> Self {
+        let IngestConfig { threads, idle_poll, replay_timeout, .. } = config;
+        Self { threads, idle_poll, replay_timeout }
+    }
+}
+
 impl Node {
+    /// Starts ingest for a cluster, which says what is followed and where commands go.
+    ///
+    /// # Errors
+    /// When the threads cannot be started.
+    pub fn start_ingest_for(&self, config: IngestConfig, wiring: &Wiring) -> Result<(), IngestError> {
+        // It runs already: then it goes on.
+        let _ = self.engines.handle.set(start(config.into(), wiring)?);
+        Ok(())
+    }
+
     /// Starts ingest and follows the streams of every known worker.
     ///
     /// # Errors
@@ -97,21 +114,16 @@ impl Node {
         let _one_at_a_time = self.steering.lock();
         // Weak: the node owns the threads, not the other way round.
         let node = Arc::downgrade(self);
-        let sink: Sink = Arc::new(move |commands| {
+        let wiring = Wiring::to(move |commands| {
             if let Some(node) = node.upgrade() {
                 node.apply(&commands);
             }
         });
-        let settings = crate::ingest::IngestConfig {
-            threads: config.threads,
-            idle_poll: config.idle_poll,
-            replay_timeout: config.replay_timeout,
-        };
-        if self.engines.handle.set(start(settings, &sink)?).is_err() {
+        if self.engines.handle.set(start(config.into(), &wiring)?).is_err() {
             return Ok(()); // it runs already
         }
         for known in self.known_workers() {
-            self.follow(&known.definition)?;
+            self.engines.follow(&known.definition, |stream| self.resume(stream))?;
         }
         Ok(())
     }
@@ -123,13 +135,31 @@ impl Node {
         }
     }
 
-    /// Follows a worker's streams from where the index stands.
+    /// Follows the streams of a worker that is registered now, from where the index stands. To check a hash profile,
+    /// what the engine said earlier is read again: without a proof of its life a stream begins anew.
     pub(super) fn follow(&self, definition: &WorkerDefinition) -> Result<(), IngestError> {
+        let reread = definition.hash_profile.is_some();
         self.engines.follow(definition, |stream| {
-            let stamp = self.stream_stamp(stream)?;
-            // A generation in which nothing was applied yet counts too: in an older one all would be stale.
-            let heard = stamp.applied.is_some() || stamp.generation > Generation(0);
-            heard.then(|| (stamp.generation, stamp.applied.unwrap_or_default()))
+            let resume = self.resume(stream)?;
+            Some(Resume { payload_digest: resume.payload_digest.filter(|_| !reread), ..resume })
         })
+    }
+
+    /// What is to be subscribed to for a worker.
+    pub(crate) fn subscriptions(definition: &WorkerDefinition) -> Vec<Subscription> {
+        subscriptions(definition).collect()
+    }
+
+    /// Asks something of ingest; `None` when it does not run.
+    pub(crate) fn with_ingest<T>(&self, ask: impl FnOnce(&Handle) -> T) -> Option<T> {
+        self.engines.handle.get().map(ask)
+    }
+
+    /// What the index holds of a stream.
+    pub(crate) fn resume(&self, stream: &StreamId) -> Option<Resume> {
+        let StreamStamp { generation, applied, payload_digest, .. } = self.stream_stamp(stream)?;
+        // A generation in which nothing was applied yet counts too: in an older one all would be stale.
+        let heard = applied.is_some() || generation > Generation(0);
+        heard.then_some(Resume { generation, applied, payload_digest })
     }
 }

@@ -15,7 +15,7 @@ mod snapshot;
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use kvindex_core::{Command, Index, IndexStats, Outcome, Scratch, StreamId, StreamStamp, Usage};
+use kvindex_core::{Command, Index, IndexStats, Outcome, Scratch, StreamId, StreamStamp, Usage, WorkerId};
 
 use crate::config::Config;
 use crate::metrics::Metrics;
@@ -117,6 +117,12 @@ impl Node {
     #[must_use]
     pub fn digest(&self) -> u64 {
         self.index.read().digest()
+    }
+
+    /// Digest of what the index holds of some workers: equal on nodes that applied the same commands of them.
+    #[must_use]
+    pub fn digest_of(&self, keep: impl Fn(&WorkerId) -> bool) -> u64 {
+        self.index.read().reader().digest_of(keep)
     }
 
     /// Follows changes from now on. The watcher ends when the node does.

@@ -2,9 +2,7 @@
 //! exactly-once rule holds as for subscribed streams, and a hole is answered instead of replayed.
 
 use bytes::Bytes;
-use kvindex_core::{
-    Batch, BatchSeq, BlockHasher, Command, EventBatch, Generation, StreamEvents, StreamId, WorkerId,
-};
+use kvindex_core::{Batch, BatchSeq, BlockHasher, EventBatch, Generation, StreamEvents, StreamId, WorkerId};
 
 use super::{Node, unix_ms};
 use crate::ingest::decode::decode;
@@ -78,11 +76,11 @@ pub enum PublishError {
 }
 
 impl Node {
-    /// Applies one pushed batch.
+    /// A pushed batch as the index takes it, if its stream may be pushed.
     ///
     /// # Errors
-    /// See [`PublishError`]; nothing was changed then.
-    pub fn publish(&self, publication: Publication) -> Result<Published, PublishError> {
+    /// When the worker is not known or publishes itself, or the payload cannot be read.
+    pub fn seal(&self, publication: Publication) -> Result<StreamEvents, PublishError> {
         let Publication { stream, generation, seq, content } = publication;
         let profile = {
             let registry = self.registry.read();
@@ -104,34 +102,18 @@ impl Node {
                 decoded.seal(&profile, &mut hasher)
             }
         };
-        let mut index = self.index.write();
-        let stamp = index.reader().stream(&stream).unwrap_or_default();
-        if generation < stamp.generation {
-            return Err(PublishError::OldGeneration { generation, current: stamp.generation });
-        }
-        let applied = stamp.applied.filter(|_| generation == stamp.generation);
-        let expected = applied.map_or(BatchSeq(0), |last| BatchSeq(last.0.saturating_add(1)));
-        match applied {
-            Some(applied) if seq <= applied => return Ok(Published { applied, duplicate: true }),
-            _ if seq != expected => return Err(PublishError::Gap { seq, expected, generation }),
-            _ => {}
-        }
-        let batches = vec![Batch { seq, changes }];
-        let worker = stream.worker.clone();
-        let events = StreamEvents {
-            stream,
-            generation,
-            at_ms: unix_ms(),
-            payload_digest: None,
-            batches: batches.into(),
-        };
-        let outcome = self.apply_locked(&mut index, &Command::Events(events));
-        if outcome.unknown_worker > 0 {
-            // Unregistered since the check above.
-            return Err(PublishError::UnknownWorker(worker));
-        }
-        drop(index);
+        let batches = vec![Batch { seq, changes }].into();
+        Ok(StreamEvents { stream, generation, at_ms: unix_ms(), batches, payload_digest: None })
+    }
+
+    /// Applies one pushed batch.
+    ///
+    /// # Errors
+    /// See [`PublishError`]; nothing was changed then.
+    pub fn publish(&self, publication: Publication) -> Result<Published, PublishError> {
+        let events = self.seal(publication)?;
+        let answer = self.apply_published(events.clone());
         self.keep_below_cap();
-        Ok(Published { applied: seq, duplicate: false })
+        answer.published(&events)
     }
 }

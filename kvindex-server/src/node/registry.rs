@@ -199,6 +199,18 @@ impl Node {
         self.registry.write().insert(KnownWorker { definition: definition.clone(), origin, since: 0 });
     }
 
+    /// Whether one more worker fits.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub(crate) fn check_room(&self, definition: &WorkerDefinition) -> Result<(), RegisterError> {
+        let registry = self.registry.read();
+        if registry.get(&definition.spec.id).is_none() && registry.workers.len() >= self.max_workers {
+            return Err(RegisterError::TooMany { limit: self.max_workers });
+        }
+        Ok(())
+    }
+
     /// Forgets a worker and all its blocks; answers whether it was known.
     pub fn unregister(&self, worker: &WorkerId) -> bool {
         let _one_at_a_time = self.steering.lock();
@@ -215,6 +227,12 @@ impl Node {
         self.engines.leave(definition);
         self.apply(&[Command::Unregister { worker: definition.spec.id.clone() }]);
         self.registry.write().remove(&definition.spec.id);
+    }
+
+    /// A known worker.
+    #[must_use]
+    pub fn known_worker(&self, worker: &WorkerId) -> Option<KnownWorker> {
+        self.registry.read().get(worker).cloned()
     }
 
     /// Every known worker, by id.

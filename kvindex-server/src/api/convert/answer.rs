@@ -17,6 +17,7 @@ pub(crate) fn match_response(found: Found, decode_us: u64) -> v1::MatchResponse 
         decode: group.decode.map(|best| worker_match(best, tokens)),
     };
     v1::MatchResponse {
+        freshness: None,
         workers: found.workers.into_iter().map(|worker| worker_match(worker, tokens)).collect(),
         prompt_tokens: tokens as u64,
         groups: found.groups.into_iter().map(group).collect(),

@@ -17,6 +17,24 @@ pub struct Arrival<B> {
     pub batch: B,
 }
 
+/// What the index holds of a stream already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resume {
+    /// The stream's generation.
+    pub generation: Generation,
+    /// The last batch applied in it.
+    pub applied: Option<BatchSeq>,
+    /// XXH3-64 of that batch's payload, where it is known: the only proof of a life.
+    pub payload_digest: Option<u64>,
+}
+
+impl Resume {
+    /// Number and digest of the last applied batch, where both are known.
+    pub(in crate::ingest) fn last(&self) -> Option<(u64, u64)> {
+        Some((self.applied?.0, self.payload_digest?))
+    }
+}
+
 /// What happened on a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input<B> {
@@ -45,6 +63,8 @@ pub enum Action<B> {
         generation: Generation,
         /// The batch's number.
         seq: BatchSeq,
+        /// XXH3-64 of its payload.
+        digest: u64,
         /// Its content.
         batch: B,
     },

@@ -61,6 +61,13 @@ impl<B> Holdback<B> {
         Some(arrival)
     }
 
+    /// Takes out all.
+    pub(super) fn take_all(&mut self) -> VecDeque<Arrival<B>> {
+        let all = std::mem::take(&mut self.queue);
+        self.clear();
+        all
+    }
+
     pub(super) fn clear(&mut self) {
         self.queue.clear();
         self.older = 0;

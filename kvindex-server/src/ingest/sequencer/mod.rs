@@ -15,12 +15,17 @@
 //!                                 another digest, or none at all    ▶ another life
 //!                                 it starts later, ends early, dies ▶ Gap for what is still missing
 //! ```
+//!
+//! A stream that the index has heard of before begins in doubt: see `doubt`.
 
 mod contract;
 mod digests;
+mod doubt;
 mod holdback;
 mod replaying;
 
+#[cfg(test)]
+mod doubt_test;
 #[cfg(test)]
 mod rules_test;
 #[cfg(test)]
@@ -28,8 +33,10 @@ mod simulation_test;
 
 use kvindex_core::{BatchSeq, Generation};
 
-pub use contract::{Action, Arrival, Input, Phase, SequencerConfig};
+pub use contract::{Action, Arrival, Input, Phase, Resume, SequencerConfig};
 use digests::Digests;
+pub use doubt::Footing;
+use doubt::{Doubt, Trail};
 use holdback::Holdback;
 
 /// The state machine of one stream.
@@ -37,9 +44,14 @@ use holdback::Holdback;
 pub struct Sequencer<B> {
     config: SequencerConfig,
     generation: Generation,
-    /// The index still holds an earlier process's view, which nothing can verify: the first contact starts a
-    /// new generation.
+    /// The index holds an earlier view, which nothing can verify: the first contact starts a new generation.
     renew: bool,
+    /// Whether the engine still is in the life that the index knows is not clear yet.
+    doubt: Option<Doubt>,
+    /// It is, and batches that the index has may still be on their way here.
+    trail: Option<Trail>,
+    /// What was heard before is being put in: it is held back until the connection is told of.
+    gathering: bool,
     /// Number of the next batch to apply.
     next: u64,
     applied: Digests,
@@ -48,8 +60,6 @@ pub struct Sequencer<B> {
     held: Holdback<B>,
     /// The engine was heard in some form.
     heard: bool,
-    /// A reconnect happened during a replay: ask once more when it ends.
-    recheck: bool,
     /// A reconnect happened and no replay has shown since that this still is the life we followed.
     reconnected: bool,
     /// The replay that was to show it failed: the next batch asks once more. If that fails too, numbers are
@@ -77,6 +87,12 @@ struct Replay {
     cause: Cause,
 }
 
+impl Replay {
+    fn is_known(&self) -> bool {
+        self.verified && self.answered
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cause {
     /// A live batch proved that some are missing.
@@ -89,19 +105,24 @@ enum Cause {
 
 impl<B> Sequencer<B> {
     /// A sequencer for a stream nothing is known of, or, with `resume`, one whose blocks the index already
-    /// holds up to that batch of that generation.
+    /// holds.
     #[must_use]
-    pub fn new(config: SequencerConfig, resume: Option<(Generation, BatchSeq)>) -> Self {
+    pub fn new(config: SequencerConfig, resume: Option<Resume>) -> Self {
+        let last = resume.and_then(|resume| resume.last());
+        let mut applied = Digests::default();
+        last.iter().for_each(|(seq, digest)| applied.insert(*seq, *digest));
         Self {
             config,
-            generation: resume.map_or(Generation(0), |(generation, _)| generation),
-            renew: resume.is_some(),
-            next: 0,
-            applied: Digests::default(),
+            generation: resume.map_or(Generation(0), |resume| resume.generation),
+            renew: resume.is_some() && last.is_none(),
+            doubt: last.map(|_| Doubt::default()),
+            trail: None,
+            gathering: false,
+            next: last.map_or(0, |(seq, _)| seq.saturating_add(1)),
+            applied,
             replay: None,
             held: Holdback::default(),
             heard: false,
-            recheck: false,
             reconnected: false,
             unproven: false,
             newest: None,
@@ -142,7 +163,7 @@ impl<B> Sequencer<B> {
     #[must_use]
     pub fn phase(&self) -> Phase {
         let replaying = self.unproven || self.replay.is_some_and(|replay| replay.cause != Cause::Idle);
-        match (self.heard, replaying || self.missing()) {
+        match (self.heard && self.doubt.is_none(), replaying || self.missing()) {
             (false, _) => Phase::Pending,
             (true, true) => Phase::CatchingUp,
             (true, false) => Phase::Live,
@@ -188,10 +209,19 @@ impl<B> Sequencer<B> {
             return; // the end marker's number: no batch has it
         }
         (self.heard, self.connected) = (true, true);
+        self.take_in(arrival, out);
+    }
+
+    /// A batch of the publisher's, whenever it came.
+    fn take_in(&mut self, arrival: Arrival<B>, out: &mut Vec<Action<B>>) {
         match &mut self.replay {
-            None => self.settle(arrival, out),
-            // The life is known and nothing is missing before it: no need to wait for the replay's end.
-            Some(replay) if replay.verified && arrival.seq == self.next && self.held.is_empty() => {
+            None => match self.must_ask() {
+                true => self.hold_and_ask(arrival, out),
+                false => self.settle(arrival, out),
+            },
+            // The life is known and nothing is missing before it: no need to wait for the replay's end. The answer has
+            // begun, so nothing of an earlier connection is left to come.
+            Some(replay) if replay.is_known() && arrival.seq == self.next && self.held.is_empty() => {
                 replay.next_before += 1;
                 self.settle(arrival, out);
             }
@@ -218,8 +248,16 @@ impl<B> Sequencer<B> {
     /// Applies the rules of the module's head to a live batch that need not wait for a replay.
     pub(super) fn settle(&mut self, arrival: Arrival<B>, out: &mut Vec<Action<B>>) {
         self.renew_if_due(out);
+        if let Some(doubt) = self.doubt {
+            return self.judge(doubt, arrival, out);
+        }
+        if !self.config.has_replay {
+            self.reconnected = false; // there is nothing to ask: numbers are trusted
+        }
         let seq = arrival.seq;
-        if seq < self.next {
+        if self.trails(&arrival) {
+            out.push(Action::Duplicate);
+        } else if seq < self.next {
             if self.applied.get(seq) == Some(arrival.digest) {
                 out.push(Action::Duplicate);
             } else {
@@ -252,6 +290,7 @@ impl<B> Sequencer<B> {
         self.generation = Generation(self.generation.0.saturating_add(1));
         self.renew = false;
         self.proven();
+        self.trail = None;
         self.next = 0;
         self.applied = Digests::default();
         self.newest = None;
@@ -263,7 +302,7 @@ impl<B> Sequencer<B> {
         // A publisher cannot reach 2^64; a frame that claims to is simply the last one.
         self.next = arrival.seq.saturating_add(1);
         let (generation, seq) = (self.generation, BatchSeq(arrival.seq));
-        out.push(Action::Apply { generation, seq, batch: arrival.batch });
+        out.push(Action::Apply { generation, seq, digest: arrival.digest, batch: arrival.batch });
     }
 
     /// Declares everything before `seq` lost.
@@ -276,22 +315,24 @@ impl<B> Sequencer<B> {
     }
 
     fn proven(&mut self) {
-        (self.reconnected, self.unproven) = (false, false);
+        (self.doubt, self.reconnected, self.unproven) = (None, false, false);
     }
 
     fn connect(&mut self, out: &mut Vec<Action<B>>) {
         self.connected = true;
+        self.connection_changed();
         if !self.config.has_replay {
+            self.reconnected = self.applied.last().is_some();
             return;
         }
         self.reconnected = self.applied.last().is_some() || !self.held.is_empty();
-        match self.replay {
-            Some(_) => self.recheck = true,
-            None => self.request(Cause::Contact, out),
-        }
+        // Also while a replay runs: who answers that one is not certain any more, and what is held back came on an
+        // earlier connection.
+        self.request(Cause::Contact, out);
     }
 
     fn tick(&mut self, now_ms: u64, out: &mut Vec<Action<B>>) {
+        self.doubt_in_time(now_ms, out);
         let silence = now_ms.saturating_sub(self.last_activity_ms);
         let due = silence >= self.config.idle_poll_ms.saturating_mul(self.idle_backoff);
         if self.config.has_replay && self.connected && self.replay.is_none() && due {

@@ -16,6 +16,7 @@ impl<B> Sequencer<B> {
         let verified = last.is_none();
         self.replay = Some(Replay { from, next_before: self.next, verified, answered: false, cause });
         self.held.mark_older();
+        self.gathering = false;
         out.push(Action::RequestReplay { from: BatchSeq(from) });
     }
 
@@ -49,13 +50,14 @@ impl<B> Sequencer<B> {
         if arrival.seq == replay.from {
             if self.applied.get(arrival.seq) == Some(arrival.digest) {
                 self.replay = Some(Replay { verified: true, ..replay });
+                self.sure();
                 self.proven();
             } else {
                 self.another_life(Some(arrival.seq), out);
             }
             return;
         }
-        if arrival.seq == self.next || self.reconnected {
+        if arrival.seq == self.next || self.reconnected || self.doubt.is_some() {
             // The engine no longer buffers our last batch, so this one may be ours or another life's. After
             // a reconnect that is likely, and without a gap nothing would mark it: start over.
             self.another_life(Some(arrival.seq), out);
@@ -93,9 +95,17 @@ impl<B> Sequencer<B> {
         }
     }
 
+    /// The first held-back number, unless it may be an earlier life's: one that came before a replay which is the
+    /// first word of a connection.
+    fn trusted_front(&self) -> Option<u64> {
+        let first_word = self.replay.is_some_and(|replay| replay.cause == Cause::Contact);
+        let held = self.held.front().filter(|_| !(first_word && self.held.front_is_older()));
+        held.map(|held| held.seq)
+    }
+
     /// Applies held-back batches that fill a hole of the replay before `seq`.
     fn fill_from_held(&mut self, seq: u64, out: &mut Vec<Action<B>>) {
-        while self.next < seq && self.held.front().is_some_and(|held| held.seq == self.next) {
+        while self.next < seq && self.trusted_front().is_some_and(|first| first == self.next) {
             if let Some(arrival) = self.held.pop() {
                 self.apply(arrival, out);
                 self.drop_held_duplicates(out);
@@ -105,7 +115,7 @@ impl<B> Sequencer<B> {
 
     /// Applies what is held back before `seq` and declares the rest up to there lost.
     fn fill_around_gaps(&mut self, seq: u64, out: &mut Vec<Action<B>>) {
-        while let Some(first) = self.held.front().map(|held| held.seq)
+        while let Some(first) = self.trusted_front()
             && (self.next..seq).contains(&first)
         {
             self.gap_to(first, out);
@@ -139,7 +149,7 @@ impl<B> Sequencer<B> {
             // It has told all it knows; a higher number seen before was the last life's or is lost.
             self.newest = self.newest.filter(|newest| *newest < self.next);
         }
-        self.finish(replay, out);
+        self.finish(replay, true, out);
     }
 
     /// The replay never answered, died midway or sent garbage.
@@ -152,13 +162,16 @@ impl<B> Sequencer<B> {
             return;
         }
         self.idle_backoff = (self.idle_backoff * 2).min(MAX_IDLE_BACKOFF);
+        if let Some(doubt) = self.doubt {
+            return self.replay_failed_in_doubt(doubt, out);
+        }
         self.unproven = self.reconnected && replay.cause == Cause::Contact;
         self.reconnected = self.unproven;
-        self.finish(replay, out);
+        self.finish(replay, false, out);
     }
 
-    /// Goes back to live batches: first those held back, which may show the next gap.
-    fn finish(&mut self, replay: Replay, out: &mut Vec<Action<B>>) {
+    /// Goes back to live batches: first those held back, which may show the next gap. `ended`: the replay told all.
+    fn finish(&mut self, replay: Replay, ended: bool, out: &mut Vec<Action<B>>) {
         self.replay = None;
         let fruitless = self.next == replay.next_before;
         if replay.cause == Cause::Gap
@@ -172,8 +185,9 @@ impl<B> Sequencer<B> {
             let Some(arrival) = self.held.pop() else {
                 break;
             };
-            if older && arrival.seq < self.next {
-                // The replay is the engine's later word on this number: a straggler of an earlier life.
+            if older && (arrival.seq < self.next || replay.cause == Cause::Contact) {
+                // The replay is the engine's later word on this number. Where that was the first word of a connection,
+                // what it did not tell may be an earlier life's; if it is not, it is found missing.
                 out.push(Action::Duplicate);
             } else {
                 self.settle(arrival, out);
@@ -181,8 +195,10 @@ impl<B> Sequencer<B> {
         }
         // Batches that did not fit into the hold-back queue are worth asking for as long as that helps.
         let unfinished = self.missing() && !fruitless;
-        if self.replay.is_none() && (std::mem::take(&mut self.recheck) || unfinished) {
+        if self.replay.is_none() && unfinished {
             self.request(Cause::Contact, out);
+        } else if self.replay.is_none() && ended && self.held.is_empty() {
+            self.newest = self.newest.filter(|newest| *newest < self.next);
         }
     }
 }

@@ -101,7 +101,7 @@ impl World {
     fn obey(&mut self, action: &Action<Content>) {
         let next = self.view.last_key_value().map_or(0, |(seq, _)| seq + 1);
         match *action {
-            Action::Apply { generation, seq, batch } => {
+            Action::Apply { generation, seq, batch, .. } => {
                 assert_eq!((generation, seq.0), (self.generation, next), "order");
                 assert_eq!(batch.1, seq.0, "content under its own number");
                 self.view.insert(seq.0, Some(batch));

@@ -1,6 +1,7 @@
 //! A thread that follows streams: waits for all their sockets at once, reads what is ready, hands the commands
 //! over. It sleeps in `zmq::poll` until something comes or a deadline passes.
 
+mod effects;
 mod link;
 mod peers;
 mod stream;
@@ -15,7 +16,8 @@ use kvindex_core::{BlockHasher, StreamId};
 use super::batcher::Batcher;
 use super::counters::IngestCounters;
 use super::limits::MAX_BLOCKS_PER_COMMAND;
-use super::service::Sink;
+use super::sequencer::Resume;
+use super::service::Wiring;
 use super::status::Clock;
 pub(super) use link::Link;
 pub(super) use stream::Stream;
@@ -27,6 +29,10 @@ pub(super) enum Order {
     Follow(Box<Stream>),
     /// Stop following; the answer comes when no more commands of it will.
     Leave(StreamId, SyncSender<()>),
+    /// Let this stream's batches go to the index, which holds what is told here.
+    Lead(StreamId, Option<Resume>),
+    /// Only keep what comes on this stream; the answer comes when no more commands of it will.
+    StandBy(StreamId, SyncSender<()>),
     /// End the thread.
     Stop,
 }
@@ -41,7 +47,7 @@ const TICK_MS: (u64, u64) = (50, 1_000);
 pub(super) struct Subscriber {
     pub(super) orders: Receiver<Order>,
     pub(super) wake: zmq::Socket,
-    pub(super) sink: Sink,
+    pub(super) wiring: Wiring,
     pub(super) counters: Arc<IngestCounters>,
     pub(super) clock: Clock,
     pub(super) idle_poll: Duration,
@@ -67,7 +73,7 @@ impl Subscriber {
                 let Some(stream) = streams.get_mut(id) else {
                     continue; // left just now
                 };
-                self.serve(stream, *ready, (now_ms, tick), &mut batcher, &mut hasher);
+                self.serve(stream, *ready, (now_ms, tick.then_some(tick_ms)), &mut batcher, &mut hasher);
                 touched.push(id);
                 if batcher.blocks() >= FLUSH_BLOCKS {
                     self.flush(&mut batcher, now_ms, &mut streams, &mut touched);
@@ -84,15 +90,15 @@ impl Subscriber {
         &self,
         stream: &mut Stream,
         ready: Ready,
-        (now_ms, tick): (u64, bool),
+        (now_ms, tick_ms): (u64, Option<u64>),
         batcher: &mut Batcher,
         hasher: &mut BlockHasher,
     ) {
         let (counters, unix_ms) = (&*self.counters, unix_ms());
-        let mut turn = Turn { now_ms, unix_ms, counters, batcher, hasher };
+        let mut turn = Turn { now_ms, unix_ms, counters, batcher, hasher, applied: &self.wiring.applied };
         stream.turn(ready, &mut turn);
-        if tick {
-            stream.tick(&mut turn);
+        if let Some(tick_ms) = tick_ms {
+            stream.tick(tick_ms, &mut turn);
         }
     }
 
@@ -104,6 +110,7 @@ impl Subscriber {
         let due_ms = deadlines.fold(next_tick_ms, u64::min);
         let sleep_ms = due_ms.saturating_sub(self.clock.now_ms());
         let sleep_ms = if streams.is_empty() { TICK_MS.1 } else { sleep_ms };
+        let sleep_ms = if streams.values().any(Stream::is_busy) { 0 } else { sleep_ms };
         if let Err(error) = zmq::poll(&mut items, i64::try_from(sleep_ms).unwrap_or(i64::MAX))
             && error != zmq::Error::EINTR
         {
@@ -118,7 +125,7 @@ impl Subscriber {
             let (monitor, subscription) = (next(), next());
             let replay = stream.has_replay_socket() && next();
             let due = now_ms >= next_tick_ms || stream.deadline_ms().is_some_and(|at| now_ms >= at);
-            let turn = monitor || subscription || replay || due;
+            let turn = monitor || subscription || replay || due || stream.is_busy();
             turn.then(|| (id.clone(), Ready { monitor, subscription, replay }))
         });
         ready.collect()
@@ -136,6 +143,16 @@ impl Subscriber {
                     streams.remove(&id);
                     let _ = done.send(()); // the asker may have given up
                 }
+                Ok(Order::Lead(id, resume)) => {
+                    streams.get_mut(&id).into_iter().for_each(|stream| stream.lead(resume));
+                }
+                Ok(Order::StandBy(id, done)) => {
+                    if let Some(stream) = streams.get_mut(&id) {
+                        stream.stand_by();
+                        stream.publish_status();
+                    }
+                    let _ = done.send(()); // the asker may have given up
+                }
                 Ok(Order::Stop) | Err(std::sync::mpsc::TryRecvError::Disconnected) => return false,
                 Err(std::sync::mpsc::TryRecvError::Empty) => return true,
             }
@@ -151,15 +168,25 @@ impl Subscriber {
         touched: &mut Vec<&StreamId>,
     ) {
         let commands = batcher.take();
+        let mut refused = None;
         if !commands.is_empty() {
             let touched = touched.iter().filter_map(|id| streams.get(*id));
             touched.for_each(|stream| stream.status.mark_behind(now_ms));
-            (self.sink)(commands);
+            refused = (self.wiring.sink)(commands).err();
         }
+        let mut fell_back = Vec::new();
         for id in touched.drain(..) {
             if let Some(stream) = streams.get_mut(id) {
+                if stream.settle(refused.as_ref()) {
+                    fell_back.push(id.clone());
+                }
                 stream.publish_status();
             }
+        }
+        if !fell_back.is_empty() {
+            tracing::warn!(streams = fell_back.len(), "commands were not taken, their streams stand by");
+            self.counters.fallen_back.add(fell_back.len() as u64);
+            (self.wiring.fell_back)(&fell_back);
         }
     }
 }

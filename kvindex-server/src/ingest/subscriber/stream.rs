@@ -1,22 +1,26 @@
-//! One stream in its thread: feeds what the sockets say into the sequencer, and does what that decides.
+//! One stream in its thread: feeds what the sockets say into the backlog, that into the sequencer while the
+//! stream is led, and does what that decides.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kvindex_core::{Batch, BatchSeq, BlockHasher, DpRank, EventBatch, GapPolicy, Generation};
+use kvindex_core::{BatchSeq, BlockHasher};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::link::{Link, LinkEvent, Publication};
 use crate::ingest::batcher::Batcher;
 use crate::ingest::counters::IngestCounters;
-use crate::ingest::decode::{blocks_of, decode};
 use crate::ingest::limits::MESSAGES_PER_TURN;
-use crate::ingest::profile_check::{HashCheck, ProfileCheck};
+use crate::ingest::profile_check::ProfileCheck;
 use crate::ingest::replay::{Answer, ReplayRequest};
-use crate::ingest::sequencer::{Action, Arrival, Input, Phase, Sequencer};
-use crate::ingest::service::Subscription;
+use crate::ingest::sequencer::{Action, Arrival, Input, Phase, Resume};
+use crate::ingest::service::{Applied, NotTaken, Subscription};
+use crate::ingest::standby::Follower;
 use crate::ingest::status::SharedStatus;
+
+/// A payload, which the backlog keeps while the sequencer and the decoder read it.
+pub(in crate::ingest) type Payload = Arc<zmq::Message>;
 
 /// What all streams of a thread share during one turn.
 pub(super) struct Turn<'a> {
@@ -25,6 +29,7 @@ pub(super) struct Turn<'a> {
     pub(super) counters: &'a IngestCounters,
     pub(super) batcher: &'a mut Batcher,
     pub(super) hasher: &'a mut BlockHasher,
+    pub(super) applied: &'a Applied,
 }
 
 /// Which of a stream's sockets have something to read.
@@ -41,11 +46,13 @@ pub(in crate::ingest) struct Stream {
     pub(super) status: Arc<SharedStatus>,
     context: zmq::Context,
     link: Link,
-    sequencer: Sequencer<zmq::Message>,
+    follower: Follower<Payload>,
     replay: Option<ReplayRequest>,
     replay_timeout: Duration,
     phase: Phase,
-    check: Option<ProfileCheck>,
+    pub(super) check: Option<ProfileCheck>,
+    /// Commands of it were made in this turn.
+    pub(super) deciding: bool,
 }
 
 impl Stream {
@@ -54,13 +61,44 @@ impl Stream {
         status: Arc<SharedStatus>,
         context: zmq::Context,
         link: Link,
-        sequencer: Sequencer<zmq::Message>,
+        follower: Follower<Payload>,
         replay_timeout: Duration,
     ) -> Self {
-        let phase = sequencer.phase();
+        let phase = follower.standing().phase;
         let release_known = source.profile.version.is_some();
         let check = source.hash_profile.map(|profile| ProfileCheck::new(profile, release_known));
-        Self { source, status, context, link, sequencer, replay: None, replay_timeout, phase, check }
+        let (replay, deciding) = (None, false);
+        Self { source, status, context, link, follower, replay, replay_timeout, phase, check, deciding }
+    }
+
+    /// Lets the stream's batches go to the index from now on, beginning with those that were kept.
+    pub(super) fn lead(&mut self, resume: Option<Resume>) {
+        self.replay = None;
+        self.follower.lead(resume);
+    }
+
+    /// Only keeps what comes from now on.
+    pub(super) fn stand_by(&mut self) {
+        self.replay = None;
+        self.follower.stand_by();
+    }
+
+    /// Whether there is something to do without waiting for a socket.
+    pub(super) fn is_busy(&self) -> bool {
+        self.follower.has_next() || self.follower.must_drain()
+    }
+
+    /// Learns what became of the turn's commands; whether the stream fell back to standby because its own were
+    /// not taken.
+    pub(super) fn settle(&mut self, refused: Option<&NotTaken>) -> bool {
+        let decided = std::mem::take(&mut self.deciding);
+        let falls_back = decided && refused.is_some_and(|refused| refused.concerns(&self.source.stream));
+        if falls_back {
+            self.stand_by();
+        } else {
+            self.follower.taken();
+        }
+        falls_back
     }
 
     /// Sockets to wait for: monitor, subscription, and the replay's if one runs.
@@ -82,10 +120,18 @@ impl Stream {
     /// earlier, and may be an earlier life's.
     pub(super) fn turn(&mut self, ready: Ready, turn: &mut Turn<'_>) {
         if ready.monitor {
-            self.read_monitor(turn);
+            self.read_monitor(0, turn);
         }
-        let drained = !ready.subscription || self.read_subscription(turn);
-        if drained {
+        // Batches that were kept go first.
+        let mut drained = !self.follower.has_next();
+        if drained && (ready.subscription || self.follower.must_drain()) {
+            drained = self.read_subscription(turn);
+            if self.follower.is_half_full() {
+                self.trim(turn);
+            }
+        }
+        self.feed(turn);
+        if drained && !self.follower.has_next() {
             if ready.replay {
                 self.read_replay(turn);
             }
@@ -96,31 +142,44 @@ impl Stream {
         }
     }
 
-    /// Lets time pass.
-    pub(super) fn tick(&mut self, turn: &mut Turn<'_>) {
-        self.step(Input::Tick, turn);
+    /// Lets time pass. On standby, what came longer than `grace_ms` ago should be applied by now.
+    pub(super) fn tick(&mut self, grace_ms: u64, turn: &mut Turn<'_>) {
+        if self.follower.is_led() {
+            self.step(Input::Tick, turn.now_ms, turn);
+            return;
+        }
+        if self.follower.wants_trim() {
+            self.trim(turn);
+        }
+        self.follower.note_lag(turn.now_ms, grace_ms);
     }
 
-    /// Publishes the sequencer's view, once what it decided was applied.
+    fn trim(&mut self, turn: &Turn<'_>) {
+        self.follower.trim((turn.applied)(&self.source.stream));
+    }
+
+    /// Publishes how the stream stands, once what was decided was applied.
     pub(super) fn publish_status(&mut self) {
-        self.status.publish(&self.sequencer);
-        let phase = self.sequencer.phase();
-        if phase != std::mem::replace(&mut self.phase, phase) {
-            tracing::info!(stream = %self.source.stream, ?phase, next = %self.sequencer.next_seq(), "stream phase");
+        let standing = self.follower.standing();
+        self.status.publish(&standing);
+        if standing.phase != std::mem::replace(&mut self.phase, standing.phase) {
+            let (stream, phase, next) = (&self.source.stream, standing.phase, standing.next);
+            tracing::info!(%stream, ?phase, %next, led = standing.led, "stream phase");
         }
     }
 
-    fn read_monitor(&mut self, turn: &mut Turn<'_>) {
+    /// `newer` batches were read since the monitor was last looked at.
+    fn read_monitor(&mut self, newer: usize, turn: &mut Turn<'_>) {
         loop {
             match self.link.event() {
                 Ok(None) => return,
-                Ok(Some(event)) => self.link_changed(event, turn),
+                Ok(Some(event)) => self.link_changed(event, newer, turn),
                 Err(error) => return self.socket_error("monitor", error, turn),
             }
         }
     }
 
-    fn link_changed(&mut self, event: LinkEvent, turn: &mut Turn<'_>) {
+    fn link_changed(&mut self, event: LinkEvent, newer: usize, turn: &mut Turn<'_>) {
         let (LinkEvent::Joined { publishers } | LinkEvent::Left { publishers }) = event;
         self.status.set_publishers(publishers);
         let (stream, endpoint) = (&self.source.stream, &self.source.endpoint);
@@ -130,27 +189,53 @@ impl Stream {
             tracing::warn!(%stream, endpoint, publishers, "several engines connect to one stream's endpoint");
         }
         // Where one of several left, what they said in turn is to be sorted out with the one that stays.
-        self.step(if publishers > 0 { Input::Connected } else { Input::Disconnected }, turn);
+        self.follower.link_changed(publishers > 0, newer);
     }
 
     /// Whether nothing is left to read.
     fn read_subscription(&mut self, turn: &mut Turn<'_>) -> bool {
+        let was_unread = self.follower.must_drain();
+        let (heard, drained) = self.hear(turn);
+        if heard > 0 {
+            // A connection that came about meanwhile may have brought some of these already.
+            self.read_monitor(heard, turn);
+        }
+        if drained && was_unread {
+            self.follower.drained();
+        }
+        drained
+    }
+
+    /// Puts what is waiting into the backlog: how much that was, and whether it was all.
+    fn hear(&mut self, turn: &mut Turn<'_>) -> (usize, bool) {
+        let mut heard = 0;
         for _ in 0..MESSAGES_PER_TURN {
             match self.link.publication() {
-                Ok(Publication::Nothing) => return true,
+                Ok(Publication::Nothing) => return (heard, true),
                 Ok(Publication::Malformed) => turn.counters.bad_frames.add(1),
                 Ok(Publication::Batch { seq, payload }) => {
+                    heard += 1;
                     turn.counters.received.add(1);
                     let arrival = self.arrival(seq, payload, turn);
-                    self.step(Input::Live(arrival), turn);
+                    turn.counters.backlog_dropped.add(self.follower.hear(arrival, turn.now_ms));
                 }
                 Err(error) => {
                     self.socket_error("subscription", error, turn);
-                    return true;
+                    return (heard, true);
                 }
             }
         }
-        false
+        (heard, false)
+    }
+
+    /// Gives the sequencer what is in the backlog, if the stream is led.
+    fn feed(&mut self, turn: &mut Turn<'_>) {
+        for _ in 0..MESSAGES_PER_TURN {
+            let Some((input, heard_ms)) = self.follower.next() else {
+                return;
+            };
+            self.step(input, heard_ms, turn);
+        }
     }
 
     fn read_replay(&mut self, turn: &mut Turn<'_>) {
@@ -163,13 +248,13 @@ impl Stream {
                 Ok(Answer::Batch { seq, payload }) => {
                     turn.counters.replayed.add(1);
                     let arrival = self.arrival(seq, payload, turn);
-                    if self.step(Input::Replayed(arrival), turn) {
+                    if self.step(Input::Replayed(arrival), turn.now_ms, turn) {
                         return; // another request took this one's place
                     }
                 }
                 Ok(Answer::End) => {
                     self.replay = None;
-                    self.step(Input::ReplayEnd, turn);
+                    self.step(Input::ReplayEnd, turn.now_ms, turn);
                     return;
                 }
                 Ok(Answer::Garbage) => return self.replay_failed("an answer is no replay message", turn),
@@ -181,10 +266,10 @@ impl Stream {
         }
     }
 
-    fn arrival(&self, seq: u64, payload: zmq::Message, turn: &Turn<'_>) -> Arrival<zmq::Message> {
+    fn arrival(&self, seq: u64, payload: zmq::Message, turn: &Turn<'_>) -> Arrival<Payload> {
         self.status.count_received();
         turn.counters.bytes.add(payload.len() as u64);
-        Arrival { seq, digest: xxh3_64(&payload), bytes: payload.len(), batch: payload }
+        Arrival { seq, digest: xxh3_64(&payload), bytes: payload.len(), batch: Arc::new(payload) }
     }
 
     fn socket_error(&self, socket: &'static str, error: zmq::Error, turn: &Turn<'_>) {
@@ -194,7 +279,7 @@ impl Stream {
 
     fn replay_failed(&mut self, why: &str, turn: &mut Turn<'_>) {
         self.note_failed_replay(why, turn.counters);
-        self.step(Input::ReplayFailed, turn);
+        self.step(Input::ReplayFailed, turn.now_ms, turn);
     }
 
     fn note_failed_replay(&mut self, why: &str, counters: &IngestCounters) {
@@ -204,16 +289,18 @@ impl Stream {
         tracing::debug!(stream = %self.source.stream, endpoint, why, "replay failed");
     }
 
-    /// Puts one input into the sequencer and does what it says; whether that asked for a new replay.
-    fn step(&mut self, input: Input<zmq::Message>, turn: &mut Turn<'_>) -> bool {
+    /// Puts one input into the sequencer, as of `at_ms`, and does what it says; whether that asked for a new replay.
+    fn step(&mut self, input: Input<Payload>, at_ms: u64, turn: &mut Turn<'_>) -> bool {
         let mut inputs = VecDeque::from([input]);
         let mut asked = false;
         let mut actions = Vec::new();
         while let Some(input) = inputs.pop_front() {
-            self.sequencer.step(input, turn.now_ms, &mut actions);
+            self.follower.step(input, at_ms, &mut actions);
             for action in actions.drain(..) {
                 match action {
-                    Action::Apply { generation, seq, batch } => self.apply(generation, seq, &batch, turn),
+                    Action::Apply { generation, seq, digest, batch } => {
+                        self.apply(generation, (seq, digest), &batch, turn);
+                    }
                     Action::NewGeneration(generation) => self.new_generation(generation, turn),
                     Action::Gap { generation, first, last } => self.gap(generation, (first, last), turn),
                     Action::Duplicate => turn.counters.duplicates.add(1),
@@ -243,64 +330,5 @@ impl Stream {
             }
         }
         self.replay.is_some()
-    }
-
-    fn apply(&mut self, generation: Generation, seq: BatchSeq, payload: &[u8], turn: &mut Turn<'_>) {
-        let decoded = match decode(payload) {
-            Ok(decoded) => decoded,
-            Err(error) => {
-                turn.counters.count_decode_error(&error);
-                tracing::warn!(stream = %self.source.stream, %seq, %error, "undecodable event batch");
-                // Its number is used up, and what it said is lost.
-                return self.gap(generation, (seq, seq), turn);
-            }
-        };
-        turn.counters.count_decoded(&decoded);
-        turn.counters.applied.add(1);
-        self.check_rank(decoded.batch.dp_rank, turn.counters);
-        self.check_hashes(&decoded.batch);
-        let changes = decoded.seal(&self.source.profile, turn.hasher);
-        let blocks = blocks_of(&decoded.batch);
-        turn.batcher.batch(&self.source.stream, generation, Batch { seq, changes }, blocks, turn.unix_ms);
-    }
-
-    /// A batch of another rank shows that the stream's endpoint is that rank's: a wrong port, most often.
-    fn check_rank(&self, named: Option<DpRank>, counters: &IngestCounters) {
-        let Some(named) = named.filter(|rank| *rank != self.source.stream.dp_rank) else {
-            return;
-        };
-        counters.another_rank.add(1);
-        if self.status.note_another_rank() {
-            let (stream, endpoint) = (&self.source.stream, &self.source.endpoint);
-            tracing::warn!(%stream, endpoint, rank = named.0, "the engine's batches name another dp rank");
-        }
-    }
-
-    /// Before the tokens are gone.
-    fn check_hashes(&mut self, batch: &EventBatch) {
-        if let Some(verdict) = self.check.as_mut().and_then(|check| check.look(batch)) {
-            self.status.set_hash_check(verdict.state);
-            verdict.tell(&self.source.stream);
-        }
-    }
-
-    fn new_generation(&mut self, generation: Generation, turn: &mut Turn<'_>) {
-        if let Some(check) = &mut self.check {
-            check.restart();
-            self.status.set_hash_check(HashCheck::Unchecked);
-        }
-        turn.counters.new_generations.add(1);
-        tracing::info!(stream = %self.source.stream, %generation, "new generation");
-        turn.batcher.new_generation(&self.source.stream, generation, turn.unix_ms);
-    }
-
-    fn gap(&mut self, generation: Generation, (first, last): (BatchSeq, BatchSeq), turn: &mut Turn<'_>) {
-        turn.counters.gaps.add(1);
-        turn.counters.gap_batches.add((last.0 - first.0).saturating_add(1));
-        self.status.count_gap();
-        tracing::warn!(stream = %self.source.stream, %generation, %first, %last, "event batches are lost");
-        // A life joined late has nothing yet that could be kept.
-        let policy = if first == BatchSeq(0) { GapPolicy::Purge } else { self.source.gap_policy };
-        turn.batcher.gap(&self.source.stream, generation, (first, last), policy, turn.unix_ms);
     }
 }

@@ -1,0 +1,161 @@
+//! A node that belongs to a cluster, put together: the listener for other nodes, ingest that proposes instead of
+//! applying, and what has to happen before it is ready and when it stops.
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use kvindex_core::replication::{NodeAddress, Settings};
+
+use crate::app::StartError;
+use crate::cluster::{
+    Cluster, ClusterSettings, DataDirectory, Door, EngineStreams, GrpcTransport, Parts, PeerHandler,
+    serve_peers,
+};
+use crate::config::{ClusterConfig, Config};
+use crate::node::{Node, Origin};
+
+/// How long a change of a worker or node may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two looks at whether everything before the start is applied.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// The cluster's part of a running node.
+#[derive(Debug)]
+pub(crate) struct Clustered {
+    pub(crate) cluster: Arc<Cluster>,
+    tasks: Vec<JoinHandle<()>>,
+    peers: JoinHandle<()>,
+    stop_peers: watch::Sender<bool>,
+}
+
+/// Passes other nodes' messages on.
+#[derive(Debug)]
+struct Doorkeeper(Arc<Cluster>);
+
+impl PeerHandler for Doorkeeper {
+    fn handle(&self, _: Door, request: Bytes) -> BoxFuture<'_, Bytes> {
+        async move { self.0.handle(request).await }.boxed()
+    }
+}
+
+/// Binds the listener for other nodes and starts the node's part in the cluster.
+pub(crate) async fn start(
+    config: &Config,
+    cluster: &ClusterConfig,
+    public: std::net::SocketAddr,
+    node: &Arc<Node>,
+) -> Result<Clustered, StartError> {
+    let wanted = cluster.peer_listen.unwrap_or(public);
+    let listener = TcpListener::bind(wanted).await;
+    let listener = listener.map_err(|source| StartError::PeerListener { address: wanted, source })?;
+    let local = listener.local_addr().map_err(StartError::Listener)?;
+    let (cluster, stop_peers, peers) = {
+        let parts = parts(cluster, (local, public), node)?;
+        let cluster = Cluster::new(parts);
+        let (stop_peers, stopping) = watch::channel(false);
+        cluster.come_back().await?;
+        let peers = serve_peers(listener, Arc::new(Doorkeeper(Arc::clone(&cluster))), stopping);
+        (cluster, stop_peers, peers)
+    };
+    node.start_ingest_for(config.ingest, &cluster.wiring(&Handle::current()))?;
+    let mut tasks = cluster.start();
+    tasks.push(tokio::spawn(register_static(Arc::clone(&cluster), config.workers.clone())));
+    tracing::info!(peer_address = %local, "other nodes are served");
+    Ok(Clustered { cluster, tasks, peers, stop_peers })
+}
+
+fn parts(
+    config: &ClusterConfig,
+    (local, public): (std::net::SocketAddr, std::net::SocketAddr),
+    node: &Arc<Node>,
+) -> Result<Parts, StartError> {
+    let own = |told: &Option<String>, bound: std::net::SocketAddr| {
+        told.clone().unwrap_or_else(|| bound.to_string())
+    };
+    let address =
+        NodeAddress { peer: own(&config.advertise_peer, local), public: own(&config.advertise, public) };
+    // Drawn by the operating system: two starts must never look alike.
+    let run = random().map_err(StartError::Random)?;
+    let pace = Settings {
+        heartbeat: config.heartbeat,
+        election: (config.heartbeat * 3, config.heartbeat * 6),
+        snapshot_after: config.snapshot_after,
+        seed: random().map_err(StartError::Random)?,
+        ..Settings::default()
+    };
+    Ok(Parts {
+        settings: ClusterSettings {
+            address,
+            peers: config.peers.clone(),
+            size: config.size,
+            shards: config.shards,
+            standby: config.standby,
+            pace,
+            patience: PATIENCE,
+        },
+        node: Arc::clone(node),
+        home: Arc::new(DataDirectory {
+            path: config.data_dir.clone(),
+            backend: config.log_store,
+            durability: config.durability,
+            shards: config.shards,
+        }),
+        durability: config.durability,
+        transport: Arc::new(GrpcTransport::default()),
+        streams: Arc::new(EngineStreams::new(Arc::clone(node))),
+        run,
+    })
+}
+
+fn random() -> std::io::Result<u64> {
+    let mut bytes = [0; 8];
+    std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut bytes)?;
+    Ok(u64::from_le_bytes(bytes))
+}
+
+/// The configuration file's workers become known as soon as somebody can decide it.
+async fn register_static(cluster: Arc<Cluster>, workers: Vec<crate::workers::WorkerDefinition>) {
+    cluster.until_joined().await;
+    for definition in workers {
+        while let Err(error) = cluster.register(definition.clone(), Origin::Static, true).await {
+            tracing::warn!(worker = %definition.spec.id, %error, "a static worker is not registered yet");
+            tokio::time::sleep(PATIENCE / 10).await;
+        }
+    }
+}
+
+impl Clustered {
+    /// Resolves once this node has applied everything that was committed before it started.
+    pub(crate) fn ready(&self) -> impl Future<Output = ()> + Send + use<> {
+        let cluster = Arc::clone(&self.cluster);
+        async move {
+            cluster.until_joined().await;
+            while !cluster.status().iter().all(|shard| shard.lag.age.is_some()) {
+                tokio::time::sleep(LOOK).await;
+            }
+        }
+    }
+
+    /// Others take over what this node leads. Ingest still runs: nothing is lost in between.
+    pub(crate) async fn hand_over(&self) {
+        self.cluster.hand_over_all().await;
+    }
+
+    /// Stops, after ingest has.
+    pub(crate) async fn shutdown(self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+        self.cluster.shutdown().await;
+        self.stop_peers.send_replace(true);
+        // An error says that it panicked, which ends it too.
+        let _ = self.peers.await;
+    }
+}
