@@ -6,7 +6,6 @@ use super::dictionary::{Place, Shape, Stream, get_tier};
 use super::head::Head;
 use super::words::{Words, get_column};
 use super::{CodecError, VERSION};
-use crate::columns::Column;
 use crate::command::{Batch, Batches, Change, Changes, Command, GapPolicy, StoredRun, StreamEvents};
 use crate::hash::EngineBlockHash;
 use crate::ids::{BatchSeq, DpRank, Generation, StreamId, WorkerId};
@@ -96,11 +95,24 @@ impl Decoder<'_> {
     fn stream(&mut self, number: u64) -> Result<usize, CodecError> {
         let known = self.streams.len();
         if is_new(number, known, "a stream")? {
-            let worker = WorkerId::new(self.head.text("a worker")?)?;
+            let worker = self.worker()?;
             let dp_rank = DpRank(self.head.at_most(u32::MAX.into(), "a dp rank")? as u32);
             self.streams.push(Stream::new(StreamId { worker, dp_rank }));
         }
         Ok(number as usize)
+    }
+
+    /// A new stream's worker: its name begins like that of the stream before.
+    fn worker(&mut self) -> Result<WorkerId, CodecError> {
+        let before = self.streams.last().map(Stream::name);
+        let shared = match before {
+            Some(before) => self.head.at_most(before.len() as u64, "a name's shared beginning")? as usize,
+            None => 0,
+        };
+        let beginning = before.and_then(|before| before.get(..shared)).unwrap_or_default();
+        let name = [beginning, self.head.bytes("a worker")?].concat();
+        let name = String::from_utf8(name).map_err(|_| CodecError::NotText("a worker"))?;
+        Ok(WorkerId::new(name)?)
     }
 
     fn id_of(&self, stream: usize) -> StreamId {
@@ -142,30 +154,31 @@ impl Decoder<'_> {
             seq = self.head.step(seq, "a sequence number")?;
         }
         self.streams[stream].next_seq = seq.wrapping_add(1);
-        let most = self.head.0.len() as u64;
+        // A change takes a byte of the head, or in a row a word.
+        let most = (self.head.0.len() + self.words.left() / 8) as u64;
         let count = said >> 1;
         if count > most {
             return Err(CodecError::TooLarge { what: "changes", value: count, most });
         }
         let mut changes = Changes::with_capacity(count as usize);
-        for _ in 0..count {
-            changes.push(self.change(stream)?);
+        while changes.len() < count as usize {
+            self.change(stream, count as usize, &mut changes)?;
         }
         Ok(Batch { seq: BatchSeq(seq), changes })
     }
 
-    fn change(&mut self, stream: usize) -> Result<Change, CodecError> {
+    /// The next change, or several in a row of the `all` that there are.
+    fn change(&mut self, stream: usize, all: usize, changes: &mut Changes) -> Result<(), CodecError> {
         let said = self.head.number("a change")?;
-        if said & 1 == 0 {
-            return Ok(Change::Stored(self.stored(stream, said)?));
-        }
-        match said >> 1 & 3 {
-            0 => self.removed(said),
-            1 if said >> 3 == 0 => Ok(Change::Cleared { tier: None }),
-            1 if said >> 3 == 1 => Ok(Change::Cleared { tier: Some(get_tier(&mut self.head)?) }),
-            2 if said >> 3 == 0 => Ok(Change::Unreadable),
-            _ => Err(CodecError::TooLarge { what: "a change", value: said, most: 5 }),
-        }
+        changes.push(match said >> 1 & 3 {
+            _ if said & 1 == 0 => Change::Stored(self.stored(stream, said)?),
+            0 => return self.removed(said, all, changes),
+            1 if said >> 3 == 0 => Change::Cleared { tier: None },
+            1 if said >> 3 == 1 => Change::Cleared { tier: Some(get_tier(&mut self.head, 0)?.0) },
+            2 if said >> 3 == 0 => Change::Unreadable,
+            _ => return Err(CodecError::TooLarge { what: "a change", value: said, most: 5 }),
+        });
+        Ok(())
     }
 
     fn stored(&mut self, stream: usize, said: u64) -> Result<StoredRun, CodecError> {
@@ -207,23 +220,32 @@ impl Decoder<'_> {
         })
     }
 
-    fn removed(&mut self, said: u64) -> Result<Change, CodecError> {
+    fn removed(&mut self, said: u64, all: usize, changes: &mut Changes) -> Result<(), CodecError> {
         let number = said >> 5;
         if is_new(number, self.places.len(), "a place")? {
             self.places.push(Place::get(&mut self.head)?);
         }
         let Place { tier, group } = self.places[number as usize].clone();
-        let hashes: Column<EngineBlockHash> = match said >> 3 & 3 {
+        let hashes = match said >> 3 & 3 {
             2 => get_column(&mut self.head, &mut self.words)?,
+            3 => {
+                let most = (all - changes.len()) as u64;
+                for _ in 0..self.head.at_most(most, "removals in a row")? {
+                    let hashes = self.words.column(1)?;
+                    changes.push(Change::Removed { tier: tier.clone(), group, hashes });
+                }
+                return Ok(());
+            }
             form => {
                 let blocks = self.length(form)?;
                 self.words.column(blocks)?
             }
         };
-        Ok(Change::Removed { tier, group, hashes })
+        changes.push(Change::Removed { tier, group, hashes });
+        Ok(())
     }
 
-    /// How many blocks are spelled out in a row.
+    /// How many blocks are spelled out.
     fn length(&mut self, form: u64) -> Result<usize, CodecError> {
         match form {
             0 => Ok(1),

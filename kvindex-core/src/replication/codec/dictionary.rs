@@ -8,6 +8,7 @@ use crate::command::StoredRun;
 use crate::engine::GroupKind;
 use crate::hash::EngineBlockHash;
 use crate::ids::{Group, StreamId, Tier};
+use crate::limits::MAX_NAME_BYTES;
 use crate::worker::{HashScheme, ItemForm};
 
 /// A stream, and what is expected of it next. Writer and reader keep the same.
@@ -23,6 +24,11 @@ pub(super) struct Stream {
 impl Stream {
     pub(super) fn new(id: StreamId) -> Self {
         Self { id, generation: 0, next_seq: 0, last_stored: None }
+    }
+
+    /// Its worker's name, which workers of one deployment share a beginning of.
+    pub(super) fn name(&self) -> &[u8] {
+        self.id.worker.as_str().as_bytes()
     }
 }
 
@@ -91,12 +97,18 @@ impl Shape {
             | bits(self.sliding_window.is_some(), 1)
             | bits(self.scheme.salt, 2)
             | bits(self.scheme.content_only, 3)
-            | items << 4
-            | kind << 6;
+            | bits(self.stride != 1, 4)
+            | bits(self.scheme.lookahead != 0, 5)
+            | items << 6
+            | kind << 8;
         put_number(head, flags);
         put_number(head, self.block_size.into());
-        put_number(head, self.stride.into());
-        head.push(self.scheme.lookahead);
+        if self.stride != 1 {
+            put_number(head, self.stride.into());
+        }
+        if self.scheme.lookahead != 0 {
+            head.push(self.scheme.lookahead);
+        }
         if let Some(lora) = &self.lora {
             put_bytes(head, lora.as_bytes());
         }
@@ -107,15 +119,15 @@ impl Shape {
 
     pub(super) fn get(head: &mut Head<'_>) -> Result<Self, CodecError> {
         let place = Place::get(head)?;
-        let flags = head.at_most((1 << 9) - 1, "a run's flags")?;
+        let flags = head.at_most((1 << 11) - 1, "a run's flags")?;
         let flag = |bit: u64| flags >> bit & 1 == 1;
-        let items = match flags >> 4 & 3 {
+        let items = match flags >> 6 & 3 {
             0 => ItemForm::Hidden,
             1 => ItemForm::Bare,
             2 => ItemForm::WithOffset,
             value => return Err(CodecError::TooLarge { what: "how items are visible", value, most: 2 }),
         };
-        let kind = match flags >> 6 {
+        let kind = match flags >> 8 {
             0 => None,
             1 => Some(GroupKind::Full),
             2 => Some(GroupKind::SlidingWindow),
@@ -124,8 +136,8 @@ impl Shape {
             value => return Err(CodecError::TooLarge { what: "a group's kind", value, most: 4 }),
         };
         let block_size = get_u32(head, "a block size")?;
-        let stride = get_u32(head, "a stride")?;
-        let lookahead = head.byte("a lookahead")?;
+        let stride = if flag(4) { get_u32(head, "a stride")? } else { 1 };
+        let lookahead = if flag(5) { head.byte("a lookahead")? } else { 0 };
         let lora = if flag(0) { Some(Arc::from(head.text("an adapter's name")?)) } else { None };
         let sliding_window = if flag(1) { Some(get_u32(head, "a window")?) } else { None };
         let scheme = HashScheme { salt: flag(2), items, lookahead, content_only: flag(3) };
@@ -133,41 +145,60 @@ impl Shape {
     }
 }
 
+/// Number of a tier without a number of its own: its name follows.
+const OTHER_TIER: u64 = 4;
+
 impl Place {
     pub(super) fn put(&self, head: &mut Vec<u8>) {
-        put_tier(head, &self.tier);
-        put_number(head, self.group.0.into());
+        put_tier(head, &self.tier, self.group.0.into());
     }
 
     pub(super) fn get(head: &mut Head<'_>) -> Result<Self, CodecError> {
-        let tier = get_tier(head)?;
-        let group = Group(head.at_most(u16::MAX.into(), "a group")? as u16);
-        Ok(Self { tier, group })
+        let (tier, group) = get_tier(head, u16::MAX.into())?;
+        Ok(Self { tier, group: Group(group as u16) })
     }
 }
 
-pub(super) fn put_tier(head: &mut Vec<u8>, tier: &Tier) {
-    match tier {
-        Tier::Device => head.push(0),
-        Tier::Host => head.push(1),
-        Tier::Disk => head.push(2),
-        Tier::External => head.push(3),
-        Tier::Other(name) => {
-            head.push(4);
-            put_bytes(head, name.as_bytes());
-        }
+/// A tier and a small number beside it, in one byte as a rule.
+pub(super) fn put_tier(head: &mut Vec<u8>, tier: &Tier, beside: u64) {
+    let number = match tier {
+        Tier::Device => 0,
+        Tier::Host => 1,
+        Tier::Disk => 2,
+        Tier::External => 3,
+        Tier::Other(_) => OTHER_TIER,
+    };
+    put_number(head, beside << 3 | number);
+    if let Tier::Other(name) = tier {
+        put_bytes(head, name.as_bytes());
     }
 }
 
-pub(super) fn get_tier(head: &mut Head<'_>) -> Result<Tier, CodecError> {
-    Ok(match head.byte("a tier")? {
+pub(super) fn get_tier(head: &mut Head<'_>, most: u64) -> Result<(Tier, u64), CodecError> {
+    let said = head.at_most(most << 3 | 7, "a tier and group")?;
+    let tier = match said & 7 {
         0 => Tier::Device,
         1 => Tier::Host,
         2 => Tier::Disk,
         3 => Tier::External,
-        4 => Tier::Other(head.text("a tier's name")?.to_owned()),
-        value => return Err(CodecError::TooLarge { what: "a tier", value: value.into(), most: 4 }),
-    })
+        OTHER_TIER => {
+            let name = head.text("a tier's name")?;
+            check_tier_name(name)?;
+            Tier::Other(name.to_owned())
+        }
+        value => return Err(CodecError::TooLarge { what: "a tier", value, most: OTHER_TIER }),
+    };
+    Ok((tier, said >> 3))
+}
+
+/// A tier's name is copied for each change that names it, so that its length must be bounded for the memory to be.
+pub(super) fn check_tier_name(name: &str) -> Result<(), CodecError> {
+    let (value, most) = (name.len() as u64, MAX_NAME_BYTES as u64);
+    if value > most {
+        Err(CodecError::TooLarge { what: "the length of a tier's name", value, most })
+    } else {
+        Ok(())
+    }
 }
 
 fn get_u32(head: &mut Head<'_>, what: &'static str) -> Result<u32, CodecError> {

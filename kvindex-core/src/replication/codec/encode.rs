@@ -3,19 +3,19 @@
 use bytes::Bytes;
 use hashbrown::HashMap;
 
-use super::dictionary::{Place, Shape, Stream, put_tier};
+use super::dictionary::{Place, Shape, Stream, check_tier_name, put_tier};
 use super::head::{put_bytes, put_number, put_step};
 use super::words::{WordWriter, put_column};
 use super::{CodecError, VERSION};
 use crate::command::{Batch, Change, Command, GapPolicy, StoredRun, StreamEvents};
 use crate::hash::EngineBlockHash;
-use crate::ids::{Group, StreamId, Tier};
+use crate::ids::{StreamId, Tier};
 use crate::replication::ShardCommand;
 
 /// The commands as one entry.
 ///
 /// # Errors
-/// When a worker's description cannot be written.
+/// When a worker's description cannot be written, or a tier's name is longer than any may be.
 pub fn encode(commands: &[ShardCommand]) -> Result<Bytes, CodecError> {
     let mut encoder = EntryEncoder::new();
     for command in commands {
@@ -72,7 +72,7 @@ impl EntryEncoder {
     /// Adds a command.
     ///
     /// # Errors
-    /// When a worker's description cannot be written; the entry is then as before.
+    /// As [`encode`]; the entry is then as before.
     pub fn push(&mut self, command: &ShardCommand) -> Result<(), CodecError> {
         match command {
             ShardCommand::Index(command) => self.index(command),
@@ -96,7 +96,10 @@ impl EntryEncoder {
 
     fn index(&mut self, command: &Command) -> Result<(), CodecError> {
         match command {
-            Command::Events(events) => self.events(events),
+            Command::Events(events) => {
+                check(events)?;
+                self.events(events);
+            }
             Command::Register(spec) => {
                 self.described(1, spec)?;
             }
@@ -150,7 +153,14 @@ impl EntryEncoder {
         self.streams.push(Stream::new(id.clone()));
         self.stream_numbers.insert(id.clone(), number);
         put_number(&mut self.head, tag(number as u64));
-        put_bytes(&mut self.head, id.worker.as_str().as_bytes());
+        let name = id.worker.as_str().as_bytes();
+        let mut own = name;
+        if let Some(before) = number.checked_sub(1).map(|before| self.streams[before].name()) {
+            let shared = name.iter().zip(before).take_while(|(ours, theirs)| ours == theirs).count();
+            put_number(&mut self.head, shared as u64);
+            own = &name[shared..];
+        }
+        put_bytes(&mut self.head, own);
         put_number(&mut self.head, id.dp_rank.0.into());
         number
     }
@@ -194,14 +204,21 @@ impl EntryEncoder {
         if jump {
             put_step(&mut self.head, batch.seq.0, next);
         }
-        for change in &batch.changes {
+        let mut rest = batch.changes.as_slice();
+        while let [change, later @ ..] = rest {
+            rest = later;
             match change {
                 Change::Stored(run) => self.stored(stream, run),
-                Change::Removed { tier, group, hashes } => self.removed(tier, *group, hashes),
+                Change::Removed { tier, group, hashes } => {
+                    let row = later.iter().take_while(|next| self.is_in_a_row(change, next)).count();
+                    let (row, after) = later.split_at(row);
+                    rest = after;
+                    self.removed(&Place { tier: tier.clone(), group: *group }, hashes, row);
+                }
                 Change::Cleared { tier: None } => put_number(&mut self.head, 1 | 1 << 1),
                 Change::Cleared { tier: Some(tier) } => {
                     put_number(&mut self.head, 1 | 1 << 1 | 1 << 3);
-                    put_tier(&mut self.head, tier);
+                    put_tier(&mut self.head, tier, 0);
                 }
                 Change::Unreadable => put_number(&mut self.head, 1 | 2 << 1),
             }
@@ -257,26 +274,60 @@ impl EntryEncoder {
         self.words.spell(&run.local_hashes);
     }
 
-    fn removed(&mut self, tier: &Tier, group: Group, hashes: &[EngineBlockHash]) {
-        let known = self.places.iter().position(|place| place.group == group && place.tier == *tier);
+    /// Whether both are removals of one block at one place, which are said together.
+    fn is_in_a_row(&self, first: &Change, next: &Change) -> bool {
+        let alone = |hashes: &[EngineBlockHash]| hashes.len() == 1 && self.words.find(hashes).is_none();
+        match (first, next) {
+            (
+                Change::Removed { tier, group, hashes },
+                Change::Removed { tier: next_tier, group: next_group, hashes: next_hashes },
+            ) => (tier, group) == (next_tier, next_group) && alone(hashes) && alone(next_hashes),
+            _ => false,
+        }
+    }
+
+    /// Blocks removed at once, and `row` removals of one block each after them.
+    fn removed(&mut self, place: &Place, hashes: &[EngineBlockHash], row: &[Change]) {
+        let known = self.places.iter().position(|known| known == place);
         let number = known.unwrap_or(self.places.len());
-        let form = match self.words.find(hashes) {
-            Some(_) => 2,
-            None => u64::from(hashes.len() != 1),
+        let form = match (row, hashes) {
+            (_, hashes) if self.words.find(hashes).is_some() => 2,
+            ([], [_]) => 0,
+            ([], _) => 1,
+            _ => 3,
         };
         put_number(&mut self.head, 1 | form << 3 | (number as u64) << 5);
         if known.is_none() {
-            let place = Place { tier: tier.clone(), group };
             place.put(&mut self.head);
-            self.places.push(place);
+            self.places.push(place.clone());
         }
-        if form == 2 {
-            put_column(&mut self.head, &mut self.words, hashes);
-            return;
-        }
-        if form == 1 {
-            put_number(&mut self.head, hashes.len() as u64);
+        match form {
+            1 => put_number(&mut self.head, hashes.len() as u64),
+            2 => return put_column(&mut self.head, &mut self.words, hashes),
+            3 => put_number(&mut self.head, row.len() as u64 + 1),
+            _ => {}
         }
         self.words.spell(hashes);
+        for change in row {
+            if let Change::Removed { hashes, .. } = change {
+                self.words.spell(hashes);
+            }
+        }
     }
+}
+
+/// What must hold of events before any of them is written.
+fn check(events: &StreamEvents) -> Result<(), CodecError> {
+    for change in events.batches.iter().flat_map(|batch| &batch.changes) {
+        let tier = match change {
+            Change::Stored(run) => Some(&run.tier),
+            Change::Removed { tier, .. } => Some(tier),
+            Change::Cleared { tier } => tier.as_ref(),
+            Change::Unreadable => None,
+        };
+        if let Some(Tier::Other(name)) = tier {
+            check_tier_name(name)?;
+        }
+    }
+    Ok(())
 }

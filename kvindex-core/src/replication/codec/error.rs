@@ -3,7 +3,7 @@
 use super::VERSION;
 use crate::ids::NameError;
 
-/// Why bytes are not a log entry. The log's records carry checksums, so in service each of these means a program
+/// Why bytes are not a log entry, or commands cannot be one. The log's records carry checksums, so in service each of these means a program
 /// of another version or a defect, not a bad disk.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CodecError {

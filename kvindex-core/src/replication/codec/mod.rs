@@ -19,7 +19,10 @@
 //! | 1 | a payload digest is there: one spelled word |
 //! | 2 | the generation is not the stream's last one in this entry (at first 0): a step from that follows |
 //! | 3 | not exactly one batch: their number follows, after the time |
-//! | 4 and up | the stream: its number in this entry, or the next free one, then its worker (text) and rank (number) follow first |
+//! | 4 and up | the stream: its number in this entry, or the next free one, then it follows first |
+//!
+//! A *stream* is its worker and its rank (number). Of the worker's name the first bytes may be those of the stream
+//! before: their number, if there is a stream before; then the others (bytes).
 //!
 //! Then: generation if said, time as a step from the last time in the entry (at first 0), number of batches if
 //! said, batches. A batch is a number, twice its number of changes plus 1 if its sequence number is not the one
@@ -34,14 +37,19 @@
 //! | 5 and up | the shape: its number, or the next free one, then it follows first |
 //!
 //! Engine hashes come before local hashes. A *column* is a number, twice its length plus 1 if it is repeated, then
-//! the distance. A *shape* is a place; flags (bit 0 adapter, 1 window, 2 salt visible, 3 content only, 4–5 how items
-//! are visible, 6–8 kind of the group plus 1); block size, stride (numbers); lookahead (a byte); adapter (text) and
-//! window (number) if flagged. A *place* is a tier (a byte: device, host, disk, external, 4 for a text that follows)
-//! and a group (number).
+//! the distance. A *place* is a number, 8 times the group plus the tier: 0 device, 1 host, 2 disk, 3 external, 4 for
+//! one whose name (text) follows. A *shape* is a place, flags (number), block size (number), then what the flags
+//! announce, in this order: stride (number) by bit 4, else 1; lookahead (byte) by bit 5, else 0; adapter (text) by
+//! bit 0; window (number) by bit 1. Further flags: bit 2 salt visible, 3 content only, 6–7 how items are visible
+//! (hidden, bare, with offset), 8–10 kind of the group (unknown, full, sliding window, mamba, other).
 //!
-//! Other changes, by bits 1–2: 0 a removal, with the hashes in bits 3–4 as for stored runs (one, many, a column) and
-//! the number of its place above, new ones as shapes; 1 a clear, of every tier if the bits above are 0, else of the
-//! tier that follows; 2 an event that could not be read.
+//! Another change is told by bits 1–2:
+//!
+//! | bits 1–2 | change | bits 3 and up |
+//! |---|---|---|
+//! | 0 | removal | 3–4: hashes of one block, 1 of many (their number follows), 2 a column, 3 as many removals of one block each as the number says that follows; 5 and up the place, like a shape |
+//! | 1 | clear | 0 every tier, 1 the tier that follows, as a place of group 0 |
+//! | 2 | an event that could not be read | 0 |
 //!
 //! Odd tags:
 //!

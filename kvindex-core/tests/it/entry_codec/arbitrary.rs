@@ -35,7 +35,8 @@ fn hash() -> impl Strategy<Value = u64> {
 
 fn streams() -> impl Strategy<Value = StreamId> {
     let rank = prop_oneof![3 => 0u32..2, 1 => any::<u32>()];
-    (prop::sample::select(vec!["a", "b", "a-much-longer-name", "ü"]), rank).prop_map(|(w, r)| stream(w, r))
+    (prop::sample::select(vec!["a", "b", "a-much-longer-name", "a-much-longer-one", "ü", "û"]), rank)
+        .prop_map(|(w, r)| stream(w, r))
 }
 
 fn tier() -> impl Strategy<Value = Tier> {
@@ -265,6 +266,9 @@ pub(super) fn every_form() -> Vec<ShardCommand> {
         Change::Stored(empty),
         removal([9]),
         removal([10, 11, 12]),
+        removal([14]),
+        removal([15]),
+        removal([16]),
         removal([1001, 1002]),
         removal([]),
         Change::Cleared { tier: None },
@@ -273,7 +277,7 @@ pub(super) fn every_form() -> Vec<ShardCommand> {
     ];
     let batches = [(7, vec![]), (8, vec![Change::Unreadable]), (20, vec![removal([1])])];
     let batches = batches.map(|(seq, changes)| Batch { seq: BatchSeq(seq), changes: changes.into() });
-    let (b, at_ms) = (stream("b", 1), 1_760_000_000_001);
+    let (b, at_ms) = (stream("ab", 1), 1_760_000_000_001);
     let several = StreamEvents {
         stream: b.clone(),
         generation: Generation(0),

@@ -4,7 +4,7 @@
 mod arbitrary;
 
 use kvindex_core::replication::{CodecError, EntryEncoder, ShardCommand, decode, encode};
-use kvindex_core::{Change, Index};
+use kvindex_core::{Change, Index, Tier};
 use proptest::prelude::*;
 
 use crate::formats::golden;
@@ -102,13 +102,25 @@ fn repeated_hashes_are_bounded() {
     assert!(entry.len() > 8 * 64 * 1000 / 17, "{} bytes", entry.len());
     assert_eq!(decode(&entry).unwrap(), commands);
     // One removal of one hash, then repeats of it without end: a change is its number, its length, its distance.
-    let mut head = vec![0, 1, b'a', 0, 0, 0xca, 1, 1, 0, 0];
+    let mut head = vec![0, 1, b'a', 0, 0, 0xca, 1, 1, 0];
     for _ in 0..100 {
         head.extend([1 | 2 << 3, 3, 1]);
     }
     let length = [head.len() as u8 | 0x80, (head.len() >> 7) as u8];
     let entry = [&[1], &length[..], &head, &[5; 8]].concat();
     assert_eq!(decode(&entry), Err(CodecError::TooManyCopies { copied: 17, spelled: 1 }));
+}
+
+/// A tier's name is copied for each change, so an endless one is refused before anything is written.
+#[test]
+fn endless_tier_names_are_refused() {
+    let cleared = |length: usize| Change::Cleared { tier: Some(Tier::Other("x".repeat(length))) };
+    let mut encoder = EntryEncoder::new();
+    let error = encoder.push(&arbitrary::events(vec![Change::Unreadable, cleared(257)])).unwrap_err();
+    assert_eq!(error.to_string(), "entry holds 257 as the length of a tier's name, at most 256 can be");
+    assert!(encoder.is_empty());
+    let commands = [arbitrary::events(vec![cleared(256)])];
+    assert_eq!(decode(&encode(&commands).unwrap()).unwrap(), commands);
 }
 
 #[test]
