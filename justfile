@@ -25,6 +25,7 @@ demo *args:
 # The index beside its peers, and the recorded engines' ingest, on a quiet machine; writes docs/benchmarks/.
 bench *args:
     cargo run --release -p kvindex-bench -- ingest --out docs/benchmarks/ingest.md
+    cargo run --release -p kvindex-bench -- consensus-bytes --out docs/benchmarks/consensus-bytes.md
     cargo run --release --manifest-path bench/peers/Cargo.toml --target-dir target/peers -- report {{ args }}
 
 # Instruction counts beside the peers', under valgrind; writes docs/benchmarks/instructions.md.
@@ -40,9 +41,10 @@ sanitize:
 crash-rounds:
     cargo test -p kvindex-core --features replication --test log_store -- --ignored --exact --nocapture crash::twenty_rounds_lose_nothing
 
-# Feed random bytes to the event decoder. Needs a nightly toolchain and `cargo install cargo-fuzz`.
+# Feed random bytes to the decoders of events and of log entries. Needs a nightly toolchain and `cargo install cargo-fuzz`.
 fuzz seconds="60":
     cargo +nightly fuzz run decode -- -max_total_time={{ seconds }}
+    cargo +nightly fuzz run entry -- -max_total_time={{ seconds }}
 
 # The index against the naive model on so many random histories, optimised; `just test` runs 10,000.
 histories count="1000000":

@@ -4,13 +4,14 @@
 //!
 //! Times of one machine mean little; what is printed is for comparing commits in one run on one machine.
 
+mod consensus_bytes;
 mod ingest;
 mod memory;
 mod mirrors;
 mod prompt;
 mod stopwatch;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
@@ -34,6 +35,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Bytes of the replicated log for each stored block.
+    ConsensusBytes(ConsensusArgs),
     /// Decode, hash and apply a recording's events.
     Ingest(IngestArgs),
     /// Bytes that a recording's blocks cost.
@@ -63,6 +66,19 @@ struct RecordingArgs {
 }
 
 #[derive(Args)]
+struct ConsensusArgs {
+    /// Folder of recordings.
+    #[arg(long, default_value = RECORDINGS)]
+    recordings: PathBuf,
+    /// Rounds whose median is printed.
+    #[arg(long, default_value_t = ROUNDS)]
+    rounds: usize,
+    /// File to write the page to as well.
+    #[arg(long)]
+    out: Option<PathBuf>,
+}
+
+#[derive(Args)]
 struct IngestArgs {
     #[command(flatten)]
     recording: RecordingArgs,
@@ -74,6 +90,7 @@ struct IngestArgs {
     out: Option<PathBuf>,
 }
 
+const RECORDINGS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../recording/cases");
 const RECORDING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../recording/cases/conv-a");
 const TOKENS: usize = 100_000;
 const ROUNDS: usize = 7;
@@ -82,17 +99,23 @@ fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
     match cli.command {
         None => everything(if cli.smoke { 1 } else { ROUNDS }),
-        Some(Task::Ingest(args)) => ingest(&args),
+        Some(Task::ConsensusBytes(args)) => {
+            publish(&consensus_bytes::run(&args.recordings, args.rounds)?, args.out.as_deref())
+        }
+        Some(Task::Ingest(args)) => {
+            let recording = Recording::open(&args.recording.recording)?;
+            publish(&ingest::run(&recording, args.rounds)?, args.out.as_deref())
+        }
         Some(Task::Memory(args)) => memory::run(&Recording::open(&args.recording)?),
         Some(Task::Mirrors { rounds }) => mirrors::run(rounds),
         Some(Task::Prompt { tokens, rounds }) => ask(tokens, rounds),
     }
 }
 
-fn ingest(args: &IngestArgs) -> anyhow::Result<()> {
-    let page = ingest::run(&Recording::open(&args.recording.recording)?, args.rounds)?;
+/// Prints a page, and writes it where that is wanted.
+fn publish(page: &str, out: Option<&Path>) -> anyhow::Result<()> {
     println!("{page}");
-    let Some(file) = &args.out else { return Ok(()) };
+    let Some(file) = out else { return Ok(()) };
     if let Some(folder) = file.parent() {
         std::fs::create_dir_all(folder).with_context(|| format!("folder {}", folder.display()))?;
     }
@@ -106,6 +129,7 @@ fn ask(tokens: usize, rounds: usize) -> anyhow::Result<()> {
 fn everything(rounds: usize) -> anyhow::Result<()> {
     let recording = Recording::open(&PathBuf::from(RECORDING))?;
     println!("{}", ingest::run(&recording, rounds)?);
+    println!("{}", consensus_bytes::run(Path::new(RECORDINGS), rounds)?);
     memory::run(&recording)?;
     mirrors::run(rounds)?;
     ask(TOKENS, rounds)
