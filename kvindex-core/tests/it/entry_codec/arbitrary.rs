@@ -302,6 +302,15 @@ pub(super) fn every_form() -> Vec<ShardCommand> {
         gap(GapPolicy::Purge).into(),
         gap(GapPolicy::KeepAsSuspect).into(),
         Command::Evict { entries: 1000, at_ms }.into(),
+        Command::Forget(ForgottenBlocks {
+            stream: b,
+            generation: Generation(1),
+            tier: Tier::Host,
+            group: Group(2),
+            hashes: vec![EngineBlockHash(17), EngineBlockHash(16)],
+            at_ms,
+        })
+        .into(),
         ShardCommand::Host(Bytes::from_static(b"of the host")),
         Command::Unregister { worker: worker("b") }.into(),
     ]
