@@ -37,6 +37,8 @@ pub(crate) fn run(args: MatchArgs, format: Output) -> anyhow::Result<ExitCode> {
         top_k: args.filter.top,
         min_matched_blocks: args.min_blocks,
         group_rollup: args.rollup,
+        consistency: args.filter.consistency.unwrap_or_default(),
+        report_applied: false,
     };
     let answer = with_client(&args.server, async |client| Ok(client.match_prompt(request).await))?;
     let response = match answer {

@@ -29,6 +29,7 @@ pub(crate) fn run(args: ExplainArgs, format: Output) -> anyhow::Result<ExitCode>
         pd_group: args.filter.group,
         tier: args.filter.tier,
         top_k: args.filter.top,
+        consistency: args.filter.consistency.unwrap_or_default(),
     };
     let response = with_client(&args.server, async |client| {
         client.explain(request).await.map_err(|error| failure::of_call(&args.server.server, error))

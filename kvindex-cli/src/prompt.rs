@@ -76,6 +76,10 @@ pub(crate) struct FilterArgs {
     /// Only the best so many
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) top: Option<u32>,
+    /// How fresh the answer must be: local for what the asked node has, lease or linearizable for everything
+    /// acknowledged before [default: local]
+    #[arg(long, value_name = "LEVEL", value_parser = ["local", "lease", "linearizable"], help_heading = "Filter")]
+    pub(crate) consistency: Option<String>,
 }
 
 impl FilterArgs {
