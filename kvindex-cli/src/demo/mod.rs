@@ -5,6 +5,7 @@ mod ask;
 mod doubts;
 mod format;
 mod play;
+mod processes;
 pub(crate) mod roster;
 mod show;
 mod source;
@@ -38,20 +39,25 @@ pub(crate) struct DemoArgs {
     /// Where the node listens; port 0 lets the system choose
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
     listen: SocketAddr,
+    /// Nodes; with more than one they are processes of a cluster, and one is killed in the middle
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=9),
+          conflicts_with = "stay")]
+    nodes: u16,
 }
 
 /// Plays, asks and compares; fails with exit status 1 when an answer differs without saying that it may, or when
 /// more answers differ than the reference model's.
 pub(crate) fn run(args: DemoArgs, output: Output) -> anyhow::Result<ExitCode> {
-    let DemoArgs { recording, stay, listen } = args;
+    let DemoArgs { recording, stay, listen, nodes } = args;
     let mut case = Case::open(recording.as_deref())?;
-    let mut stage = Stage::set_up(&case, listen)?;
+    let mut stage = Stage::set_up(&case, listen, nodes)?;
     show::opening(output, &case, &stage)?;
     let checked = play::play_and_check(&mut case, &mut stage)?;
     let verdict = verdict::Verdict::of(&checked.tally, kvindex_recording::Bar::of(&case.header().case));
     // What a person may try comes before the verdict, which stays the last line.
     let stay = stay.then(|| stay::Invitation::write(&checked, &stage)).transpose()?;
-    show::closing(output, &case, &checked, &verdict, stay.as_ref())?;
+    let cluster = stage.verdict()?;
+    show::closing(output, &case, &checked, &verdict, stay.as_ref(), cluster.as_ref())?;
     if stay.is_some() {
         stage.until_interrupted()?;
     }

@@ -46,7 +46,7 @@ pub(super) fn play_and_check(case: &mut Case, stage: &mut Stage) -> anyhow::Resu
     let mut checked = Checked::default();
     for checkpoint in &mut case.checkpoints {
         let checkpoint = checkpoint?;
-        stage.publisher.play_until_with(checkpoint.pos, |pos| bar.set_position(pos as u64))?;
+        stage.play_until(checkpoint.pos, recording.records.len(), &bar)?;
         lives.follow(&recording.records, checkpoint.pos);
         let place = format!("checkpoint {}", checkpoint.checkpoint);
         stage.wait_applied(&lives.expected(&recording.header, &checkpoint)).context(place.clone())?;
@@ -91,7 +91,7 @@ fn ask_and_compare(
     while rest.peek().is_some() {
         let some: Vec<Question> = rest.by_ref().take(QUESTIONS_A_CALL).collect();
         let requests: Vec<_> = some.iter().filter_map(|q| q.request.clone()).collect();
-        let mut answers = stage.ask(requests)?.into_iter();
+        let mut answers = stage.ask(&requests)?.into_iter();
         for question in some {
             let answer = question.request.as_ref().and_then(|_| answers.next());
             compare(header, checkpoint, question, answer, checked);

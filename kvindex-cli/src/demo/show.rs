@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::play::{Checked, Sample};
 use super::source::Case;
-use super::stage::Stage;
+use super::stage::{ClusterVerdict, Stage};
 use super::stay::Invitation;
 use super::tally::{Compared, Count, Doubted};
 use super::verdict::Verdict;
@@ -21,12 +21,13 @@ pub(super) fn opening(format: Output, case: &Case, stage: &Stage) -> anyhow::Res
     }
     let header = case.header();
     output::line(&format!(
-        "Playing {}: {} event batches of {} {} {} engines, over ZeroMQ to a node on {}.",
+        "Playing {}: {} event batches of {} {} {} engines, over ZeroMQ to {} on {}.",
         header.case,
         case.recording.records.len(),
         header.engines.len(),
         header.engine,
         header.version,
+        stage.who(),
         stage.address()
     ))
 }
@@ -38,10 +39,22 @@ pub(super) fn closing(
     checked: &Checked,
     verdict: &Verdict,
     stay: Option<&Invitation>,
+    cluster: Option<&ClusterVerdict>,
 ) -> anyhow::Result<()> {
     match format {
-        Output::Json => output::json_line(&as_json(case, checked, verdict, stay)),
-        Output::Table => output::line(&as_text(case, checked, verdict, stay)),
+        Output::Json => {
+            let mut value = as_json(case, checked, verdict, stay);
+            if let Some(cluster) = cluster {
+                value["cluster"] = cluster.json();
+            }
+            output::json_line(&value)
+        }
+        Output::Table => {
+            if let Some(cluster) = cluster {
+                output::line(&format!("\n{}", cluster.text()))?;
+            }
+            output::line(&as_text(case, checked, verdict, stay))
+        }
     }
 }
 

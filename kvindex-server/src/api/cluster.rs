@@ -147,6 +147,9 @@ impl Api {
     async fn change_directory(&self, change: DirectoryChange) -> Result<v1::ClusterChangeResponse, ApiError> {
         match self.in_cluster()?.change_directory(change).await? {
             DirectoryAnswer::Done | DirectoryAnswer::Admitted(_) => Ok(v1::ClusterChangeResponse {}),
+            DirectoryAnswer::NotFounded => {
+                Err(ApiError::new(Kind::Unavailable, "the cluster is still being founded"))
+            }
             DirectoryAnswer::Unknown => {
                 Err(ApiError::of_field(Kind::NotFound, "node_id", "is no node of the cluster"))
             }

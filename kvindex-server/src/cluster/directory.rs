@@ -70,6 +70,8 @@ pub enum DirectoryAnswer {
     Done,
     /// There is no such node.
     Unknown,
+    /// The cluster is still being founded: ask again.
+    NotFounded,
 }
 
 impl Directory {
@@ -93,6 +95,8 @@ impl Directory {
     /// Changes it.
     pub fn apply(&mut self, change: DirectoryChange) -> DirectoryAnswer {
         match change {
+            // Whoever founds the cluster is listed first. A node that came before would have its id taken.
+            DirectoryChange::Admit { .. } if self.is_empty() => DirectoryAnswer::NotFounded,
             DirectoryChange::Found { nodes, size } => {
                 if self.is_empty() {
                     self.size = size;
@@ -169,6 +173,16 @@ mod tests {
         // Founding happens once.
         directory.apply(DirectoryChange::Found { nodes: BTreeMap::new(), size: 9 });
         assert!(directory.get(NodeId(4)).is_some());
+    }
+
+    #[test]
+    fn nobody_is_admitted_before_the_founders() {
+        let mut directory = Directory::default();
+        assert_eq!(admit(&mut directory, 1, 1), DirectoryAnswer::NotFounded);
+        assert!(directory.is_empty());
+        let mut directory = founded();
+        // A founder that asked to join before it knew of the plan is who it is.
+        assert_eq!(admit(&mut directory, 2, 2), DirectoryAnswer::Admitted(NodeId(2)));
     }
 
     #[test]

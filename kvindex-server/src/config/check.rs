@@ -21,6 +21,9 @@ pub(super) type Origin<'a> = dyn Fn(&str) -> String + 'a;
 /// Holds a prompt of the most tokens as packed bytes four times over, or as JSON numbers.
 const DEFAULT_BODY_BYTES: u64 = 64 << 20;
 
+/// The consensus library tells each heartbeat that is late; what follows from it is told here.
+const DEFAULT_FILTER: &str = "info,openraft=error";
+
 /// Below this the journal and empty tables are most of an index.
 const MIN_INDEX_BYTES: u64 = 16 << 20;
 
@@ -41,7 +44,7 @@ impl RawConfig {
             })?,
             log: LogConfig {
                 format: checker.word("log_format", self.log_format.as_deref(), &formats)?,
-                filter: self.log_filter.clone().unwrap_or_else(|| "info".into()),
+                filter: self.log_filter.clone().unwrap_or_else(|| DEFAULT_FILTER.into()),
             },
             snapshot: checker.snapshot(self.snapshot_path.as_deref(), self.snapshot_interval_s)?,
             ingest: IngestConfig {
