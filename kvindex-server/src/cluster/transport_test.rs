@@ -34,6 +34,11 @@ impl PeerHandler for Script {
                     self.finished.fetch_add(1, Ordering::Relaxed);
                     request
                 }
+                b"stand still" => {
+                    // The only thread of the server's runtime.
+                    std::thread::sleep(Duration::from_millis(400));
+                    request
+                }
                 b"too much" => Bytes::from(vec![0; MAX_BODY + 1]),
                 [b'=', ..] => request,
                 _ => [&[b'0' + u8::try_from(door.number()).unwrap()], &request[..]].concat().into(),
@@ -173,6 +178,27 @@ async fn a_call_that_takes_too_long_times_out_and_still_runs_to_its_end() {
     })
     .await
     .unwrap();
+    server.kill();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_stood_still_keeps_its_connection() {
+    let server = Server::start().await;
+    let transport = GrpcTransport::default();
+    let address = server.address.as_str();
+    assert_eq!(call(&transport, address, "x").await.unwrap(), "0x");
+    let (open, still, ()) =
+        tokio::join!(call(&transport, address, "slow"), call(&transport, address, "stand still"), async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let brief = Duration::from_millis(50);
+            let calls = (0..300).map(|_| transport.call(address, Bytes::from_static(b"x"), brief));
+            for given_up in join_all(calls).await {
+                assert!(matches!(given_up, Err(TransportError::Timeout { .. })), "{given_up:?}");
+            }
+        });
+    // It finds hundreds of calls that were given up meanwhile. These two were not, and were not cut off.
+    assert_eq!(open.unwrap(), "slow");
+    assert_eq!(still.unwrap(), "stand still");
     server.kill();
 }
 
