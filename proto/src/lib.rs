@@ -1,4 +1,4 @@
-//! kvindex-proto: the public messages and services of kvindex, generated from `kvindex/v1/*.proto`, with the
+//! kvindex-proto: the public messages and services of kvindex, generated from `kvindex/`, with the
 //! same messages as JSON (serde) and OpenAPI schemas (utoipa), and the private ones between nodes. No logic.
 
 mod json;
@@ -15,5 +15,23 @@ pub mod peer {
     #[allow(missing_docs, clippy::all, clippy::semicolon_if_nothing_returned, unreachable_pub)]
     pub mod v1 {
         tonic::include_proto!("kvindex.peer.v1");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::peer::v1::{PeerReply, PeerRequest};
+    use prost::Message;
+
+    /// A rolling upgrade rests on these bytes: nodes of two releases talk to each other.
+    #[test]
+    fn peer_messages_keep_their_bytes() {
+        let to_shard = PeerRequest { door: 0, body: "ab".into() };
+        assert_eq!(to_shard.encode_to_vec(), b"\x12\x02ab");
+        let to_node = PeerRequest { door: 1, body: "ab".into() };
+        assert_eq!(to_node.encode_to_vec(), b"\x08\x01\x12\x02ab");
+        assert_eq!(PeerRequest::decode(&b"\x08\x01\x12\x02ab"[..]).unwrap(), to_node);
+        assert_eq!(PeerReply { body: "ab".into() }.encode_to_vec(), b"\x0a\x02ab");
     }
 }
