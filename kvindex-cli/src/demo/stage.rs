@@ -314,18 +314,17 @@ async fn cluster(nodes: u16) -> anyhow::Result<(Hosts, Vec<SocketAddr>)> {
     Ok((Hosts::Cluster(Box::new(acts)), addresses))
 }
 
+/// What an answer says of one worker.
+type Said<'a> = (&'a str, u32, u64, u64, &'a [String]);
+
 /// What an answer says, without what may differ between nodes: times and lag.
-fn matched(response: &v1::MatchResponse) -> Vec<(&str, u32, u64, u64, Vec<String>)> {
-    let said = |worker: &'_ v1::WorkerMatch| (worker.dp_rank, worker.matched_blocks, worker.matched_tokens);
-    let mut all: Vec<_> = response
-        .workers
-        .iter()
-        .map(|worker| {
-            let (rank, blocks, tokens) = said(worker);
-            (worker.worker_id.as_str(), rank, u64::from(blocks), tokens, worker.doubts.clone())
-        })
-        .collect();
-    all.sort();
+fn matched(response: &v1::MatchResponse) -> Vec<Said<'_>> {
+    let mut all: Vec<Said<'_>> = Vec::with_capacity(response.workers.len());
+    for worker in &response.workers {
+        let v1::WorkerMatch { worker_id, dp_rank, matched_blocks, matched_tokens, doubts, .. } = worker;
+        all.push((worker_id, *dp_rank, *matched_blocks, *matched_tokens, doubts));
+    }
+    all.sort_unstable();
     all
 }
 

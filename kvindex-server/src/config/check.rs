@@ -84,7 +84,7 @@ impl RawConfig {
             },
             cluster: checker.cluster(&self)?,
             drain: Duration::from_secs(checker.number("drain_s", self.drain_s, 10, 0..=3600)?),
-            workers: workers,
+            workers,
         };
         if config.workers.len() > config.limits.workers {
             let reason = format!("max_workers is {}", config.limits.workers);

@@ -3,7 +3,7 @@
 use kvindex_core::{Change, EngineBlockHash, GapPolicy};
 use kvindex_server::ingest::IngestError;
 
-use crate::ingest_rig::{Rig, quick, sealed, subscription};
+use crate::ingest_rig::{LED, Rig, quick, sealed, subscription};
 
 /// A batch with one removed block, `[0, [["BlockRemoved", [hash]]]]`.
 fn removed(hash: u8) -> Vec<u8> {
@@ -34,7 +34,7 @@ impl RawEngine {
 fn followed() -> (RawEngine, Rig) {
     let (engine, endpoint) = RawEngine::bind();
     let rig = Rig::start(quick());
-    rig.ingest.subscribe(subscription(0, &endpoint, None), None).unwrap();
+    rig.ingest.subscribe(subscription(0, &endpoint, None), LED).unwrap();
     rig.wait("first batch", |rig| {
         engine.batch(0, &removed(1));
         rig.view(0).next() == 1
@@ -110,7 +110,7 @@ fn a_topic_selects() {
     let rig = Rig::start(quick());
     let mut source = subscription(0, &endpoint, None);
     source.topic = "kv-a".into();
-    rig.ingest.subscribe(source, None).unwrap();
+    rig.ingest.subscribe(source, LED).unwrap();
     rig.wait("first batch", |rig| {
         engine.send(&[b"kv-b", &9u64.to_be_bytes(), &removed(1)]);
         engine.send(&[b"kv-a1", &0u64.to_be_bytes(), &removed(1)]);
@@ -123,7 +123,7 @@ fn a_topic_selects() {
 fn endpoints_that_cannot_be_are_refused_by_field() {
     let rig = Rig::start(quick());
     let refusal = |endpoint: &str, replay: Option<&str>| {
-        rig.ingest.subscribe(subscription(0, endpoint, replay), None).unwrap_err().to_string()
+        rig.ingest.subscribe(subscription(0, endpoint, replay), LED).unwrap_err().to_string()
     };
     let good = "tcp://127.0.0.1:1";
     let impossible =
@@ -146,6 +146,6 @@ fn endpoints_that_cannot_be_are_refused_by_field() {
     let mut source = subscription(0, good, None);
     source.topic = "t".repeat(2000);
     source.gap_policy = GapPolicy::KeepAsSuspect;
-    let error = rig.ingest.subscribe(source, None).unwrap_err();
+    let error = rig.ingest.subscribe(source, LED).unwrap_err();
     assert!(matches!(error, IngestError::TooLong { field: "topic", len: 2000, limit: 1024 }));
 }

@@ -14,7 +14,7 @@ use kvindex_server::trust::TrustState;
 use crate::api_server::{Server, worker as api_worker};
 use crate::ingest_answers::register_ranks;
 use crate::ingest_node::{Follower, checkpoints, free_ports, worker};
-use crate::ingest_rig::{Rig, quick, recording, subscription};
+use crate::ingest_rig::{LED, Rig, quick, recording, subscription};
 
 /// `bind+tcp://` and `tcp://` of a free port on loopback.
 fn free() -> (String, String) {
@@ -26,7 +26,7 @@ fn free() -> (String, String) {
 fn bound() -> (Rig, String) {
     let (ours, theirs) = free();
     let rig = Rig::start(quick());
-    rig.ingest.subscribe(subscription(0, &ours, None), None).unwrap();
+    rig.ingest.subscribe(subscription(0, &ours, None), LED).unwrap();
     (rig, theirs)
 }
 

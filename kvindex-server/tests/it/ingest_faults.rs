@@ -5,8 +5,9 @@ use std::time::Duration;
 use kvindex_core::{BatchSeq, Generation};
 use kvindex_recording::{Faults, PublisherOptions, ReplayFault, SeqRange};
 use kvindex_server::ingest::sequencer::Phase;
+use kvindex_server::ingest::{Begin, Resume};
 
-use crate::ingest_rig::{Rig, assert_exact, follow, quick, subscription, truth};
+use crate::ingest_rig::{LED, Rig, assert_exact, follow, quick, subscription, truth};
 
 fn with(faults: Faults) -> PublisherOptions {
     PublisherOptions { faults, ..PublisherOptions::default() }
@@ -116,7 +117,7 @@ fn an_engine_with_a_short_memory_leaves_a_gap_at_the_start() {
     assert_exact(&publisher, &first);
     let late = Rig::start(quick());
     let engine = &publisher.endpoints()[0];
-    late.ingest.subscribe(subscription(0, &engine.publish, Some(&engine.replay)), None).unwrap();
+    late.ingest.subscribe(subscription(0, &engine.publish, Some(&engine.replay)), LED).unwrap();
     let expected = truth(publisher.recording(), 0, publisher.position());
     late.wait_live(0, expected.len() as u64);
     assert_eq!((late.view(0).applied(), late.view(0).lost().len()), (10, expected.len() - 10));
@@ -129,8 +130,10 @@ fn a_restored_stream_is_rebuilt_from_the_replay() {
     assert_exact(&publisher, &first);
     let later = Rig::start(quick());
     let engine = &publisher.endpoints()[0];
-    let resume = Some((Generation(0), BatchSeq(3)));
-    later.ingest.subscribe(subscription(0, &engine.publish, Some(&engine.replay)), resume).unwrap();
+    // Nothing proves that the engine's life is the index's.
+    let resume = Resume { generation: Generation(0), applied: Some(BatchSeq(3)), payload_digest: None };
+    let source = subscription(0, &engine.publish, Some(&engine.replay));
+    later.ingest.subscribe(source, Begin::Led(Some(resume))).unwrap();
     later.wait("rebuilt", |rig| rig.view(0).generation == 1);
     let expected = truth(publisher.recording(), 0, publisher.position());
     later.wait_live(0, expected.len() as u64);
@@ -144,7 +147,7 @@ fn an_engine_that_comes_up_later_is_found_and_one_that_leaves_is_seen_to() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.local_addr().unwrap().port()
     };
-    rig.ingest.subscribe(subscription(7, &format!("tcp://127.0.0.1:{port}"), None), None).unwrap();
+    rig.ingest.subscribe(subscription(7, &format!("tcp://127.0.0.1:{port}"), None), LED).unwrap();
     publisher.play_all().unwrap();
     assert_exact(&publisher, &rig);
     let status = rig.status(7);
@@ -162,7 +165,7 @@ fn unsubscribing_ends_a_stream_and_its_name_is_free_again() {
     publisher.play_until(20).unwrap();
     let engine = &publisher.endpoints()[0];
     let source = subscription(0, &engine.publish, Some(&engine.replay));
-    let again = rig.ingest.subscribe(source.clone(), None).unwrap_err();
+    let again = rig.ingest.subscribe(source.clone(), LED).unwrap_err();
     assert_eq!(again.to_string(), "stream engine-0/dp0 is followed already");
     assert!(rig.ingest.unsubscribe(&source.stream));
     assert!(!rig.ingest.unsubscribe(&source.stream));
@@ -173,5 +176,5 @@ fn unsubscribing_ends_a_stream_and_its_name_is_free_again() {
     std::thread::sleep(Duration::from_millis(50));
     assert_eq!(rig.view(0), seen);
     rig.ingest.shutdown();
-    assert_eq!(rig.ingest.subscribe(source, None).unwrap_err().to_string(), "ingest is shut down");
+    assert_eq!(rig.ingest.subscribe(source, LED).unwrap_err().to_string(), "ingest is shut down");
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kvindex_server::ingest::sequencer::Phase;
 
-use crate::ingest_rig::{Rig, quick, subscription};
+use crate::ingest_rig::{LED, Rig, quick, subscription};
 
 const STREAMS: u32 = 240;
 
@@ -32,7 +32,7 @@ fn hundreds_of_streams_in_one_thread() {
         Rig::start(kvindex_server::ingest::IngestConfig { idle_poll: Duration::from_secs(5), ..quick() });
     for number in 0..STREAMS {
         let (_, endpoint) = &publishers[number as usize % publishers.len()];
-        rig.ingest.subscribe(subscription(number, endpoint, None), None).unwrap();
+        rig.ingest.subscribe(subscription(number, endpoint, None), LED).unwrap();
     }
     rig.wait("all connected", |rig| (0..STREAMS).all(|number| rig.is_connected(number)));
     // `[0, []]`: a batch without events. Repeated until the last subscription has arrived.

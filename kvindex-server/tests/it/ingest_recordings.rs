@@ -2,7 +2,7 @@
 
 use kvindex_recording::{Faults, PublisherOptions, ReplayFrames, SeqRange};
 
-use crate::ingest_rig::{assert_exact, follow};
+use crate::ingest_rig::{LED, assert_exact, follow};
 
 #[test]
 fn plain_cases_arrive_exactly() {
@@ -62,7 +62,7 @@ fn a_late_subscriber_gets_everything_from_the_replay() {
     let late = crate::ingest_rig::Rig::start(crate::ingest_rig::quick());
     for engine in publisher.endpoints() {
         let source = crate::ingest_rig::subscription(engine.engine, &engine.publish, Some(&engine.replay));
-        late.ingest.subscribe(source, None).unwrap();
+        late.ingest.subscribe(source, LED).unwrap();
     }
     assert_exact(&publisher, &late);
     assert_eq!(late.ingest.counters().received.get(), 0);

@@ -9,9 +9,12 @@ use std::time::{Duration, Instant};
 use kvindex_core::{BlockHasher, Changes, Command, DpRank, EngineProfile, GapPolicy, StreamId, WorkerId};
 use kvindex_recording::{Publisher, PublisherOptions, Recording};
 use kvindex_server::ingest::{
-    Handle, IngestConfig, Sink, StreamStatus, Subscription, decode, sequencer, start,
+    Begin, Handle, IngestConfig, StreamStatus, Subscription, Wiring, decode, sequencer, start,
 };
 use parking_lot::Mutex;
+
+/// A stream that is taken in from the start, into an index that knows nothing of it.
+pub(crate) const LED: Begin = Begin::Led(None);
 
 /// Quick timers, so that tests of silence and dead sockets take no longer than they must.
 pub(crate) fn quick() -> IngestConfig {
@@ -95,7 +98,7 @@ impl Rig {
         let shared = Arc::clone(&views);
         let thread: Arc<Mutex<PathBuf>> = Arc::default();
         let caller = Arc::clone(&thread);
-        let sink: Sink = Arc::new(move |commands| {
+        let wiring = Wiring::to(move |commands| {
             let task = std::fs::read_link("/proc/thread-self").unwrap_or_default();
             *caller.lock() = Path::new("/proc").join(task);
             let mut views = shared.lock();
@@ -108,7 +111,7 @@ impl Rig {
                 views.entry(stream.clone()).or_default().obey(command);
             }
         });
-        Self { ingest: start(config, &sink).unwrap(), views, thread }
+        Self { ingest: start(config, &wiring).unwrap(), views, thread }
     }
 
     pub(crate) fn view(&self, number: u32) -> View {
@@ -152,7 +155,7 @@ pub(crate) fn follow(case: &str, options: PublisherOptions, with_replay: bool) -
     let rig = Rig::start(quick());
     for engine in publisher.endpoints() {
         let replay = with_replay.then_some(engine.replay.as_str());
-        rig.ingest.subscribe(subscription(engine.engine, &engine.publish, replay), None).unwrap();
+        rig.ingest.subscribe(subscription(engine.engine, &engine.publish, replay), LED).unwrap();
     }
     assert!(publisher.wait_for_subscribers(Duration::from_secs(10)));
     for engine in publisher.endpoints() {
