@@ -100,7 +100,7 @@ impl LogStore {
     }
 
     /// Writes and flushes all that was asked for before, and notes that the log was left in good order. Later writes
-    /// fail.
+    /// fail. The directory is free once all handles are gone, those of shards' logs too.
     ///
     /// # Errors
     /// When that could not be written, or an earlier write could not.

@@ -156,6 +156,11 @@ impl DataDir {
         self.path.join(&self.marker.backend)
     }
 
+    /// Whether the engine has to make its files.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.marker.phase == Phase::Founding
+    }
+
     /// Notes that the engine has made its files.
     pub(super) fn founded(&mut self) -> Result<(), LogError> {
         if self.marker.phase == Phase::Founding {

@@ -14,6 +14,7 @@ mod keys;
 mod memory;
 mod raft_storage;
 mod record;
+mod seal;
 mod shard_log;
 mod sled;
 mod tail;

@@ -2,7 +2,7 @@
 //!
 //! sled 0.34's own flush ends in `sync_file_range`, which promises neither a file's new size nor that the disk's cache
 //! was emptied, and values beyond 128 KiB go to files that it does not flush at all. So its own flush is followed by
-//! `syncfs` on the directory, which covers all of them.
+//! `syncfs` on the directory, which covers all of them. Lost commits are found by their numbers, see `seal`.
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -21,9 +21,13 @@ use super::blocking::blocking;
 use super::data_dir::DataDir;
 use super::error::LogError;
 use super::keys;
+use super::seal::Seal;
 
 /// Recent entries are read from our own memory; sled would take a gigabyte.
 const CACHE_BYTES: u64 = 32 << 20;
+/// The key of the last commit's number; no key of a shard has an `m` there.
+const COMMITS: &[u8] = b"commits";
+const SEAL: &str = "sled-commits";
 
 /// The log of a node's shards in a sled database.
 pub struct SledBackend {
@@ -36,6 +40,15 @@ struct Inner {
     db: Db,
     /// On the file system to flush.
     folder: File,
+    commits: Mutex<Commits>,
+}
+
+/// Commits are numbered, so that lost ones are missed.
+struct Commits {
+    seal: Seal,
+    last: u64,
+    /// The last one that is known to be flushed.
+    flushed: u64,
 }
 
 impl fmt::Debug for SledBackend {
@@ -70,8 +83,14 @@ impl SledBackend {
             .map_err(|_| failed(&"it is damaged"))?
             .map_err(|error| failed(&error))?;
         let folder_file = File::open(&engine).map_err(|error| failed(&error))?;
-        let inner =
-            Inner { place: folder.display().to_string(), dir: Mutex::new(dir), db, folder: folder_file };
+        let commits = numbered(&db, &folder.join(SEAL), dir.is_fresh()).map_err(|why| failed(&why))?;
+        let inner = Inner {
+            place: folder.display().to_string(),
+            dir: Mutex::new(dir),
+            db,
+            folder: folder_file,
+            commits: Mutex::new(commits),
+        };
         inner.flush()?;
         inner.dir.lock().founded()?;
         Ok(Self { inner: Arc::new(inner) })
@@ -86,6 +105,22 @@ impl SledBackend {
     }
 }
 
+/// The seal and the last commit's number, if no commit is missing.
+fn numbered(db: &Db, path: &Path, fresh: bool) -> Result<Commits, String> {
+    if fresh {
+        let seal = Seal::create(path).map_err(|error| error.to_string())?;
+        return Ok(Commits { seal, last: 0, flushed: 0 });
+    }
+    let (seal, known) = Seal::open(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let known = known.ok_or_else(|| format!("{} is damaged", path.display()))?;
+    let number = db.get(COMMITS).map_err(|error| error.to_string())?;
+    let last = number.and_then(|bytes| bytes.as_ref().try_into().ok().map(u64::from_be_bytes)).unwrap_or(0);
+    if last < known {
+        return Err(format!("{} flushed commits are missing at its end", known - last));
+    }
+    Ok(Commits { seal, last, flushed: last })
+}
+
 impl Inner {
     fn failed(&self, doing: &'static str, error: &dyn fmt::Display) -> LogError {
         LogError::Engine { doing, place: self.place.clone(), why: error.to_string() }
@@ -98,7 +133,12 @@ impl Inner {
 
     fn commit(&self, changes: Vec<Change>, durable: bool) -> Result<(), LogError> {
         let failed = |error: ::sled::Error| self.failed("writing the log", &error);
+        let mut commits = self.commits.lock();
+        let flushed = commits.flushed;
+        commits.seal.write(flushed).map_err(|error| self.failed("writing the log", &error))?;
+        commits.last += 1;
         let mut batch = Batch::default();
+        batch.insert(COMMITS, &commits.last.to_be_bytes());
         for change in changes {
             match change {
                 Change::Append { shard, index, record } => {
@@ -114,7 +154,9 @@ impl Inner {
         }
         self.db.apply_batch(batch).map_err(failed)?;
         if durable {
-            return self.flush();
+            self.flush()?;
+            commits.flushed = commits.last;
+            return Ok(());
         }
         // Without it the batch is in this process only, and a killed process would lose it.
         self.db.flush().map(|_| ()).map_err(failed)
@@ -162,6 +204,10 @@ impl Inner {
     }
 
     fn close(&self) -> Result<(), LogError> {
+        self.flush()?;
+        let mut commits = self.commits.lock();
+        let last = commits.last;
+        commits.seal.write(last).map_err(|error| self.failed("closing the log", &error))?;
         self.flush()?;
         self.dir.lock().close()
     }
