@@ -10,6 +10,7 @@ use kvindex_core::replication::log_store::{BackendKind, Change, Durability, LogS
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -84,21 +85,25 @@ fn child() {
         for shard in (0..SHARDS).map(ShardId) {
             let stored = backend.shard(shard).await.unwrap();
             let next = stored.last.map_or(0, |last| last + 1);
-            shards.spawn(work(store.clone(), shard, stored.first.unwrap_or(0), next));
+            // Votes are flushed always, and all before them: the control must not have many.
+            let votes_every = if durability == Durability::Memory { 60 } else { 10 };
+            let begin = stored.first.unwrap_or(0);
+            shards.spawn(work(store.clone(), shard, begin..next, votes_every * BATCH));
         }
         shards.join_all().await;
     });
 }
 
 /// Appends, purges and votes as one shard.
-async fn work(store: LogStore, shard: ShardId, mut first: u64, mut next: u64) {
+async fn work(store: LogStore, shard: ShardId, log: Range<u64>, votes_every: u64) {
+    let (mut first, mut next) = (log.start, log.end);
     let mut votes = next;
     loop {
         let append = |index| Change::Append { shard, index, record: record(shard, index, size(index)) };
         store.write((next..next + BATCH).map(append).collect(), Urgency::Ordinary).await.unwrap();
         next += BATCH;
         say(&format!("entries {} {next}", shard.0));
-        if next.is_multiple_of(10 * BATCH) {
+        if next.is_multiple_of(votes_every) {
             votes += 1;
             let change = Change::Mark { shard, mark: Mark::Vote, record: vote(votes) };
             store.write(vec![change], Urgency::Flushed).await.unwrap();

@@ -18,6 +18,7 @@ use super::data_dir::DataDir;
 use super::error::LogError;
 use super::fjall_journal::{self, JournalError};
 use super::keys;
+use super::seal::Commits;
 
 /// Bytes of a shard's newest entries in memory before they go to a table. All shards together hold this much each.
 const MEMTABLE_BYTES: u64 = 16 << 20;
@@ -33,10 +34,12 @@ pub struct FjallBackend {
 
 struct Inner {
     place: String,
-    dir: Mutex<DataDir>,
     db: Database,
     marks: Keyspace,
+    commits: Mutex<Commits>,
     logs: Mutex<BTreeMap<ShardId, Keyspace>>,
+    /// Last, so that the directory is let go after the database.
+    dir: Mutex<DataDir>,
 }
 
 impl fmt::Debug for FjallBackend {
@@ -63,21 +66,30 @@ impl FjallBackend {
                 file.display()
             )),
         })?;
-        let failed = |error: fjall::Error| failed(format!("fjall cannot open this log: {error}"));
+        let engine_failed = |error: fjall::Error| failed(format!("fjall cannot open this log: {error}"));
         let db = Database::builder(dir.engine_folder())
             .cache_size(CACHE_BYTES)
             .max_journaling_size(JOURNAL_BYTES)
             .journal_compression(fjall::CompressionType::None)
             .worker_threads(2)
             .open()
-            .map_err(failed)?;
-        let marks = db.keyspace("marks", options).map_err(failed)?;
+            .map_err(engine_failed)?;
+        let marks = db.keyspace("marks", options).map_err(engine_failed)?;
+        let commits = if dir.is_fresh() {
+            Commits::found(folder)
+        } else {
+            let stored = marks.get(Commits::KEY).map_err(engine_failed)?;
+            Commits::resume(folder, stored.as_deref())
+        };
+        let commits = Mutex::new(commits.map_err(failed)?);
+        db.persist(PersistMode::SyncData).map_err(engine_failed)?;
         dir.founded()?;
         let inner = Inner {
             place: folder.display().to_string(),
             dir: Mutex::new(dir),
             db,
             marks,
+            commits,
             logs: Mutex::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -120,11 +132,11 @@ impl Inner {
 
     fn commit(&self, changes: Vec<Change>, durable: bool) -> Result<(), LogError> {
         let failed = |error: fjall::Error| self.failed("writing the log", &error);
-        if changes.is_empty() {
-            return if durable { self.db.persist(PersistMode::SyncData).map_err(failed) } else { Ok(()) };
-        }
+        let mut commits = self.commits.lock();
         let mode = if durable { PersistMode::SyncData } else { PersistMode::Buffer };
         let mut batch = self.db.batch().durability(Some(mode));
+        let number = commits.next().map_err(|error| self.failed("writing the log", &error))?;
+        batch.insert(&self.marks, Commits::KEY, number);
         for change in changes {
             match change {
                 Change::Append { shard, index, record } => {
@@ -139,7 +151,11 @@ impl Inner {
                 }
             }
         }
-        batch.commit().map_err(failed)
+        batch.commit().map_err(failed)?;
+        if durable {
+            commits.all_flushed();
+        }
+        Ok(())
     }
 
     fn read(
@@ -188,6 +204,7 @@ impl Inner {
 
     fn close(&self) -> Result<(), LogError> {
         self.db.persist(PersistMode::SyncAll).map_err(|error| self.failed("closing the log", &error))?;
+        self.commits.lock().close().map_err(|error| self.failed("closing the log", &error))?;
         self.dir.lock().close()
     }
 }

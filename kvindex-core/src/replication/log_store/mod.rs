@@ -20,6 +20,8 @@ mod sled;
 mod tail;
 
 #[cfg(test)]
+mod committer_test;
+#[cfg(test)]
 mod data_dir_test;
 #[cfg(test)]
 mod record_test;

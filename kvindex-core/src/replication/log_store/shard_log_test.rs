@@ -1,8 +1,6 @@
 //! A shard's log against a list in memory: appended, truncated, purged, left and opened again at random.
 #![allow(clippy::unwrap_used)]
 
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::type_config::TypeConfigExt;
 use openraft::{EntryPayload, RaftLogReader};
@@ -16,7 +14,7 @@ use super::super::raft::{Entry, LogId, Payload, Raft, Vote};
 use super::record;
 use super::{
     BackendKind, Change, Durability, FjallBackend, LogBackend, LogError, LogStore, MemoryBackend, ShardLog,
-    SledBackend, StoredShard, Urgency,
+    SledBackend, Urgency,
 };
 
 /// A place for a log that can be left and opened again.
@@ -342,68 +340,5 @@ async fn damage(home: &Home, store: &LogStore, shard: ShardId, index: u64, recor
     assert!(matches!(error, LogError::Damaged { .. }), "{text}");
     for part in ["shard 5", &format!("entry {index}"), &place, "put that directory aside"] {
         assert!(text.contains(part), "{text}");
-    }
-}
-
-/// After the first failure nothing is written any more, and everything says why.
-#[tokio::test]
-async fn a_failure_is_final() {
-    let backend = FailsOnce::default();
-    let store = LogStore::start(Arc::new(backend), Durability::Fsync);
-    let mut log = store.shard_log(ShardId(0)).await.unwrap();
-    let failed = store.write(vec![commit_mark()], Urgency::Ordinary).await.unwrap_err();
-    assert!(matches!(failed, LogError::Engine { .. }));
-    assert_eq!(store.write(vec![commit_mark()], Urgency::Ordinary).await, Err(failed.clone()));
-    assert!(log.append(vec![commands(1, 0, 1)], IOFlushed::noop()).await.is_err());
-    assert!(log.try_get_log_entries(..).await.is_err());
-    assert!(log.save_vote(&Vote::new(1, NodeId(1))).await.is_err());
-    assert_eq!(store.close().await, Err(failed.clone()));
-    assert_eq!(store.failure(), Some(failed));
-}
-
-fn commit_mark() -> Change {
-    Change::Mark { shard: ShardId(0), mark: super::Mark::Committed, record: bytes::Bytes::new() }
-}
-
-/// A disk that fails one write, and would take the next.
-#[derive(Debug, Default)]
-struct FailsOnce {
-    memory: MemoryBackend,
-    failed: std::sync::atomic::AtomicBool,
-}
-
-impl LogBackend for FailsOnce {
-    fn commit(&self, changes: Vec<Change>, durable: bool) -> BoxFuture<'_, Result<(), LogError>> {
-        if self.failed.swap(true, std::sync::atomic::Ordering::Relaxed) {
-            return self.memory.commit(changes, durable);
-        }
-        let error = LogError::Engine { doing: "writing", place: self.place(), why: "no space".into() };
-        futures_util::future::ready(Err(error)).boxed()
-    }
-
-    fn read(
-        &self,
-        shard: ShardId,
-        first: u64,
-        last: u64,
-        max_bytes: usize,
-    ) -> BoxFuture<'_, Result<Vec<(u64, bytes::Bytes)>, LogError>> {
-        self.memory.read(shard, first, last, max_bytes)
-    }
-
-    fn shard(&self, shard: ShardId) -> BoxFuture<'_, Result<StoredShard, LogError>> {
-        self.memory.shard(shard)
-    }
-
-    fn close(&self) -> BoxFuture<'_, Result<(), LogError>> {
-        self.memory.close()
-    }
-
-    fn tail_may_be_gone(&self) -> bool {
-        false
-    }
-
-    fn place(&self) -> String {
-        "a failing disk".into()
     }
 }

@@ -14,6 +14,7 @@ use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::super::ids::ShardId;
 use super::backend::{BackendKind, Change, Durability, LogBackend, Mark, StoredShard};
@@ -21,13 +22,10 @@ use super::blocking::blocking;
 use super::data_dir::DataDir;
 use super::error::LogError;
 use super::keys;
-use super::seal::Seal;
+use super::seal::Commits;
 
 /// Recent entries are read from our own memory; sled would take a gigabyte.
 const CACHE_BYTES: u64 = 32 << 20;
-/// The key of the last commit's number; no key of a shard has an `m` there.
-const COMMITS: &[u8] = b"commits";
-const SEAL: &str = "sled-commits";
 
 /// The log of a node's shards in a sled database.
 pub struct SledBackend {
@@ -36,19 +34,12 @@ pub struct SledBackend {
 
 struct Inner {
     place: String,
-    dir: Mutex<DataDir>,
     db: Db,
     /// On the file system to flush.
     folder: File,
     commits: Mutex<Commits>,
-}
-
-/// Commits are numbered, so that lost ones are missed.
-struct Commits {
-    seal: Seal,
-    last: u64,
-    /// The last one that is known to be flushed.
-    flushed: u64,
+    /// Last, so that the directory is let go after the database.
+    dir: Mutex<DataDir>,
 }
 
 impl fmt::Debug for SledBackend {
@@ -78,12 +69,15 @@ impl SledBackend {
             .cache_capacity(CACHE_BYTES)
             .flush_every_ms(None)
             .print_profile_on_drop(false);
-        // sled panics on some damage.
-        let db = catch_unwind(AssertUnwindSafe(|| config.open()))
-            .map_err(|_| failed(&"it is damaged"))?
-            .map_err(|error| failed(&error))?;
+        let db = open_engine(&config).map_err(|why| failed(&why))?;
         let folder_file = File::open(&engine).map_err(|error| failed(&error))?;
-        let commits = numbered(&db, &folder.join(SEAL), dir.is_fresh()).map_err(|why| failed(&why))?;
+        let commits = if dir.is_fresh() {
+            Commits::found(folder)
+        } else {
+            let stored = db.get(Commits::KEY).map_err(|error| failed(&error))?;
+            Commits::resume(folder, stored.as_deref())
+        };
+        let commits = commits.map_err(|why| failed(&why))?;
         let inner = Inner {
             place: folder.display().to_string(),
             dir: Mutex::new(dir),
@@ -105,20 +99,22 @@ impl SledBackend {
     }
 }
 
-/// The seal and the last commit's number, if no commit is missing.
-fn numbered(db: &Db, path: &Path, fresh: bool) -> Result<Commits, String> {
-    if fresh {
-        let seal = Seal::create(path).map_err(|error| error.to_string())?;
-        return Ok(Commits { seal, last: 0, flushed: 0 });
+/// Opens sled. Its threads let go of the file a moment after a database is dropped; other processes are kept out by
+/// the lock of our directory, so waiting helps.
+fn open_engine(config: &::sled::Config) -> Result<Db, String> {
+    let mut tries = 200;
+    loop {
+        // sled panics on some damage.
+        let opened = catch_unwind(AssertUnwindSafe(|| config.open())).map_err(|_| "it is damaged")?;
+        match opened {
+            Ok(db) => return Ok(db),
+            Err(error) if tries > 0 && error.to_string().contains("could not acquire lock") => {
+                tries -= 1;
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Err(error) => return Err(error.to_string()),
+        }
     }
-    let (seal, known) = Seal::open(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    let known = known.ok_or_else(|| format!("{} is damaged", path.display()))?;
-    let number = db.get(COMMITS).map_err(|error| error.to_string())?;
-    let last = number.and_then(|bytes| bytes.as_ref().try_into().ok().map(u64::from_be_bytes)).unwrap_or(0);
-    if last < known {
-        return Err(format!("{} flushed commits are missing at its end", known - last));
-    }
-    Ok(Commits { seal, last, flushed: last })
 }
 
 impl Inner {
@@ -134,11 +130,9 @@ impl Inner {
     fn commit(&self, changes: Vec<Change>, durable: bool) -> Result<(), LogError> {
         let failed = |error: ::sled::Error| self.failed("writing the log", &error);
         let mut commits = self.commits.lock();
-        let flushed = commits.flushed;
-        commits.seal.write(flushed).map_err(|error| self.failed("writing the log", &error))?;
-        commits.last += 1;
+        let number = commits.next().map_err(|error| self.failed("writing the log", &error))?;
         let mut batch = Batch::default();
-        batch.insert(COMMITS, &commits.last.to_be_bytes());
+        batch.insert(Commits::KEY, &number);
         for change in changes {
             match change {
                 Change::Append { shard, index, record } => {
@@ -155,7 +149,7 @@ impl Inner {
         self.db.apply_batch(batch).map_err(failed)?;
         if durable {
             self.flush()?;
-            commits.flushed = commits.last;
+            commits.all_flushed();
             return Ok(());
         }
         // Without it the batch is in this process only, and a killed process would lose it.
@@ -205,10 +199,7 @@ impl Inner {
 
     fn close(&self) -> Result<(), LogError> {
         self.flush()?;
-        let mut commits = self.commits.lock();
-        let last = commits.last;
-        commits.seal.write(last).map_err(|error| self.failed("closing the log", &error))?;
-        self.flush()?;
+        self.commits.lock().close().map_err(|error| self.failed("closing the log", &error))?;
         self.dir.lock().close()
     }
 }
