@@ -68,6 +68,8 @@ pub struct Link {
     pub another_rank: bool,
     /// Whether the engine hashes as its hash profile says.
     pub hash_check: HashCheck,
+    /// This node belongs to a cluster and does not hear what the stream's shard agrees on.
+    pub cut_off: bool,
 }
 
 impl Link {
@@ -81,6 +83,7 @@ impl Link {
         crowded: false,
         another_rank: false,
         hash_check: HashCheck::Unchecked,
+        cut_off: false,
     };
 }
 
@@ -105,6 +108,9 @@ fn verdict(stamp: &StreamStamp, link: Link) -> (TrustState, &'static str) {
             (true, false) => "connected, but the engine has announced nothing yet",
         };
         return (TrustState::Pending, reason);
+    }
+    if link.cut_off {
+        return (TrustState::Suspect, "this node is cut off from its cluster, or its shard has no leader");
     }
     if stamp.coverage == Coverage::Suspect {
         return (TrustState::Suspect, "batches were lost and older blocks were kept");

@@ -54,15 +54,15 @@ impl Progress {
         state.settle();
     }
 
-    /// `leading` while this node leads with a quorum: what it applied is what there is.
-    pub(crate) fn lag(&self, leading: bool) -> ShardLag {
+    /// `quorum` is, for a leader, how long ago a quorum confirmed it: what it has applied is what there was then.
+    pub(crate) fn lag(&self, quorum: Option<Duration>) -> ShardLag {
         let state = self.state.lock();
         let behind = match (state.committed, state.applied) {
             (Some(committed), Some(applied)) => committed.saturating_sub(applied),
             (Some(committed), None) => committed + 1,
             (None, _) => 0,
         };
-        let age = if leading { Some(Duration::ZERO) } else { state.fresh.map(|at| at.elapsed()) };
-        ShardLag { applied: state.applied, entries: if leading { 0 } else { behind }, age }
+        let age = quorum.or_else(|| state.fresh.map(|at| at.elapsed()));
+        ShardLag { applied: state.applied, entries: if quorum.is_some() { 0 } else { behind }, age }
     }
 }

@@ -15,6 +15,7 @@ use super::ids::{NodeAddress, NodeId, ShardId};
 use super::log_store::LogStore;
 use super::machine::{LogPosition, Machine};
 use super::placement::shard_of;
+use super::progress::ShardLag;
 use super::settings::Settings;
 use super::shard::{Parts, ProposeError, ReadError, ReadLevel, Shard};
 use super::snapshot_store::SnapshotStore;
@@ -185,6 +186,17 @@ impl Replica {
     #[must_use]
     pub fn status(&self) -> Vec<ShardStatus> {
         self.shards.iter().map(|shard| shard.status()).collect()
+    }
+
+    /// How far this node is with every shard, shard 0 first.
+    pub fn lags(&self) -> impl Iterator<Item = ShardLag> + '_ {
+        self.shards.iter().map(|shard| shard.lag())
+    }
+
+    /// How far this node is with one shard; `None` when there is no such shard.
+    #[must_use]
+    pub fn lag(&self, shard: ShardId) -> Option<ShardLag> {
+        self.shards.get(usize::from(shard.0)).map(|shard| shard.lag())
     }
 
     /// One shard as this node sees it; `None` when there is no such shard.

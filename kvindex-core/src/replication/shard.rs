@@ -21,7 +21,7 @@ use super::incoming::Incoming;
 use super::log_store::ShardLog;
 use super::machine::{LogPosition, Machine};
 use super::network::Network;
-use super::progress::Progress;
+use super::progress::{Progress, ShardLag};
 use super::raft::{LogId, Payload, Raft};
 use super::settings::Settings;
 use super::snapshot_store::SnapshotStore;
@@ -292,6 +292,13 @@ impl Shard {
         }
     }
 
+    /// How far this node is: what every answer asks, so it copies nothing.
+    pub(crate) fn lag(&self) -> ShardLag {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        self.progress.lag(quorum_heard(&metrics))
+    }
+
     /// As this node sees it.
     pub(crate) fn status(&self) -> ShardStatus {
         let metrics = self.raft.metrics();
@@ -309,7 +316,7 @@ impl Shard {
             role: role(metrics.state),
             leader: metrics.current_leader,
             term: metrics.current_term,
-            lag: self.progress.lag(metrics.state == ServerState::Leader),
+            lag: self.progress.lag(quorum_heard(&metrics)),
             last: metrics.last_log_index,
             snapshot: metrics.snapshot.map(|at| at.index),
             members: membership.nodes().map(member).collect(),
@@ -365,6 +372,17 @@ impl Shard {
         // An error says that it had stopped before.
         let _ = self.raft.shutdown().await;
     }
+}
+
+/// For a leader, how long ago a quorum last took it for one: what it applied is all there was then. An old leader
+/// that is cut off still thinks that it leads.
+fn quorum_heard(metrics: &openraft::RaftMetrics<Raft>) -> Option<Duration> {
+    if metrics.state != ServerState::Leader {
+        return None;
+    }
+    let alone = metrics.membership_config.voter_ids().count() == 1;
+    let acked = metrics.last_quorum_acked.map(|at| openraft::Instant::elapsed(&*at));
+    if alone { Some(Duration::ZERO) } else { acked }
 }
 
 fn role(state: ServerState) -> Role {

@@ -58,15 +58,19 @@ impl Api {
 
     /// How fresh an answer is that is given now; asked for before the index is.
     pub(super) fn freshness(&self, report_applied: bool) -> Option<v1::Freshness> {
-        let shards = self.cluster.as_ref()?.status();
-        let ages = shards.iter().map(|shard| shard.lag.age).collect::<Option<Vec<_>>>();
-        let applied =
-            |shard: &ShardStatus| shard.lag.applied.map_or(-1, |at| i64::try_from(at).unwrap_or(i64::MAX));
-        Some(v1::Freshness {
-            age_ms: ages.and_then(|ages| ages.into_iter().max()).map(millis),
-            entries_behind: shards.iter().map(|shard| shard.lag.entries).sum(),
-            applied: if report_applied { shards.iter().map(applied).collect() } else { Vec::new() },
-        })
+        let cluster = self.cluster.as_ref()?;
+        let mut freshness = v1::Freshness { age_ms: Some(0), ..v1::Freshness::default() };
+        let Some(replica) = cluster.replica() else {
+            return Some(v1::Freshness { age_ms: None, ..freshness });
+        };
+        for lag in replica.lags() {
+            freshness.age_ms = freshness.age_ms.zip(lag.age.map(millis)).map(|(worst, age)| worst.max(age));
+            freshness.entries_behind += lag.entries;
+            if report_applied {
+                freshness.applied.push(lag.applied.map_or(-1, |at| i64::try_from(at).unwrap_or(i64::MAX)));
+            }
+        }
+        Some(freshness)
     }
 
     fn in_cluster(&self) -> Result<&Arc<Cluster>, ApiError> {

@@ -108,6 +108,27 @@ pub struct Cluster {
     steering: Steering,
 }
 
+/// Age of what is known from which on a node counts as cut off: several elections fit in.
+const CUT_OFF: Duration = Duration::from_secs(3);
+
+/// What the node asks for its trust stamps.
+#[derive(Debug)]
+struct Stamps(std::sync::Weak<Cluster>);
+
+impl crate::node::Freshness for Stamps {
+    fn is_cut_off(&self, stream: &StreamId) -> bool {
+        let lag = self.0.upgrade().and_then(|cluster| {
+            let replica = cluster.replica()?;
+            replica.lag(replica.shard_of(&stream.worker))
+        });
+        lag.is_none_or(|lag| lag.age.is_none_or(|age| age > CUT_OFF))
+    }
+
+    fn hears_engines(&self) -> bool {
+        self.0.upgrade().is_none_or(|cluster| cluster.settings.standby)
+    }
+}
+
 /// What there is once the node belongs to a cluster.
 #[derive(Debug)]
 struct Member {
@@ -149,6 +170,7 @@ impl Cluster {
     /// tasks.
     #[must_use]
     pub fn start(self: &Arc<Self>) -> Vec<JoinHandle<()>> {
+        self.stamp_answers();
         vec![
             tokio::spawn(formation::run(Arc::clone(self))),
             tokio::spawn(membership::run(Arc::clone(self))),
@@ -230,6 +252,11 @@ impl Cluster {
             Some(replica) => replica.handle(&request).await,
             None => Replica::refuse_as_stranger(),
         }
+    }
+
+    /// Lets the node's answers say how fresh they are.
+    fn stamp_answers(self: &Arc<Self>) {
+        self.node.belong_to(Box::new(Stamps(Arc::downgrade(self))));
     }
 
     async fn keep_log_short(self: Arc<Self>) {

@@ -67,6 +67,7 @@ impl Engines {
             crowded: status.publishers > 1,
             another_rank: status.another_rank,
             hash_check: status.hash_check,
+            cut_off: false,
         })
     }
 

@@ -13,9 +13,12 @@ mod shares;
 mod snapshot;
 
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
+use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use kvindex_core::{Command, Index, IndexStats, Outcome, Scratch, StreamId, StreamStamp, Usage, WorkerId};
+use kvindex_core::{
+    Command, Index, IndexLimits, IndexStats, Outcome, Scratch, StreamId, StreamStamp, Usage, WorkerId,
+};
 
 use crate::config::Config;
 use crate::metrics::Metrics;
@@ -48,6 +51,17 @@ pub struct Node {
     scratches: Mutex<Vec<Scratch>>,
     max_workers: usize,
     cap: Cap,
+    /// `None` for a node alone.
+    cluster: OnceLock<Box<dyn Freshness>>,
+}
+
+/// What a node has to know of its cluster to stamp answers.
+pub(crate) trait Freshness: std::fmt::Debug + Send + Sync {
+    /// Whether this node hears what the shard of this stream agrees on no more, or not yet.
+    fn is_cut_off(&self, stream: &StreamId) -> bool;
+
+    /// Whether this node listens to the engines while another one takes their events in.
+    fn hears_engines(&self) -> bool;
 }
 
 impl Node {
@@ -55,7 +69,7 @@ impl Node {
     #[must_use]
     pub fn new(config: &Config, metrics: Metrics) -> Self {
         Self {
-            index: RwLock::new(Index::new(config.index)),
+            index: RwLock::new(Index::new(index_limits(config))),
             registry: RwLock::default(),
             steering: Mutex::default(),
             feed: Feed::new(config.limits.watch_buffer),
@@ -64,6 +78,7 @@ impl Node {
             scratches: Mutex::default(),
             max_workers: config.limits.workers,
             cap: Cap::new(config.limits.index_bytes),
+            cluster: OnceLock::new(),
         }
     }
 
@@ -140,11 +155,28 @@ impl Node {
     /// What ingest knows of a stream. A stream without a source is pushed; one whose source ingest does not
     /// know (yet) is not connected.
     fn link(&self, stream: &StreamId) -> Link {
-        match self.engines.link(stream) {
+        let taken_in_elsewhere = self.cluster.get().is_some_and(|cluster| !cluster.hears_engines());
+        let link = match self.engines.link(stream) {
             Some(link) => link,
-            None if self.registry.read().has_source(stream) => Link::default(),
+            None if self.registry.read().has_source(stream) && !taken_in_elsewhere => Link::default(),
             None => Link::PUSHED,
-        }
+        };
+        let cut_off = self.cluster.get().is_some_and(|cluster| cluster.is_cut_off(stream));
+        Link { cut_off, ..link }
+    }
+
+    /// Lets a cluster say how fresh what it replicates is.
+    pub(crate) fn belong_to(&self, cluster: Box<dyn Freshness>) {
+        // A node belongs to one cluster at most.
+        let _ = self.cluster.set(cluster);
+    }
+}
+
+/// A cluster's nodes must not differ in what fits: a limit on all of the index is met at different moments.
+fn index_limits(config: &Config) -> IndexLimits {
+    match config.cluster {
+        Some(_) => IndexLimits { max_entries: usize::MAX, ..config.index },
+        None => config.index,
     }
 }
 

@@ -6,7 +6,7 @@ use tonic::Code;
 
 use crate::api_server::{Server, prompt, stored, tokens};
 
-const ROUTES: [(&str, &str); 12] = [
+const ROUTES: [(&str, &str); 16] = [
     ("post", "/v1/match"),
     ("post", "/v1/match_batch"),
     ("post", "/v1/explain"),
@@ -15,6 +15,10 @@ const ROUTES: [(&str, &str); 12] = [
     ("delete", "/v1/workers/{worker_id}"),
     ("post", "/v1/publish"),
     ("get", "/v1/watch"),
+    ("get", "/v1/cluster"),
+    ("post", "/v1/cluster/remove_node"),
+    ("post", "/v1/cluster/set_voter"),
+    ("post", "/v1/cluster/hand_over"),
     ("get", "/openapi.json"),
     ("get", "/metrics"),
     ("get", "/healthz"),
