@@ -26,6 +26,9 @@ mod status;
 mod transport;
 mod wire;
 
+#[cfg(test)]
+mod golden_test;
+
 pub use codec::{CodecError, EntryEncoder, decode, encode};
 pub use command::ShardCommand;
 pub use container::ContainerError;

@@ -114,3 +114,59 @@ impl HostCommand {
         write(self)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use kvindex_core::WorkerId;
+
+    fn address() -> NodeAddress {
+        NodeAddress { peer: "a:9591".into(), public: "a:9590".into() }
+    }
+
+    fn requests() -> Vec<NodeRequest> {
+        let cluster = ClusterId(0x1234);
+        let greeting =
+            Greeting { member: Some((cluster, NodeId(2))), address: address(), run: 5, shards: 8, size: 3 };
+        let known = KnownNode { address: address(), nonce: 5, voter: true };
+        let nodes = BTreeMap::from([(NodeId(1), known)]);
+        let worker = WorkerId::new("vllm-0").unwrap();
+        let change = |command| NodeRequest::Change { cluster, shard: ShardId(1), command };
+        vec![
+            NodeRequest::Hello(greeting),
+            NodeRequest::Found(Plan { cluster, shards: 8, nodes: nodes.clone() }),
+            NodeRequest::Join { address: address(), nonce: 7 },
+            change(HostCommand::Worker(WorkerChange::Unregister { worker })),
+            change(HostCommand::Directory(DirectoryChange::Found { nodes, size: 3 })),
+            change(HostCommand::Directory(DirectoryChange::Dismiss(NodeId(2)))),
+            NodeRequest::HandOver { cluster, shard: ShardId(1), to: NodeId(2) },
+        ]
+    }
+
+    /// Log entries hold host commands in this form, so it is golden. Set `KVINDEX_WRITE_GOLDEN=1` for a new version.
+    #[test]
+    fn node_messages_version_1() {
+        let mut all = Vec::new();
+        for request in requests() {
+            let bytes = write(&request);
+            assert!(is_node_message(&bytes));
+            assert_eq!(read::<NodeRequest>(&bytes).unwrap(), request);
+            all.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+            all.extend_from_slice(&bytes);
+        }
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/node-messages-v1.bin");
+        if std::env::var_os("KVINDEX_WRITE_GOLDEN").is_some() {
+            std::fs::write(path, &all).unwrap();
+        }
+        assert!(std::fs::read(path).unwrap() == all, "node messages changed");
+    }
+
+    #[test]
+    fn foreign_and_newer_messages_say_what_to_do() {
+        let said = |bytes: &[u8]| read::<NodeRequest>(bytes).unwrap_err();
+        assert!(said(b"GET / HTTP/1.1").contains("is the address right?"));
+        assert!(said(&[0, 9, 1, 2]).contains("of version 9, this node speaks version 1: upgrade this node"));
+        assert!(said(&[0, 1, 0xc1]).contains("cannot be read"));
+    }
+}
