@@ -62,7 +62,7 @@ impl View {
         self.batches.values().flatten().count()
     }
 
-    fn obey(&mut self, command: Command) {
+    pub(crate) fn obey(&mut self, command: Command) {
         match command {
             Command::Events(events) => {
                 assert_eq!(events.generation.0, self.generation);

@@ -22,4 +22,5 @@ mod ingest_load;
 mod ingest_node;
 mod ingest_recordings;
 mod ingest_rig;
+mod ingest_standby;
 mod recorded_engines;

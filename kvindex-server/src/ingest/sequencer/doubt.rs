@@ -24,6 +24,8 @@ pub(super) struct Doubt {
     /// A number below the last applied one was heard, so the connection is older than that batch, or is another
     /// life's: a number that follows the last applied one proves nothing any more.
     lower: bool,
+    /// What is held back came on an earlier connection.
+    reconnected: bool,
     /// The replay socket failed twice: numbers must do, as without one.
     by_numbers: bool,
 }
@@ -144,10 +146,13 @@ impl<B> Sequencer<B> {
         let Some((last, digest)) = self.applied.last() else {
             return self.other_life_by_numbers(Some(arrival), out); // not in doubt without a last batch
         };
+        if std::mem::take(&mut doubt.reconnected) && !self.held.is_followed_by(&arrival) {
+            self.held.clear();
+        }
+        self.doubt = Some(doubt);
         match arrival.seq.cmp(&last) {
             Ordering::Less => {
-                doubt.lower = true;
-                self.doubt = Some(doubt);
+                self.doubt = Some(Doubt { lower: true, ..doubt });
                 self.hold(arrival);
             }
             Ordering::Equal if arrival.digest == digest => {
@@ -171,12 +176,10 @@ impl<B> Sequencer<B> {
         all.into_iter().for_each(|arrival| self.take_in(arrival, out));
     }
 
-    /// Another connection: nothing that came on the last one says anything about this one.
+    /// Another connection: nothing that came on the last one says anything about this one, unless numbers go on.
     pub(super) fn connection_changed(&mut self) {
         self.trail = None;
-        if self.doubt.is_some() && !self.config.has_replay {
-            self.held.clear();
-        }
+        self.doubt.iter_mut().for_each(|doubt| doubt.reconnected = true);
     }
 
     /// A replay failed while in doubt. The first time what is held back waits for one more try.

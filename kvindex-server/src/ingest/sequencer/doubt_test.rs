@@ -110,10 +110,15 @@ fn numbers_of_an_earlier_connection_are_not_mixed_with_those_of_a_later_one() {
     story.check(live(1, 4), "").check(Input::Connected, "").check(live(2, 6), "gen5 gap0-5 a2.6");
     let mut story = resumed(false);
     story
-        .check(live(1, 4), "")
+        .check(live(1, 3), "")
         .check(Input::Connected, "")
         .check(live(1, 5), "dup")
         .check(live(1, 6), "a1.6");
+    // Where numbers go on, the connection is all that changed.
+    let mut story = resumed(false);
+    story.check(live(2, 0), "").check(live(2, 1), "").check(Input::Connected, "").check(live(2, 2), "");
+    story.now_ms += MAX_DOUBT_MS;
+    story.check(Input::Tick, "gen5 a2.0 a2.1 a2.2");
 }
 
 #[test]
@@ -152,6 +157,19 @@ fn what_was_heard_before_is_older_than_the_replay_that_is_asked_for() {
     story.check(Input::ReplayEnd, "dup dup").phase(Phase::Live, false);
     // The connection's coming about was missed.
     gathering().check(live(1, 6), "").check(Input::Tick, "ask5");
+}
+
+#[test]
+fn a_generation_in_which_nothing_was_applied_goes_on() {
+    let resume = Resume { generation: Generation(4), applied: None, payload_digest: None };
+    let begun = |has_replay| {
+        let config = SequencerConfig { has_replay, ..SequencerConfig::default() };
+        Story { sequencer: Sequencer::new(config, Some(resume)), now_ms: 0 }
+    };
+    let mut story = begun(true);
+    story.check(Input::Connected, "ask0").check(replayed(1, 0), "a1.0").check(Input::ReplayEnd, "");
+    assert_eq!(story.sequencer.generation(), Generation(4));
+    begun(false).check(live(1, 0), "a1.0").check(live(1, 1), "a1.1").phase(Phase::Live, false);
 }
 
 #[test]

@@ -44,6 +44,14 @@ impl<B> Holdback<B> {
         self.queue.front()
     }
 
+    /// Whether a batch follows the last one here, or is that one again.
+    pub(super) fn is_followed_by(&self, next: &Arrival<B>) -> bool {
+        let follows = |last: &Arrival<B>| {
+            last.seq.checked_add(1) == Some(next.seq) || (last.seq, last.digest) == (next.seq, next.digest)
+        };
+        self.queue.back().is_some_and(follows)
+    }
+
     /// Marks all batches here as older than the replay that is asked for now.
     pub(super) fn mark_older(&mut self) {
         self.older = self.queue.len();

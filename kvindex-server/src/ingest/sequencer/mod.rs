@@ -114,7 +114,8 @@ impl<B> Sequencer<B> {
         Self {
             config,
             generation: resume.map_or(Generation(0), |resume| resume.generation),
-            renew: resume.is_some() && last.is_none(),
+            // A generation in which nothing was applied has nothing that could be another life's.
+            renew: resume.is_some_and(|resume| resume.applied.is_some()) && last.is_none(),
             doubt: last.map(|_| Doubt::default()),
             trail: None,
             gathering: false,
