@@ -136,7 +136,7 @@ async fn a_generation_without_batches_is_not_forgotten_when_followed_anew() {
         engine.send(0, &one_block());
         let answer = server.find(prompt(tokens(16))).await;
         if answer.workers.first().is_some_and(|w| w.matched_blocks == 1) {
-            assert!(trust(&mut server).await.generation > 3);
+            assert_eq!(trust(&mut server).await.generation, 3, "it had nothing that could be another life's");
             return;
         }
         tokio::time::sleep(Duration::from_millis(25)).await;

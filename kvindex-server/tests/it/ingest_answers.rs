@@ -187,3 +187,21 @@ fn a_port_of_another_rank_is_noticed() {
     }
     assert_eq!(reason(&follower, 2), "", "the one that is right is left alone");
 }
+
+#[test]
+fn a_restarted_node_keeps_what_it_knows_of_engines_that_still_have_the_last_batch() {
+    // Of the first batches the engines' buffers know nothing any more: only the snapshot does.
+    let options = PublisherOptions { buffer_steps: 5, ..PublisherOptions::default() };
+    let (publisher, follower) = follow("basic", options);
+    let checkpoints = checkpoints("basic");
+    let (middle, last) = (&checkpoints[checkpoints.len() / 2], checkpoints.last().unwrap());
+    publisher.play_until(middle.pos as usize).unwrap();
+    follower.assert_exact(middle);
+    let file = std::env::temp_dir().join(format!("kvindex-kept-{}.snapshot", std::process::id()));
+    let follower = follower.restarted(&file);
+    std::fs::remove_file(&file).unwrap();
+    follower.assert_exact(middle);
+    publisher.play_all().unwrap();
+    follower.assert_exact(last);
+    assert!((0..follower.streams.len()).all(|engine| follower.trust(engine).generation == Generation(0)));
+}

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use kvindex_core::{BatchSeq, Generation};
-use kvindex_recording::{Faults, PublisherOptions, ReplayFault, SeqRange};
+use kvindex_recording::{Faults, Publisher, PublisherOptions, ReplayFault, SeqRange};
 use kvindex_server::ingest::sequencer::Phase;
 use kvindex_server::ingest::{Begin, Resume};
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::ingest_rig::{LED, Rig, assert_exact, follow, quick, subscription, truth};
 
@@ -138,6 +139,66 @@ fn a_restored_stream_is_rebuilt_from_the_replay() {
     let expected = truth(publisher.recording(), 0, publisher.position());
     later.wait_live(0, expected.len() as u64);
     assert_eq!(later.view(0).batches, expected);
+}
+
+/// A service that begins with what `first` has of engine 0, and the digest of its last batch.
+fn restored(first: &Rig, publisher: &Publisher, with_replay: bool) -> Rig {
+    let view = first.view(0);
+    let last =
+        publisher.recording().records.iter().take(publisher.position()).rfind(|r| r.engine == 0).unwrap();
+    let resume = Resume {
+        generation: Generation(view.generation),
+        applied: Some(BatchSeq(last.seq)),
+        payload_digest: Some(xxh3_64(&last.payload)),
+    };
+    let later = Rig::start(quick());
+    later.restore(0, view);
+    let engine = &publisher.endpoints()[0];
+    let source = subscription(0, &engine.publish, with_replay.then_some(engine.replay.as_str()));
+    later.ingest.subscribe(source, Begin::Led(Some(resume))).unwrap();
+    later.wait("connected", |rig| rig.is_connected(0));
+    later
+}
+
+#[test]
+fn a_restored_stream_goes_on_where_the_engine_still_has_the_last_batch() {
+    let (publisher, first) = follow("basic", PublisherOptions::default(), true);
+    publisher.play_until(40).unwrap();
+    assert_exact(&publisher, &first);
+    let later = restored(&first, &publisher, true);
+    let known = truth(publisher.recording(), 0, 40).len() as u64;
+    later.wait_live(0, known);
+    publisher.play_all().unwrap();
+    let expected = truth(publisher.recording(), 0, publisher.position());
+    later.wait_live(0, expected.len() as u64);
+    assert_eq!((later.view(0).generation, later.view(0).batches), (0, expected.clone()));
+    assert_eq!(later.ingest.counters().applied.get(), expected.len() as u64 - known, "no batch came twice");
+}
+
+#[test]
+fn a_restored_stream_goes_on_without_replay_where_the_next_number_follows() {
+    let (publisher, first) = follow("basic", PublisherOptions::default(), true);
+    publisher.play_until(40).unwrap();
+    assert_exact(&publisher, &first);
+    let later = restored(&first, &publisher, false);
+    assert_eq!(later.status(0).phase, Phase::Pending, "not heard yet");
+    // Its subscription must have reached the publisher: without replay what comes earlier is lost.
+    std::thread::sleep(Duration::from_millis(300));
+    publisher.play_all().unwrap();
+    let expected = truth(publisher.recording(), 0, publisher.position());
+    later.wait_live(0, expected.len() as u64);
+    assert_eq!((later.view(0).generation, later.view(0).batches), (0, expected));
+}
+
+#[test]
+fn a_restored_stream_whose_engine_started_again_meanwhile_is_rebuilt() {
+    let (publisher, first) = follow("basic", PublisherOptions::default(), true);
+    publisher.play_until(40).unwrap();
+    assert_exact(&publisher, &first);
+    publisher.restart(0).unwrap();
+    let later = restored(&first, &publisher, true);
+    later.wait("rebuilt", |rig| rig.status(0).generation == Generation(1));
+    assert_eq!(later.view(0).batches.len(), 0);
 }
 
 #[test]

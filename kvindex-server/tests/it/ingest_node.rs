@@ -39,12 +39,18 @@ pub(crate) struct Follower {
     block_sizes: Vec<u32>,
 }
 
+/// Settings with quick timers.
+fn quick() -> Config {
+    let mut config = Config::defaults();
+    config.ingest.idle_poll = Duration::from_millis(300);
+    config.ingest.replay_timeout = Duration::from_millis(500);
+    config
+}
+
 impl Follower {
     /// A node with quick timers that knows nobody yet; every engine of the case will be a worker of its name.
     pub(crate) fn start(header: &Header) -> Self {
-        let mut config = Config::defaults();
-        config.ingest.idle_poll = Duration::from_millis(300);
-        config.ingest.replay_timeout = Duration::from_millis(500);
+        let config = quick();
         let node = Arc::new(Node::new(&config, Metrics::new()));
         node.start_ingest(config.ingest).unwrap();
         let stream = |name: &str| StreamId { worker: WorkerId::new(name).unwrap(), dp_rank: DpRank(0) };
@@ -53,6 +59,17 @@ impl Follower {
             streams: header.engines.iter().map(|engine| stream(&engine.name)).collect(),
             block_sizes: header.engines.iter().map(|engine| engine.block_size).collect(),
         }
+    }
+
+    /// The same after the node stopped, and another began with its snapshot.
+    pub(crate) fn restarted(self, file: &Path) -> Self {
+        self.node.stop_ingest();
+        self.node.store_snapshot(file).unwrap();
+        let config = quick();
+        let node = Arc::new(Node::new(&config, Metrics::new()));
+        assert!(node.load_snapshot(file, config.index).unwrap());
+        node.start_ingest(config.ingest).unwrap();
+        Self { node, ..self }
     }
 
     pub(crate) fn register(&self, worker: RawWorker) -> Result<(), RegisterError> {

@@ -114,6 +114,11 @@ impl Rig {
         Self { ingest: start(config, &wiring).unwrap(), views, thread }
     }
 
+    /// Lets the index hold this of a stream from before.
+    pub(crate) fn restore(&self, number: u32, view: View) {
+        self.views.lock().insert(stream_id(number), view);
+    }
+
     pub(crate) fn view(&self, number: u32) -> View {
         self.views.lock().get(&stream_id(number)).cloned().unwrap_or_default()
     }
