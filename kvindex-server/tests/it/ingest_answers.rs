@@ -195,7 +195,7 @@ fn a_restarted_node_keeps_what_it_knows_of_engines_that_still_have_the_last_batc
     let (publisher, follower) = follow("basic", options);
     let checkpoints = checkpoints("basic");
     let (middle, last) = (&checkpoints[checkpoints.len() / 2], checkpoints.last().unwrap());
-    publisher.play_until(middle.pos as usize).unwrap();
+    publisher.play_until(middle.pos).unwrap();
     follower.assert_exact(middle);
     let file = std::env::temp_dir().join(format!("kvindex-kept-{}.snapshot", std::process::id()));
     let follower = follower.restarted(&file);

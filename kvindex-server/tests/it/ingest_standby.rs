@@ -26,21 +26,17 @@ struct Agreed {
 
 impl Agreed {
     fn take(&self, commands: Vec<Command>) -> Result<(), NotTaken> {
-        if self.refusals.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_ok() {
-            return Err(NotTaken::All);
-        }
+        let refuses =
+            self.refusals.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_ok();
+        // One stream's are refused, and those of the others in the same call are taken.
+        let refused = commands.first().filter(|_| refuses).map(|first| stream_of(first).clone());
         let (index, views) = &mut *self.index.lock();
-        for command in commands {
+        for command in commands.into_iter().filter(|command| Some(stream_of(command)) != refused.as_ref()) {
             let outcome = index.apply(&command);
             assert_eq!((outcome.duplicates, outcome.stale, outcome.unknown_worker), (0, 0, 0), "{command:?}");
-            let stream = match &command {
-                Command::Events(events) => &events.stream,
-                Command::NewGeneration { stream, .. } | Command::Gap { stream, .. } => stream,
-                other => panic!("{other:?}"),
-            };
-            views.entry(stream.clone()).or_default().obey(command);
+            views.entry(stream_of(&command).clone()).or_default().obey(command);
         }
-        Ok(())
+        refused.map_or(Ok(()), |stream| Err(NotTaken::Streams([stream].into())))
     }
 
     fn resume(&self, stream: &StreamId) -> Option<Resume> {
@@ -51,6 +47,14 @@ impl Agreed {
 
     fn view(&self, number: u32) -> View {
         self.index.lock().1.get(&stream_id(number)).cloned().unwrap_or_default()
+    }
+}
+
+fn stream_of(command: &Command) -> &StreamId {
+    match command {
+        Command::Events(events) => &events.stream,
+        Command::NewGeneration { stream, .. } | Command::Gap { stream, .. } => stream,
+        other => panic!("{other:?}"),
     }
 }
 
@@ -150,7 +154,9 @@ impl Fleet {
             self.wait(&format!("engine {number} at {}", truth.len()), |fleet| {
                 fleet.lead_what_fell_back(leader);
                 let status = fleet.status(leader, number);
-                (status.led, status.phase, status.next.0) == (true, Phase::Live, truth.len() as u64)
+                // It may wait for the engine's next word to be sure of its life: then it has nothing to catch up.
+                let still = status.phase != Phase::CatchingUp && status.behind_ms.is_none();
+                status.led && still && status.next.0 == truth.len() as u64
             });
             let view = self.agreed.view(number);
             let (lost, generation) = (view.lost(), view.generation);
