@@ -15,8 +15,7 @@ use kvindex_core::replication::{NodeAddress, Settings};
 
 use crate::app::StartError;
 use crate::cluster::{
-    Cluster, ClusterSettings, DataDirectory, Door, EngineStreams, GrpcTransport, Parts, PeerHandler,
-    serve_peers,
+    Cluster, ClusterSettings, DataDirectory, EngineStreams, GrpcTransport, Parts, PeerHandler, serve_peers,
 };
 use crate::config::{ClusterConfig, Config};
 use crate::node::{Node, Origin};
@@ -40,7 +39,7 @@ pub(crate) struct Clustered {
 struct Doorkeeper(Arc<Cluster>);
 
 impl PeerHandler for Doorkeeper {
-    fn handle(&self, _: Door, request: Bytes) -> BoxFuture<'_, Bytes> {
+    fn handle(&self, request: Bytes) -> BoxFuture<'_, Bytes> {
         async move { self.0.handle(request).await }.boxed()
     }
 }

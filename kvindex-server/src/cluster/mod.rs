@@ -24,7 +24,7 @@ pub use directory::{Directory, DirectoryAnswer, DirectoryChange, KnownNode};
 pub use home::{DataDirectory, Home, HomeError};
 pub use identity::{IdentityError, NodeRecord};
 pub use link::LinkSettings;
-pub use service::{Door, PeerHandler, serve_peers};
+pub use service::{PeerHandler, serve_peers};
 pub use settings::{ClusterSettings, DEFAULT_SHARDS};
 pub use streams::{EngineStreams, Streams};
 pub use transport::GrpcTransport;

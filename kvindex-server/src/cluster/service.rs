@@ -31,38 +31,11 @@ const FIRST_WORD: Duration = Duration::from_secs(5);
 /// Pause after a failed accept: the usual cause, no more file descriptors, does not pass at once.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 
-/// Whom a message is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Door {
-    /// One of the node's shards.
-    Shard,
-    /// The node itself.
-    Node,
-}
-
-impl Door {
-    /// Its number on the wire.
-    pub(super) fn number(self) -> u32 {
-        match self {
-            Self::Shard => 0,
-            Self::Node => 1,
-        }
-    }
-
-    fn from_number(number: u32) -> Option<Self> {
-        match number {
-            0 => Some(Self::Shard),
-            1 => Some(Self::Node),
-            _ => None,
-        }
-    }
-}
-
 /// Answers other nodes.
 pub trait PeerHandler: Send + Sync + 'static {
     /// Answers one message. Many run at a time, in no order. It runs to its end even when nobody waits for the
     /// answer any more. An answer of more than 64 MiB fails the call, and so does a panic.
-    fn handle(&self, door: Door, request: Bytes) -> BoxFuture<'_, Bytes>;
+    fn handle(&self, request: Bytes) -> BoxFuture<'_, Bytes>;
 }
 
 /// Answers peers on `listener` until `stopping` is true or its sender is gone; then lets open calls end for two
@@ -169,19 +142,16 @@ struct Calls {
 #[tonic::async_trait]
 impl Peer for Calls {
     async fn call(&self, request: Request<PeerRequest>) -> Result<Response<PeerReply>, Status> {
-        let PeerRequest { door, body } = request.into_inner();
-        let Some(door) = Door::from_number(door) else {
-            return Err(Status::unimplemented(format!("there is no door {door}")));
-        };
+        let PeerRequest { body } = request.into_inner();
         let permit = Arc::clone(&self.permits).acquire_owned().await;
         let permit = permit.map_err(|_| Status::unavailable("stopping"))?;
         let handler = Arc::clone(&self.handler);
         let at_work = tokio::spawn(async move {
             let _permit = permit;
-            handler.handle(door, body).await
+            handler.handle(body).await
         });
         let body = at_work.await.map_err(|error| {
-            tracing::error!(%error, ?door, "a peer's call failed");
+            tracing::error!(%error, "a peer's call failed");
             Status::internal("the call failed there, and its log says why")
         })?;
         if body.len() > MAX_BODY {

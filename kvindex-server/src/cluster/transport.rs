@@ -12,7 +12,6 @@ use tonic::{Code, Status};
 
 use super::link::{Link, LinkSettings, with_causes};
 use super::link_socket::MAX_BODY;
-use super::service::Door;
 
 /// Calls other nodes over gRPC. Clones share their connections.
 #[derive(Debug, Clone, Default)]
@@ -33,28 +32,14 @@ impl GrpcTransport {
         Self { links: Arc::new(Links { settings, open: Mutex::default() }) }
     }
 
-    /// Sends a message to the node itself rather than to one of its shards: a hello, a wish to join.
-    ///
-    /// # Errors
-    /// As [`Transport::call`].
-    pub async fn call_node(
-        &self,
-        address: &str,
-        request: Bytes,
-        timeout: Duration,
-    ) -> Result<Bytes, TransportError> {
-        self.call_door(Door::Node, address, request, timeout).await
-    }
-
     /// How many addresses it keeps a link to, connected or not.
     #[must_use]
     pub fn links(&self) -> usize {
         self.links.open.lock().len()
     }
 
-    async fn call_door(
+    async fn exchange_with(
         &self,
-        door: Door,
         address: &str,
         body: Bytes,
         timeout: Duration,
@@ -64,7 +49,7 @@ impl GrpcTransport {
             return Err(unreachable(format!("the message has {} bytes, more than {MAX_BODY}", body.len())));
         }
         let link = self.links.get(address);
-        let answer = tokio::time::timeout(timeout, exchange(&link, door, body));
+        let answer = tokio::time::timeout(timeout, exchange(&link, body));
         match answer.await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(reason)) => Err(unreachable(reason)),
@@ -80,13 +65,13 @@ impl Transport for GrpcTransport {
         request: Bytes,
         timeout: Duration,
     ) -> BoxFuture<'a, Result<Bytes, TransportError>> {
-        Box::pin(self.call_door(Door::Shard, address, request, timeout))
+        Box::pin(self.exchange_with(address, request, timeout))
     }
 }
 
-async fn exchange(link: &Link, door: Door, body: Bytes) -> Result<Bytes, String> {
+async fn exchange(link: &Link, body: Bytes) -> Result<Bytes, String> {
     let mut client = link.client().await.map_err(|reason| reason.to_string())?;
-    let answered = client.call(PeerRequest { door: door.number(), body }).await;
+    let answered = client.call(PeerRequest { body }).await;
     answered.map(|answer| answer.into_inner().body).map_err(|status| refusal(&status))
 }
 

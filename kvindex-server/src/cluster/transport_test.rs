@@ -13,18 +13,18 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
 use super::link_socket::MAX_BODY;
-use super::{Door, GrpcTransport, PeerHandler, serve_peers};
+use super::{GrpcTransport, PeerHandler, serve_peers};
 
 const SOON: Duration = Duration::from_secs(5);
 
-/// Does what the request says, and otherwise echoes it with the door's number before it.
+/// Does what the request says, and otherwise echoes it.
 #[derive(Default)]
 struct Script {
     finished: AtomicUsize,
 }
 
 impl PeerHandler for Script {
-    fn handle(&self, door: Door, request: Bytes) -> BoxFuture<'_, Bytes> {
+    fn handle(&self, request: Bytes) -> BoxFuture<'_, Bytes> {
         Box::pin(async move {
             match &request[..] {
                 b"panic" => panic!("as asked"),
@@ -40,8 +40,7 @@ impl PeerHandler for Script {
                     request
                 }
                 b"too much" => Bytes::from(vec![0; MAX_BODY + 1]),
-                [b'=', ..] => request,
-                _ => [&[b'0' + u8::try_from(door.number()).unwrap()], &request[..]].concat().into(),
+                _ => request,
             }
         })
     }
@@ -102,13 +101,11 @@ fn reason(result: Result<Bytes, TransportError>) -> String {
 }
 
 #[tokio::test]
-async fn a_call_comes_back_from_its_door() {
+async fn a_call_comes_back() {
     let server = Server::start().await;
     let transport = GrpcTransport::default();
-    assert_eq!(call(&transport, &server.address, "append").await.unwrap(), "0append");
-    let hello = transport.call_node(&server.address, Bytes::from_static(b"hello"), SOON).await;
-    assert_eq!(hello.unwrap(), "1hello");
-    assert_eq!(call(&transport, &server.address, "").await.unwrap(), "0");
+    assert_eq!(call(&transport, &server.address, "append").await.unwrap(), "append");
+    assert_eq!(call(&transport, &server.address, "").await.unwrap(), "");
     assert_eq!(transport.links(), 1);
     server.kill();
 }
@@ -118,7 +115,7 @@ async fn a_name_is_resolved() {
     let server = Server::start().await;
     let named = server.address.replace("127.0.0.1", "localhost");
     // `localhost` may also be ::1, where nobody listens.
-    assert_eq!(call(&GrpcTransport::default(), &named, "x").await.unwrap(), "0x");
+    assert_eq!(call(&GrpcTransport::default(), &named, "x").await.unwrap(), "x");
     server.kill();
 }
 
@@ -131,7 +128,7 @@ async fn a_thousand_calls_and_two_transports_do_not_mix() {
         async move {
             let body = Bytes::from(format!("{number}-{}", "x".repeat(number * 7)));
             let answer = transport.call(address, body.clone(), SOON).await.unwrap();
-            assert_eq!(answer[1..], body);
+            assert!(answer == body, "call {number} got another answer");
         }
     });
     join_all(calls).await;
@@ -170,7 +167,7 @@ async fn a_call_that_takes_too_long_times_out_and_still_runs_to_its_end() {
         assert!(began.elapsed() < Duration::from_millis(1500));
     }
     // Others are not held up, and the slow one was not cut off.
-    assert_eq!(call(&transport, &server.address, "x").await.unwrap(), "0x");
+    assert_eq!(call(&transport, &server.address, "x").await.unwrap(), "x");
     tokio::time::timeout(SOON, async {
         while server.script.finished.load(Ordering::Relaxed) == 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -186,7 +183,7 @@ async fn a_node_that_stood_still_keeps_its_connection() {
     let server = Server::start().await;
     let transport = GrpcTransport::default();
     let address = server.address.as_str();
-    assert_eq!(call(&transport, address, "x").await.unwrap(), "0x");
+    assert_eq!(call(&transport, address, "x").await.unwrap(), "x");
     let (open, still, ()) =
         tokio::join!(call(&transport, address, "slow"), call(&transport, address, "stand still"), async {
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -210,17 +207,7 @@ async fn a_panic_fails_its_call_only() {
         tokio::join!(call(&transport, &server.address, "panic"), call(&transport, &server.address, "slow"));
     assert!(reason(failed).contains("its log says why"));
     assert_eq!(other.unwrap(), "slow");
-    assert_eq!(call(&transport, &server.address, "x").await.unwrap(), "0x");
-    server.kill();
-}
-
-#[tokio::test]
-async fn an_unknown_door_is_refused() {
-    use kvindex_proto::peer::v1::{PeerRequest, peer_client::PeerClient};
-    let server = Server::start().await;
-    let mut client = PeerClient::connect(format!("http://{}", server.address)).await.unwrap();
-    let refused = client.call(PeerRequest { door: 2, body: Bytes::new() }).await.unwrap_err();
-    assert_eq!(refused.code(), tonic::Code::Unimplemented);
+    assert_eq!(call(&transport, &server.address, "x").await.unwrap(), "x");
     server.kill();
 }
 
@@ -229,7 +216,7 @@ async fn a_killed_server_is_found_again_within_a_second() {
     let mut server = Server::start().await;
     let transport = GrpcTransport::default();
     for _ in 0..3 {
-        assert_eq!(call(&transport, &server.address, "x").await.unwrap(), "0x");
+        assert_eq!(call(&transport, &server.address, "x").await.unwrap(), "x");
         let address = server.address.clone();
         let (hanging, at) = tokio::join!(call(&transport, &address, "hang"), async {
             tokio::time::sleep(Duration::from_millis(100)).await;
