@@ -2,6 +2,7 @@
 
 mod args;
 mod ask;
+mod cluster;
 mod connect;
 mod demo;
 mod dump;
@@ -37,6 +38,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Workers(args) => workers::list(args, output),
         Command::Register(args) => workers::register(*args, output),
         Command::Unregister(args) => workers::unregister(&args, output),
+        Command::Cluster(args) => cluster::run(args, output),
         Command::Watch(args) => watch::run(args, output),
         Command::Replay(args) => replay::run(args, output),
         Command::Dump(args) => dump::run(args, output),

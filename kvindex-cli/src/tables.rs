@@ -7,7 +7,7 @@ use kvindex_client::v1::{self, TrustState};
 const RIGHT: char = '>';
 
 /// A table with these headings; a heading that begins with [`RIGHT`] has numbers under it.
-fn table(headings: &[&str]) -> Table {
+pub(crate) fn table(headings: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
     table.set_header(headings.iter().map(|heading| heading.trim_start_matches(RIGHT)));
@@ -20,7 +20,7 @@ fn table(headings: &[&str]) -> Table {
 }
 
 /// The table without the blanks that fill up its last column.
-fn lines(table: &Table) -> String {
+pub(crate) fn lines(table: &Table) -> String {
     table.trim_fmt()
 }
 

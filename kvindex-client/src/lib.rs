@@ -6,8 +6,9 @@
 //!   configured) with an [`Answer`], which is [`Answer::Unknown`] when the node is slow, gone or refuses.
 //!   There is no error to forget: a user's request never fails because the index is down.
 //! - **Admin calls** ([`Client::explain`], [`Client::list_workers`], [`Client::register`],
-//!   [`Client::unregister`], [`Client::publish`], [`Client::watch`]) answer a [`CallError`] that says whether
-//!   another attempt may help.
+//!   [`Client::unregister`], [`Client::publish`], [`Client::watch`], and those of a cluster:
+//!   [`Client::cluster_status`], [`Client::remove_node`], [`Client::set_voter`], [`Client::hand_over`]) answer a
+//!   [`CallError`] that says whether another attempt may help.
 //!
 //! ```no_run
 //! use kvindex_client::{Answer, Client, ClientConfig, PromptTokens};
@@ -26,6 +27,7 @@
 
 mod admin;
 mod answer;
+mod cluster;
 mod config;
 mod error;
 mod prompt;

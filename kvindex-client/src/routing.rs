@@ -1,6 +1,7 @@
 //! The client and its routing calls: bounded in time, and without errors.
 
 use kvindex_proto::v1;
+use kvindex_proto::v1::cluster_service_client::ClusterServiceClient;
 use kvindex_proto::v1::ingest_service_client::IngestServiceClient;
 use kvindex_proto::v1::query_service_client::QueryServiceClient;
 use tonic::transport::Channel;
@@ -90,5 +91,9 @@ impl Client {
 
     pub(crate) fn ingest(&self) -> IngestServiceClient<Channel> {
         IngestServiceClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn cluster(&self) -> ClusterServiceClient<Channel> {
+        ClusterServiceClient::new(self.channel.clone())
     }
 }
