@@ -223,6 +223,7 @@ mod tests {
             node_id: id,
             nodes: (1..=nodes).map(node).collect(),
             shards: vec![shard.clone()],
+            waits_for: String::new(),
         };
         View::new(status(1), answering.iter().filter(|id| **id != 1).map(|id| status(*id)))
     }

@@ -8,14 +8,18 @@ use crate::tables::{lines, table};
 /// The answer to `cluster status`.
 pub(super) fn status(response: &v1::ClusterStatusResponse) -> String {
     if response.cluster_id.is_empty() {
-        return "this node has not joined a cluster yet; its log says what it waits for".into();
+        let colon = if response.waits_for.is_empty() { "" } else { ": " };
+        return format!("this node has not joined a cluster yet{colon}{}", response.waits_for);
     }
-    let summary = format!(
+    let mut summary = format!(
         "cluster {}, {} shards, as node {} sees it",
         response.cluster_id,
         response.shards.len(),
         response.node_id
     );
+    if !response.waits_for.is_empty() {
+        summary += &format!("\n{}", response.waits_for);
+    }
     format!("{summary}\n\n{}\n\n{}", nodes(response), shards(response))
 }
 
@@ -124,6 +128,7 @@ mod tests {
             node_id: 1,
             nodes: vec![node(1, true), node(2, true), node(4, false)],
             shards: vec![led, stopped],
+            waits_for: String::new(),
         };
         let expected = "\
 cluster c1, 2 shards, as node 1 sees it

@@ -28,6 +28,9 @@ impl View {
     pub(super) async fn of(client: &Client, server: &ServerArgs) -> anyhow::Result<Self> {
         let asked = client.cluster_status(false).await;
         let asked = asked.map_err(|error| failure::of_call(&server.server, error))?;
+        if asked.cluster_id.is_empty() {
+            anyhow::bail!("the node at {} has not joined a cluster yet: {}", server.server, asked.waits_for);
+        }
         let others = asked.nodes.iter().filter(|node| node.node_id != asked.node_id).cloned();
         let statuses = others.map(status_of).collect::<JoinSet<_>>().join_all().await;
         Ok(Self::new(asked, statuses.into_iter().flatten()))

@@ -4,7 +4,7 @@ use std::process::Stdio;
 
 use crate::node::{kvindex, run};
 
-const COMMANDS: [&str; 11] = [
+const COMMANDS: [&str; 12] = [
     "serve",
     "demo",
     "match",
@@ -12,6 +12,7 @@ const COMMANDS: [&str; 11] = [
     "workers",
     "register",
     "unregister",
+    "cluster",
     "watch",
     "replay",
     "dump",

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bad_input;
+mod cluster;
 mod demo_cases;
 mod demo_replay;
 mod demo_stay;
