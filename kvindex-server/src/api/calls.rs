@@ -138,6 +138,11 @@ impl Api {
         let publication = convert::publication(request)?;
         let published = match &self.cluster {
             Some(cluster) => {
+                let worker = &publication.stream.worker;
+                if !self.node.knows(worker) {
+                    // It may have been registered through another node a moment ago.
+                    self.catch_up_on(cluster, worker).await?;
+                }
                 let events = run(long, || self.node.seal(publication))?;
                 cluster.publish(events).await?
             }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use kvindex_core::WorkerId;
 use kvindex_core::replication::{NodeId, ReadLevel, Role, ShardId, ShardStatus, shard_of};
 use kvindex_proto::v1;
 
@@ -44,6 +45,12 @@ impl Api {
         };
         let fresh = cluster.barrier(level, FRESH).await;
         fresh.map_err(|error| ApiError::new(Kind::Unavailable, error.to_string()))
+    }
+
+    /// Waits until this node has applied every change of a worker that was acknowledged.
+    pub(super) async fn catch_up_on(&self, cluster: &Cluster, worker: &WorkerId) -> Result<(), ApiError> {
+        let caught_up = cluster.barrier_of(worker, FRESH).await;
+        caught_up.map_err(|error| ApiError::new(Kind::Unavailable, error.to_string()))
     }
 
     /// The same for many questions: as the most demanding of them asks.
@@ -109,7 +116,13 @@ impl Api {
                     state(shard, digest)
                 })
                 .collect(),
+            waits_for: cluster.waits_for(),
         })
+    }
+
+    /// What the node waits for before it is ready, if it can say.
+    pub(super) fn waits_for(&self) -> String {
+        self.cluster.as_ref().map(|cluster| cluster.waits_for()).unwrap_or_default()
     }
 
     pub(super) async fn remove_node(
@@ -120,17 +133,14 @@ impl Api {
         let node = NodeId(request.node_id);
         let directory = cluster.directory();
         let left = directory.nodes().filter(|(id, known)| known.voter && *id != node).count();
-        if left == 0 {
+        if left == 0 && directory.get(node).is_some() {
             return Err(ApiError::of_field(Kind::Precondition, "node_id", "is the last voter"));
         }
-        if !request.force {
-            cluster.can_lose(node).map_err(|reason| {
-                ApiError::of_field(
-                    Kind::Precondition,
-                    "node_id",
-                    format!("{reason}; set force to remove it all the same"),
-                )
-            })?;
+        // Who is unknown is told so below.
+        if !request.force && directory.get(node).is_some() {
+            let refused = |reason| format!("{reason}; set force to remove it all the same");
+            let can = cluster.can_lose(node).await.map_err(refused);
+            can.map_err(|reason| ApiError::of_field(Kind::Precondition, "node_id", reason))?;
         }
         self.change_directory(DirectoryChange::Dismiss(node)).await
     }
@@ -140,10 +150,16 @@ impl Api {
         request: v1::SetVoterRequest,
     ) -> Result<v1::ClusterChangeResponse, ApiError> {
         let (node, voter) = (NodeId(request.node_id), request.voter);
-        let directory = self.in_cluster()?.directory();
+        let cluster = self.in_cluster()?;
+        let directory = cluster.directory();
         let voters = directory.nodes().filter(|(id, known)| known.voter && *id != node).count();
-        if !voter && voters == 0 {
+        if !voter && voters == 0 && directory.get(node).is_some() {
             return Err(ApiError::of_field(Kind::Precondition, "node_id", "is the last voter"));
+        }
+        if !voter && directory.get(node).is_some_and(|known| known.voter) {
+            let refused = |reason| format!("{reason}; remove those first that do not answer");
+            let can = cluster.can_lose(node).await.map_err(refused);
+            can.map_err(|reason| ApiError::of_field(Kind::Precondition, "node_id", reason))?;
         }
         self.change_directory(DirectoryChange::Vote { node, voter }).await
     }

@@ -233,14 +233,16 @@ pub(super) async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// Whether it takes calls: from when the snapshot is loaded until it stops. Engines that still load do not count.
+/// Whether it takes calls: from when the snapshot is loaded, and in a cluster everything committed before is applied,
+/// until it stops. Engines that still load do not count.
 #[utoipa::path(get, path = "/readyz", responses(
     (status = 200, description = "It does", body = String),
     (status = 503, description = "It does not", body = String)))]
-pub(super) async fn readyz(State(api): State<Arc<Api>>) -> (StatusCode, &'static str) {
-    if api.is_ready() {
-        (StatusCode::OK, "ready\n")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
+pub(super) async fn readyz(State(api): State<Arc<Api>>) -> (StatusCode, String) {
+    let waits_for = api.waits_for();
+    if api.is_ready() && waits_for.is_empty() {
+        return (StatusCode::OK, "ready\n".into());
     }
+    let colon = if waits_for.is_empty() { "" } else { ": " };
+    (StatusCode::SERVICE_UNAVAILABLE, format!("not ready{colon}{waits_for}\n"))
 }

@@ -1,6 +1,7 @@
 //! Changes of workers and nodes, from wherever they were asked for to the node that leads their shard, and back.
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
@@ -18,6 +19,8 @@ use crate::workers::WorkerDefinition;
 
 /// How long to wait before looking for a leader again.
 const RETRY: Duration = Duration::from_millis(50);
+/// How long a node may take to say that it is there.
+const THERE: Duration = Duration::from_secs(1);
 
 /// Why a change was not made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -225,11 +228,33 @@ impl Cluster {
         }
     }
 
-    /// Whether the shards would still have a quorum that answers without this node.
+    /// Whether the shards would still have a quorum that answers without this node's vote.
     ///
     /// # Errors
     /// What stands in the way.
-    pub fn can_lose(&self, node: NodeId) -> Result<(), String> {
+    pub async fn can_lose(&self, node: NodeId) -> Result<(), String> {
+        let directory = self.directory();
+        let others: Vec<_> = directory.nodes().filter(|(id, known)| known.voter && *id != node).collect();
+        let asked = others.iter().map(async |(id, known)| self.is_there(*id, &known.address.peer).await);
+        let answering = join_all(asked).await.into_iter().filter(|there| *there).count();
+        if answering <= others.len() / 2 {
+            return Err(format!("{answering} of {} voters would be left that answer", others.len()));
+        }
+        self.has_close_voters_without(node)
+    }
+
+    /// Whether a node answers, and as itself.
+    async fn is_there(&self, node: NodeId, address: &str) -> bool {
+        let Some(me) = self.replica().map(|replica| replica.identity()) else { return false };
+        if me.node == node {
+            return true;
+        }
+        let answer = self.ask(address, &NodeRequest::Hello(self.greeting()), THERE).await;
+        matches!(answer, Ok(NodeResponse::Hello(other)) if other.member == Some((me.cluster, node)))
+    }
+
+    /// Whether a quorum of each shard that this node leads has nearly everything.
+    fn has_close_voters_without(&self, node: NodeId) -> Result<(), String> {
         for status in self.status() {
             let Some(last) = status.last.filter(|_| status.role == Role::Leader) else { continue };
             let others: Vec<_> =
@@ -241,9 +266,9 @@ impl Cluster {
             let answering = others.iter().filter(close).count();
             if answering <= others.len() / 2 {
                 return Err(format!(
-                    "{} would be left with {answering} of {} voters",
-                    status.shard,
-                    others.len()
+                    "{answering} of {} voters would be left that have what {} holds",
+                    others.len(),
+                    status.shard
                 ));
             }
         }

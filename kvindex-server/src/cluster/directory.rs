@@ -86,6 +86,13 @@ impl Directory {
         self.nodes.get(&node)
     }
 
+    /// Whether a node belonged to the cluster once and does so no more. Ids are given out in order, so a table that is
+    /// behind takes nobody for removed who only joined later.
+    #[must_use]
+    pub fn dismissed(&self, node: NodeId) -> bool {
+        node.0 <= self.last_id && !self.nodes.contains_key(&node)
+    }
+
     /// Whether nobody founded the cluster yet.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -170,6 +177,7 @@ mod tests {
         assert_eq!(directory.apply(DirectoryChange::Dismiss(NodeId(3))), DirectoryAnswer::Done);
         assert_eq!(directory.apply(DirectoryChange::Dismiss(NodeId(3))), DirectoryAnswer::Unknown);
         assert_eq!(admit(&mut directory, 3, 8), DirectoryAnswer::Admitted(NodeId(4)));
+        assert!(directory.dismissed(NodeId(3)) && !directory.dismissed(NodeId(5)));
         // Founding happens once.
         directory.apply(DirectoryChange::Found { nodes: BTreeMap::new(), size: 9 });
         assert!(directory.get(NodeId(4)).is_some());

@@ -21,27 +21,50 @@ use super::{Cluster, DEFAULT_SHARDS, JoinError, NodeRecord, discovery};
 const PAUSE: Duration = Duration::from_millis(300);
 /// How long a greeting may take.
 const GREETING: Duration = Duration::from_secs(1);
+/// Between two looks at whether this node still belongs to the cluster.
+const STAYING: Duration = Duration::from_secs(1);
 /// How often the same obstacle is told.
 const TELL_EVERY: u32 = 30;
 
 /// Until the node is a member, and what a founder has to finish.
 pub(super) async fn run(cluster: Arc<Cluster>) {
-    let (mut told, mut rounds) = (String::new(), 0u32);
+    let mut rounds = 0u32;
     while cluster.replica().is_none() {
         if let Err(obstacle) = cluster.look_around().await {
             rounds += 1;
-            if obstacle != told || rounds.is_multiple_of(TELL_EVERY) {
+            if cluster.tell(&obstacle) || rounds.is_multiple_of(TELL_EVERY) {
                 tracing::info!(%obstacle, "not a member of a cluster yet");
-                told = obstacle;
             }
         }
         tokio::time::sleep(PAUSE).await;
     }
     cluster.finish_founding().await;
     cluster.tell_address().await;
+    cluster.stay().await;
+}
+
+/// Who answered on the list.
+#[derive(Debug, Default)]
+struct Heard {
+    /// By their runs: where they are and what they said.
+    greetings: BTreeMap<u64, (String, Greeting)>,
+    /// Who says that this node was removed.
+    dismissed_by: Option<String>,
+    /// Why the others gave no answer.
+    silent: Vec<String>,
 }
 
 impl Cluster {
+    /// Notes what stands in the way; answers whether that is new. A member has nothing in its way.
+    fn tell(&self, obstacle: &str) -> bool {
+        let mut told = self.obstacle.lock();
+        if self.replica().is_some() || *told == obstacle {
+            return false;
+        }
+        obstacle.clone_into(&mut told);
+        true
+    }
+
     pub(super) fn greeting(&self) -> Greeting {
         let identity = self.replica().map(|replica| replica.identity());
         Greeting {
@@ -65,33 +88,42 @@ impl Cluster {
     }
 
     /// Everyone on the list who answers, but not this very process.
-    async fn greet(&self) -> (BTreeMap<u64, (String, Greeting)>, Vec<String>) {
+    async fn greet(&self, as_whom: Greeting) -> Heard {
         let addresses = discovery::addresses(&self.settings.peers).await;
-        let request = NodeRequest::Hello(self.greeting());
+        let request = NodeRequest::Hello(as_whom);
         let asked =
             addresses.iter().map(async |address| (address, self.ask(address, &request, GREETING).await));
-        let mut silent = Vec::new();
-        let mut heard = BTreeMap::new();
+        let mut heard = Heard::default();
         for (address, answer) in futures_util::future::join_all(asked).await {
             match answer {
                 Ok(NodeResponse::Hello(greeting)) if greeting.run != self.run => {
-                    heard.insert(greeting.run, (address.clone(), greeting));
+                    heard.greetings.insert(greeting.run, (address.clone(), greeting));
                 }
                 Ok(NodeResponse::Hello(_)) => {}
-                Ok(other) => silent.push(format!("{address}: {other:?}")),
-                Err(reason) => silent.push(reason),
+                Ok(NodeResponse::Dismissed) => heard.dismissed_by = Some(address.clone()),
+                Ok(other) => heard.silent.push(format!("{address}: {other:?}")),
+                Err(reason) => heard.silent.push(reason),
             }
         }
-        (heard, silent)
+        heard
     }
 
-    /// Comes back as who it was, unless another process does so already.
+    /// Comes back as who it was, unless another process does so already or its cluster says otherwise.
     pub(super) async fn return_if_known(&self) -> Result<(), JoinError> {
         let Some(record) = self.home.load().map_err(super::HomeError::from)? else { return Ok(()) };
-        let me = Some((record.identity.cluster, record.identity.node));
-        let (heard, _) = self.greet().await;
-        if let Some((address, _)) = heard.values().find(|(_, greeting)| greeting.member == me) {
-            return Err(JoinError::Twice { node: record.identity.node, address: address.clone() });
+        let Identity { cluster: ours, node, shards } = record.identity;
+        let me = Some((ours, node));
+        let heard = self.greet(Greeting { member: me, shards, ..self.greeting() }).await;
+        if let Some((address, _)) = heard.greetings.values().find(|(_, greeting)| greeting.member == me) {
+            return Err(JoinError::Twice { node, address: address.clone() });
+        }
+        if let Some(address) = heard.dismissed_by {
+            return Err(JoinError::Dismissed { node, address });
+        }
+        let clusters = heard.greetings.values().filter_map(|(at, greeting)| Some((at, greeting.member?.0)));
+        let (own, others): (Vec<_>, Vec<_>) = clusters.partition(|(_, cluster)| *cluster == ours);
+        if let (true, Some((address, theirs))) = (own.is_empty(), others.first()) {
+            return Err(JoinError::OtherCluster { ours, theirs: *theirs, address: (*address).clone() });
         }
         let _one_at_a_time = self.forming.lock().await;
         self.enter(&record).await
@@ -99,18 +131,21 @@ impl Cluster {
 
     /// One round of a node without data. An error says what it waits for.
     async fn look_around(&self) -> Result<(), String> {
-        let (heard, silent) = self.greet().await;
-        let members: Vec<_> =
-            heard.values().filter_map(|(at, greeting)| Some((at, greeting.member?.0))).collect();
-        if let Some((first, cluster)) = members.first() {
-            if let Some((second, other)) = members.iter().find(|(_, other)| other != cluster) {
+        let Heard { greetings, silent, .. } = self.greet(self.greeting()).await;
+        let members: Vec<_> = (greetings.values())
+            .filter_map(|(at, greeting)| Some((at, greeting.member?.0, greeting.shards)))
+            .collect();
+        if let Some((first, cluster, shards)) = members.first() {
+            if let Some((second, other, _)) = members.iter().find(|(_, other, _)| other != cluster) {
                 return Err(format!(
                     "{first} belongs to cluster {cluster} and {second} to {other}: remove one of them from cluster_peers"
                 ));
             }
+            // Before it is given an id.
+            self.check_shards(*shards)?;
             return self.join(first).await;
         }
-        self.found(heard, &silent).await
+        self.found(greetings, &silent).await
     }
 
     async fn join(&self, address: &str) -> Result<(), String> {
@@ -119,14 +154,19 @@ impl Cluster {
         let NodeResponse::Joined { cluster, node, shards } = answer else {
             return Err(format!("{address} does not let this node join: {answer:?}"));
         };
-        if let Some(configured) = self.settings.shards.filter(|configured| *configured != shards) {
-            return Err(format!(
-                "the cluster has {shards} shards, the configuration asks for {configured} (cluster_shards): a \
-                 cluster's shard count never changes; set it to {shards}"
-            ));
-        }
+        self.check_shards(shards)?;
         let identity = Identity { cluster, node, shards };
         self.settle(NodeRecord { identity, founders: BTreeMap::new() }).await
+    }
+
+    fn check_shards(&self, shards: u16) -> Result<(), String> {
+        match self.settings.shards.filter(|configured| *configured != shards) {
+            None => Ok(()),
+            Some(configured) => Err(format!(
+                "the cluster has {shards} shards, the configuration asks for {configured} (cluster_shards): a \
+                 cluster's shard count never changes; set it to {shards}"
+            )),
+        }
     }
 
     /// Writes down who this node is and starts its shards.
@@ -219,16 +259,41 @@ impl Cluster {
                     // What went wrong is tried again, as long as it takes.
                     let _ = self.change_directory(DirectoryChange::Move { node, address }).await;
                 }
+                None if member.machine.directory().dismissed(node) => return,
                 None => {}
             }
             tokio::time::sleep(PAUSE).await;
         }
     }
 
+    /// Until this node is removed from the cluster, which it then says of itself.
+    async fn stay(&self) {
+        let Some(member) = self.member.get() else { return };
+        let node = member.replica.identity().node;
+        loop {
+            tokio::time::sleep(STAYING).await;
+            let led = member.replica.status().iter().all(|shard| shard.leader.is_some());
+            // Who is removed while it is away does not learn of it from the log.
+            let by = if member.machine.directory().dismissed(node) {
+                Some("the cluster's directory".to_owned())
+            } else if led {
+                None
+            } else {
+                self.greet(self.greeting()).await.dismissed_by
+            };
+            if let Some(address) = by {
+                let removed = JoinError::Dismissed { node, address }.to_string();
+                tracing::warn!(%removed, "not ready any more");
+                *self.obstacle.lock() = removed;
+                return;
+            }
+        }
+    }
+
     /// Answers what another node asks of this one.
     pub(super) async fn answer_node(self: &Arc<Self>, request: &[u8]) -> Bytes {
         let answer = match messages::read(request) {
-            Ok(NodeRequest::Hello(_)) => NodeResponse::Hello(self.greeting()),
+            Ok(NodeRequest::Hello(other)) => self.answer_hello(&other),
             Ok(NodeRequest::Found(plan)) => self.take_part(&plan).await,
             Ok(NodeRequest::Join { address, nonce }) => {
                 self.admit(DirectoryChange::Admit { address, nonce }).await
@@ -242,6 +307,16 @@ impl Cluster {
             Err(reason) => NodeResponse::Refused(reason),
         };
         messages::write(&answer)
+    }
+
+    fn answer_hello(&self, other: &Greeting) -> NodeResponse {
+        if let (Some(member), Some((cluster, node))) = (self.member.get(), other.member)
+            && cluster == member.replica.identity().cluster
+            && member.machine.directory().dismissed(node)
+        {
+            return NodeResponse::Dismissed;
+        }
+        NodeResponse::Hello(self.greeting())
     }
 
     async fn take_part(&self, plan: &Plan) -> NodeResponse {

@@ -80,6 +80,8 @@ pub(crate) enum NodeResponse {
     Unsure(String),
     /// It did not, and trying again does not help.
     Refused(String),
+    /// To a hello: whoever asks was removed from this cluster.
+    Dismissed,
 }
 
 /// Whether a message is a node's and not a shard's.

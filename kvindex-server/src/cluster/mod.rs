@@ -40,11 +40,12 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use kvindex_core::StreamId;
 use kvindex_core::replication::log_store::{Durability, LogStore};
 use kvindex_core::replication::{
-    NodeId, ReadError, ReadLevel, Replica, ShardId, ShardStatus, StartError, Surroundings, Transport,
+    ClusterId, NodeId, ReadError, ReadLevel, Replica, ShardId, ShardStatus, StartError, Surroundings,
+    Transport,
 };
+use kvindex_core::{StreamId, WorkerId};
 
 use crate::node::Node;
 use machine::NodeMachine;
@@ -68,6 +69,30 @@ pub enum JoinError {
         /// Which.
         node: NodeId,
         /// Where the other one is.
+        address: String,
+    },
+    /// Its cluster does not want it any more.
+    #[error(
+        "{node} was removed from its cluster, says {address}: empty data_dir to let it join as a new node, or take \
+         this process out of service"
+    )]
+    Dismissed {
+        /// Which.
+        node: NodeId,
+        /// Who says so.
+        address: String,
+    },
+    /// What it keeps is of one cluster, whoever answers is of another.
+    #[error(
+        "data_dir is of cluster {ours}, but {address} belongs to cluster {theirs}: correct cluster_peers, or empty \
+         data_dir to let this node join there"
+    )]
+    OtherCluster {
+        /// The node's own.
+        ours: ClusterId,
+        /// The other.
+        theirs: ClusterId,
+        /// Who answered.
         address: String,
     },
 }
@@ -105,6 +130,8 @@ pub struct Cluster {
     member: OnceLock<Member>,
     /// Turns true once it is.
     joined: watch::Sender<bool>,
+    /// What stands in the way until then.
+    obstacle: parking_lot::Mutex<String>,
     steering: Steering,
 }
 
@@ -155,6 +182,7 @@ impl Cluster {
             forming: tokio::sync::Mutex::default(),
             member: OnceLock::new(),
             joined,
+            obstacle: parking_lot::Mutex::default(),
         })
     }
 
@@ -195,6 +223,7 @@ impl Cluster {
         let replica = Arc::new(Replica::start(identity, self.settings.pace, surroundings).await?);
         if self.member.set(Member { replica, machine, founders: record.founders.clone() }).is_ok() {
             tracing::info!(cluster = %identity.cluster, node = identity.node.0, shards = identity.shards, "member");
+            self.obstacle.lock().clear();
             self.joined.send_replace(true);
         }
         Ok(())
@@ -218,6 +247,12 @@ impl Cluster {
         &self.settings
     }
 
+    /// What stands in the way of membership; empty while this node is a member.
+    #[must_use]
+    pub fn waits_for(&self) -> String {
+        self.obstacle.lock().clone()
+    }
+
     /// Resolves once this node is a member.
     pub async fn until_joined(&self) {
         let mut joined = self.joined.subscribe();
@@ -236,11 +271,18 @@ impl Cluster {
     /// # Errors
     /// When a shard has no leader with a quorum, or this node belongs to no cluster yet.
     pub async fn barrier(&self, level: ReadLevel, timeout: Duration) -> Result<(), ReadError> {
-        let stranger =
-            || ReadError { shard: ShardId(0), reason: "this node has not joined a cluster yet".into() };
         let replica = self.replica().ok_or_else(stranger)?;
         let shards = (0..replica.identity().shards).map(ShardId);
         replica.barrier(shards, level, timeout).await
+    }
+
+    /// Waits until this node has applied every acknowledged change of a worker.
+    ///
+    /// # Errors
+    /// As [`Cluster::barrier`].
+    pub async fn barrier_of(&self, worker: &WorkerId, timeout: Duration) -> Result<(), ReadError> {
+        let replica = self.replica().ok_or_else(stranger)?;
+        replica.barrier([replica.shard_of(worker)], ReadLevel::Linearizable, timeout).await
     }
 
     /// Answers another node.
@@ -284,4 +326,8 @@ impl Cluster {
             replica.shutdown().await;
         }
     }
+}
+
+fn stranger() -> ReadError {
+    ReadError { shard: ShardId(0), reason: "this node has not joined a cluster yet".into() }
 }

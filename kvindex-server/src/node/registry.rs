@@ -235,6 +235,11 @@ impl Node {
         self.registry.read().get(worker).cloned()
     }
 
+    /// Whether it is known.
+    pub(crate) fn knows(&self, worker: &WorkerId) -> bool {
+        self.registry.read().get(worker).is_some()
+    }
+
     /// Every known worker, by id.
     #[must_use]
     pub fn known_workers(&self) -> Vec<KnownWorker> {
