@@ -53,6 +53,11 @@ impl Follower {
         let config = quick();
         let node = Arc::new(Node::new(&config, Metrics::new()));
         node.start_ingest(config.ingest).unwrap();
+        Self::of(node, header)
+    }
+
+    /// A node that is followed by somebody else's doing; every engine of the case is a worker of its name.
+    pub(crate) fn of(node: Arc<Node>, header: &Header) -> Self {
         let stream = |name: &str| StreamId { worker: WorkerId::new(name).unwrap(), dp_rank: DpRank(0) };
         Self {
             node,

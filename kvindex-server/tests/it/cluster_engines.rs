@@ -1,0 +1,90 @@
+//! A node stops while engines speak, and another goes on where it was: no batch is lost, though no engine can repeat
+//! one.
+
+use kvindex_proto::v1;
+use kvindex_recording::{Pace, Publisher, PublisherOptions};
+use kvindex_server::trust::TrustState;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::cluster_rig::Rig;
+use crate::ingest_node::{Follower, checkpoints};
+use crate::ingest_rig::recording;
+
+/// Every engine of a case becomes a worker, with no replay socket.
+async fn register_all(rig: &mut Rig, publisher: &Publisher) {
+    for (number, engine) in publisher.endpoints().iter().enumerate() {
+        let request = v1::RegisterRequest {
+            worker_id: engine.name.clone(),
+            model: "m".into(),
+            engine_version: Some("0.33.0".into()),
+            endpoint: engine.publish.clone(),
+            ..v1::RegisterRequest::default()
+        };
+        rig.node(number % 3).register_as(request).await;
+    }
+}
+
+/// Plays on without holding the runtime up.
+async fn play(publisher: &Arc<Publisher>, until: usize) {
+    let publisher = Arc::clone(publisher);
+    tokio::task::spawn_blocking(move || publisher.play_until(until).unwrap()).await.unwrap();
+}
+
+/// Waits until a node's link to every engine is up.
+async fn wait_connected(rig: &Rig, follower: &Follower) {
+    let up = |engine| !follower.trust(engine).reason.contains("connected to");
+    rig.wait("connected", |_| (0..follower.streams.len()).all(up)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_stops_while_engines_speak_costs_no_batch() {
+    let checkpoints = checkpoints("dup");
+    let (half, last) = (&checkpoints[checkpoints.len() / 2], checkpoints.last().unwrap());
+    let mut rig = Rig::founded().await;
+    let options = PublisherOptions { subscribers: 3, pace: Pace::Rate(40.0), ..PublisherOptions::default() };
+    let publisher = Arc::new(Publisher::start(recording("dup"), options).unwrap());
+    register_all(&mut rig, &publisher).await;
+    let header = publisher.recording().header.clone();
+    let followers: Vec<Follower> =
+        (0..3).map(|seat| Follower::of(Arc::clone(rig.node(seat).running.node()), &header)).collect();
+    for follower in &followers {
+        rig.wait("known", |_| follower.node.known_workers().len() == follower.streams.len()).await;
+        wait_connected(&rig, follower).await;
+    }
+    let everyone = Arc::clone(&publisher);
+    let listening = move || everyone.wait_for_subscribers(Duration::from_secs(10));
+    assert!(tokio::task::spawn_blocking(listening).await.unwrap(), "every node listens to every engine");
+    play(&publisher, half.pos).await;
+
+    // Engines speak on while the node that takes them in goes.
+    let worker = &followers[0].streams[0].worker;
+    let shard = rig.node(0).running.cluster().unwrap().replica().unwrap().shard_of(worker);
+    let leader = rig.leader(usize::from(shard.0)).unwrap();
+    tokio::join!(play(&publisher, last.pos), rig.stop(leader));
+    let left = rig.taken();
+    for seat in &left {
+        let follower = &followers[*seat];
+        for engine in 0..follower.streams.len() {
+            let last = last.next_seq[engine].checked_sub(1);
+            let there = |_: &Rig| {
+                let trust = follower.trust(engine);
+                trust.applied.map(|seq| seq.0) == last && trust.state == TrustState::Live
+            };
+            rig.wait(&format!("node {seat} has engine {engine} up to {last:?}"), there).await;
+        }
+        let answers = follower.answers(last);
+        let wrong: Vec<_> = answers.iter().filter(|answer| answer.ours != answer.theirs).collect();
+        assert!(wrong.is_empty(), "node {seat}: {wrong:?}");
+        assert!(answers.iter().any(|answer| answer.theirs > 0), "nothing was compared");
+    }
+    rig.wait_equal().await;
+    assert_eq!(publisher.stats().replay_requests, 0, "nobody could ask an engine again");
+
+    // The node comes back, catches up, and gives the same answers.
+    rig.start(leader).await;
+    rig.wait_ready().await;
+    rig.wait_equal().await;
+    let back = Follower::of(Arc::clone(rig.node(leader).running.node()), &header);
+    assert!(back.answers(last).iter().all(|answer| answer.ours == answer.theirs));
+}
