@@ -90,6 +90,7 @@ async fn another_shard_count() {
     let (code, text) = rig.node(1).http("GET", "/readyz", "").await;
     assert_eq!(code, 503);
     says(&text, &wanted);
+    rig.wait("the founder is listed", |rig| !rig.known(0).is_empty()).await;
     assert_eq!(rig.known(0).len(), 1, "it was not given an id");
     // Nor does a node change its mind.
     rig.stop(0).await;
