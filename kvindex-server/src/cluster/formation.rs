@@ -112,6 +112,11 @@ impl Cluster {
     pub(super) async fn return_if_known(&self) -> Result<(), JoinError> {
         let Some(record) = self.home.load().map_err(super::HomeError::from)? else { return Ok(()) };
         let Identity { cluster: ours, node, shards } = record.identity;
+        if !self.home.has_log() {
+            let aside = self.home.put_aside()?;
+            tracing::warn!(%node, aside, "the log is gone, so this node joins anew; what was left of it is put aside");
+            return Ok(());
+        }
         let me = Some((ours, node));
         let heard = self.greet(Greeting { member: me, shards, ..self.greeting() }).await;
         if let Some((address, _)) = heard.greetings.values().find(|(_, greeting)| greeting.member == me) {

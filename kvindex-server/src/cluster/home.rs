@@ -39,6 +39,12 @@ pub trait Home: Debug + Send + Sync + 'static {
     /// When it cannot be written.
     fn keep(&self, record: &NodeRecord) -> Result<(), IdentityError>;
 
+    /// Whether there is a log, as every member has one. Without it a node does not know for whom it voted, so it must
+    /// not be who it was.
+    fn has_log(&self) -> bool {
+        true
+    }
+
     /// The log.
     ///
     /// # Errors
@@ -77,7 +83,15 @@ impl Home for DataDirectory {
             // Nothing else survives, so neither does the id.
             return Ok(None);
         }
-        identity::load(&self.path, self.shards)
+        let record = identity::load(&self.path, self.shards)?;
+        if record.is_none() && self.has_log() {
+            return Err(IdentityError::Missing { path: self.path.clone() });
+        }
+        Ok(record)
+    }
+
+    fn has_log(&self) -> bool {
+        self.backend == BackendKind::Memory || self.path.join("log").join("log-store").exists()
     }
 
     fn keep(&self, record: &NodeRecord) -> Result<(), IdentityError> {

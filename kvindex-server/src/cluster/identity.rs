@@ -36,6 +36,15 @@ pub enum IdentityError {
         /// What is wrong.
         reason: String,
     },
+    /// There is a log, but nothing says whose.
+    #[error(
+        "{path} holds a log, but no {FILE}, which says whose it is: put the file back, or empty the directory to let \
+         the node join anew"
+    )]
+    Missing {
+        /// The directory.
+        path: PathBuf,
+    },
     /// A later program wrote it.
     #[error("{path} is of version {found}, this program reads up to {VERSION}: upgrade this node")]
     Newer {

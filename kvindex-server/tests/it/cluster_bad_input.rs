@@ -138,6 +138,9 @@ async fn an_identity_that_is_none() {
         says(&refusal(&mut rig, 0).await, parts);
         assert_eq!(std::fs::read_to_string(&file).unwrap(), text, "nothing is written over it");
     }
+    // A log that nobody is said to own.
+    std::fs::remove_file(&file).unwrap();
+    says(&refusal(&mut rig, 0).await, &["holds a log, but no node.json", "empty the directory"]);
     std::fs::write(&file, good).unwrap();
     rig.start_as(0, |cluster| cluster.size = 1).await.unwrap();
     rig.wait_ready().await;

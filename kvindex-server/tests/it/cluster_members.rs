@@ -116,6 +116,15 @@ async fn a_node_whose_data_is_gone_takes_its_old_place_and_vote() {
     assert_eq!(rig.id(seat), 4);
     rig.wait_members(&[(1, true), (3, true), (4, true)]).await;
     assert_eq!(rig.wait_equal().await, before);
+    // Without its log it does not know for whom it voted, so it is nobody's either.
+    rig.stop(seat).await;
+    let data = rig.seats[seat].data.path().to_owned();
+    std::fs::remove_dir_all(data.join("log")).unwrap();
+    rig.start(seat).await;
+    rig.wait_ready().await;
+    assert_eq!(rig.id(seat), 5);
+    assert!(data.join("aside-1/node.json").exists());
+    rig.wait_members(&[(1, true), (3, true), (5, true)]).await;
     // Its vote counts: with it, one of the others may go.
     rig.stop(seat_of(&rig, 1)).await;
     let through = rig.taken()[0];
