@@ -131,12 +131,14 @@ async fn register_static(cluster: Arc<Cluster>, workers: Vec<crate::workers::Wor
 }
 
 impl Clustered {
-    /// Resolves once this node has applied everything that was committed before it started.
+    /// Resolves once the cluster is founded and this node has applied everything that was committed before it started.
     pub(crate) fn ready(&self) -> impl Future<Output = ()> + Send + use<> {
         let cluster = Arc::clone(&self.cluster);
         async move {
             cluster.until_joined().await;
-            while !cluster.status().iter().all(|shard| shard.lag.age.is_some()) {
+            let fresh = || cluster.status().iter().all(|shard| shard.lag.age.is_some());
+            // Before the founders are listed nobody can join.
+            while cluster.directory().is_empty() || !fresh() {
                 tokio::time::sleep(LOOK).await;
             }
         }
