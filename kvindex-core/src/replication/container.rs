@@ -37,30 +37,42 @@ pub enum ContainerError {
 #[derive(Serialize, Deserialize)]
 struct Head(Option<WirePosition>, WireStoredMembership);
 
-/// Puts a snapshot together.
-pub(crate) fn pack(shard: ShardId, meta: &SnapshotMeta, pieces: impl Iterator<Item = Vec<u8>>) -> Bytes {
-    let head = Head(meta.last_log_id.map(Into::into), (&meta.last_membership).into());
-    let head = rmp_serde::to_vec(&head).unwrap_or_default();
-    let mut bytes = Vec::new();
-    bytes.extend_from_slice(MAGIC);
-    bytes.extend_from_slice(&VERSION.to_le_bytes());
-    bytes.extend_from_slice(&shard.0.to_le_bytes());
-    bytes.extend_from_slice(&(head.len() as u32).to_le_bytes());
-    bytes.extend_from_slice(&head);
-    let count_at = bytes.len();
-    bytes.extend_from_slice(&[0; 4]);
-    let mut count = 0u32;
-    for piece in pieces {
-        let packed = lz4_flex::block::compress(&piece);
-        bytes.extend_from_slice(&(piece.len() as u32).to_le_bytes());
-        bytes.extend_from_slice(&(packed.len() as u32).to_le_bytes());
-        bytes.extend_from_slice(&packed);
-        count += 1;
+/// Puts a snapshot together, piece by piece.
+pub(crate) struct Packer {
+    bytes: Vec<u8>,
+    count_at: usize,
+    count: u32,
+}
+
+impl Packer {
+    pub(crate) fn new(shard: ShardId, meta: &SnapshotMeta) -> Self {
+        let head = Head(meta.last_log_id.map(Into::into), (&meta.last_membership).into());
+        let head = rmp_serde::to_vec(&head).unwrap_or_default();
+        let mut bytes = Vec::new();
+        bytes.extend_from_slice(MAGIC);
+        bytes.extend_from_slice(&VERSION.to_le_bytes());
+        bytes.extend_from_slice(&shard.0.to_le_bytes());
+        bytes.extend_from_slice(&(head.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(&head);
+        let count_at = bytes.len();
+        bytes.extend_from_slice(&[0; 4]);
+        Self { bytes, count_at, count: 0 }
     }
-    bytes[count_at..count_at + 4].copy_from_slice(&count.to_le_bytes());
-    let digest = xxh3_64(&bytes);
-    bytes.extend_from_slice(&digest.to_le_bytes());
-    bytes.into()
+
+    pub(crate) fn push(&mut self, piece: &[u8]) {
+        let packed = lz4_flex::block::compress(piece);
+        self.bytes.extend_from_slice(&(piece.len() as u32).to_le_bytes());
+        self.bytes.extend_from_slice(&(packed.len() as u32).to_le_bytes());
+        self.bytes.extend_from_slice(&packed);
+        self.count += 1;
+    }
+
+    pub(crate) fn finish(mut self) -> Bytes {
+        self.bytes[self.count_at..self.count_at + 4].copy_from_slice(&self.count.to_le_bytes());
+        let digest = xxh3_64(&self.bytes);
+        self.bytes.extend_from_slice(&digest.to_le_bytes());
+        self.bytes.into()
+    }
 }
 
 /// What a snapshot says of itself, and its pieces.

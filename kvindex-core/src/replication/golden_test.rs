@@ -6,7 +6,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use openraft::{EntryPayload, Membership};
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::container::{pack, unpack};
+use super::container::{Packer, unpack};
 use super::envelope::{ClusterId, Envelope, Refusal};
 use super::ids::{NodeAddress, NodeId, ShardId};
 use super::raft::{Entry, LogId, Payload, SnapshotMeta, StoredMembership, Vote};
@@ -125,7 +125,10 @@ fn snapshot() -> (SnapshotMeta, Bytes) {
         last_log_id: Some(at(7, 9)),
         last_membership: StoredMembership::new(Some(at(2, 1)), members()),
     };
-    let bytes = pack(ShardId(3), &meta, [b"first piece".to_vec(), vec![0; 300]].into_iter());
+    let mut packer = Packer::new(ShardId(3), &meta);
+    packer.push(b"first piece");
+    packer.push(&[0; 300]);
+    let bytes = packer.finish();
     (meta, bytes)
 }
 

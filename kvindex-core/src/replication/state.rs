@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::codec;
-use super::container::{pack, unpack};
+use super::container::{Packer, unpack};
 use super::ids::ShardId;
 use super::machine::{LogPosition, Machine};
 use super::progress::Progress;
@@ -162,7 +162,13 @@ impl RaftSnapshotBuilder<Raft> for Builder {
     type SnapshotData = Bytes;
 
     async fn build_snapshot(&mut self) -> io::Result<ShardSnapshot> {
-        let bytes = pack(self.shard, &self.meta, self.machine.export(self.shard));
+        let mut packer = Packer::new(self.shard, &self.meta);
+        for piece in self.machine.export(self.shard) {
+            packer.push(&piece);
+            // A piece takes milliseconds; heartbeats must not wait for all of them.
+            tokio::task::yield_now().await;
+        }
+        let bytes = packer.finish();
         self.at_this_moment = None;
         self.snapshots.save(self.shard, bytes.clone()).await?;
         Ok(Snapshot { meta: self.meta.clone(), snapshot: bytes })
