@@ -79,11 +79,15 @@ impl App {
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), AppError> {
         let mut running = Self::start(config, listener).await?;
-        tokio::select! {
-            () = shutdown => {}
-            () = running.failed() => {}
+        let stopped = tokio::select! {
+            () = shutdown => None,
+            stopped = running.failed() => stopped,
+        };
+        let ended = running.shutdown().await;
+        match stopped {
+            Some(reason) => Err(AppError::Shard(reason)),
+            None => Ok(ended?),
         }
-        Ok(running.shutdown().await?)
     }
 
     /// Starts a node on a bound listener; it serves when this returns.
@@ -146,6 +150,9 @@ pub enum AppError {
     /// It did not stop well.
     #[error(transparent)]
     Stop(#[from] StopError),
+    /// A shard of its cluster had stopped.
+    #[error("{0}; the others go on. Mend what it says, then start this node again")]
+    Shard(String),
 }
 
 /// A node that serves.
@@ -180,11 +187,17 @@ impl Running {
         self.clustered.as_ref().map(|clustered| &clustered.cluster)
     }
 
-    /// Resolves when the server fails by itself, which only a broken listener makes it do.
-    async fn failed(&mut self) {
+    /// Resolves when the server fails by itself: by a broken listener, or in a cluster when a shard has stopped, as it
+    /// does when its log cannot be written. A node that goes on without it would answer for what it does not hear.
+    async fn failed(&mut self) -> Option<String> {
         while !self.server.is_finished() {
+            let stopped = self.clustered.as_ref().and_then(|clustered| clustered.cluster.stopped());
+            if stopped.is_some() {
+                return stopped;
+            }
             tokio::time::sleep(std::time::Duration::from_millis(250)).await;
         }
+        None
     }
 
     /// Stops accepting, lets open calls end, stops ingest, writes the snapshot.

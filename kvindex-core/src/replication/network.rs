@@ -9,6 +9,8 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +18,7 @@ use std::time::Duration;
 
 use super::envelope::{Envelope, ReplyError};
 use super::ids::{NodeAddress, NodeId};
-use super::raft::{Raft, Vote};
+use super::raft::{Raft, StoredMembership, Vote};
 use super::state::ShardSnapshot;
 use super::transport::{Transport, TransportError};
 use super::wire::{Request, Response};
@@ -30,11 +32,28 @@ pub(crate) struct Network {
     pub(crate) envelope: Envelope,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) transfers: Arc<AtomicU64>,
+    /// Where nodes are, by the last membership that was applied: a link outlives its node's moves.
+    pub(crate) addresses: Addresses,
+}
+
+/// Addresses of a shard's members, kept by its state machine.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Addresses(Arc<Mutex<BTreeMap<NodeId, String>>>);
+
+impl Addresses {
+    pub(crate) fn learn(&self, members: &StoredMembership) {
+        let known = members.nodes().map(|(node, address)| (*node, address.peer.clone()));
+        *self.0.lock() = known.collect();
+    }
+
+    fn of(&self, node: NodeId) -> Option<String> {
+        self.0.lock().get(&node).cloned()
+    }
 }
 
 impl Network {
-    pub(crate) fn new(envelope: Envelope, transport: Arc<dyn Transport>) -> Self {
-        Self { envelope, transport, transfers: Arc::default() }
+    pub(crate) fn new(envelope: Envelope, transport: Arc<dyn Transport>, addresses: Addresses) -> Self {
+        Self { envelope, transport, transfers: Arc::default(), addresses }
     }
 
     pub(crate) fn to(&self, target: NodeId, address: &NodeAddress) -> PeerLink {
@@ -58,13 +77,16 @@ pub(crate) enum CallError {
 pub(crate) struct PeerLink {
     network: Network,
     target: NodeId,
+    /// Where it was when the link was made.
     address: String,
 }
 
 impl PeerLink {
     pub(crate) async fn call(&self, request: &Request, timeout: Duration) -> Result<Response, CallError> {
         let bytes = self.network.envelope.request(self.target, request);
-        let answer = self.network.transport.call(&self.address, bytes, timeout).await?;
+        let moved = self.network.addresses.of(self.target);
+        let address = moved.as_ref().unwrap_or(&self.address);
+        let answer = self.network.transport.call(address, bytes, timeout).await?;
         Ok(Envelope::response(&answer)?)
     }
 

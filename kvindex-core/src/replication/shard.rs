@@ -20,7 +20,7 @@ use super::ids::{NodeAddress, NodeId, ShardId};
 use super::incoming::Incoming;
 use super::log_store::ShardLog;
 use super::machine::{LogPosition, Machine};
-use super::network::Network;
+use super::network::{Addresses, Network};
 use super::progress::{Progress, ShardLag};
 use super::raft::{LogId, Payload, Raft};
 use super::settings::Settings;
@@ -113,9 +113,11 @@ impl Shard {
     pub(crate) async fn start(parts: Parts) -> Result<Self, String> {
         let Parts { cluster, node, shard, settings, log, snapshots, machine, transport } = parts;
         let progress = Arc::new(Progress::default());
-        let state = ShardState::open(shard, machine, snapshots, Arc::clone(&progress)).await?;
+        let addresses = Addresses::default();
+        let state =
+            ShardState::open(shard, machine, snapshots, Arc::clone(&progress), addresses.clone()).await?;
         let envelope = Envelope { cluster, from: node, shard };
-        let network = Network::new(envelope, transport);
+        let network = Network::new(envelope, transport, addresses);
         let config = Arc::new(settings.raft_config(shard)?);
         let raft = openraft::Raft::new(node, config, network.clone(), log.clone(), state);
         let raft = DeterministicRng::<openraft::TokioRuntime>::scope(settings.seed_of(shard), raft);

@@ -12,6 +12,7 @@ use super::codec;
 use super::container::{Packer, unpack};
 use super::ids::ShardId;
 use super::machine::{LogPosition, Machine};
+use super::network::Addresses;
 use super::progress::Progress;
 use super::raft::{Answer, LogId, Payload, Raft, SnapshotMeta, StoredMembership};
 use super::snapshot_store::SnapshotStore;
@@ -30,6 +31,7 @@ pub(crate) struct ShardState {
     machine: Arc<dyn Machine>,
     snapshots: Arc<dyn SnapshotStore>,
     progress: Arc<Progress>,
+    addresses: Addresses,
     applied: Option<LogId>,
     membership: StoredMembership,
     /// Held while a snapshot is taken, so that all its pieces are of one moment.
@@ -46,11 +48,12 @@ impl ShardState {
         machine: Arc<dyn Machine>,
         snapshots: Arc<dyn SnapshotStore>,
         progress: Arc<Progress>,
+        addresses: Addresses,
     ) -> Result<Self, String> {
         let stored = snapshots.load(shard).await.map_err(|error| format!("snapshot of {shard}: {error}"))?;
         let (applied, membership) = (None, StoredMembership::default());
         let gate = Arc::default();
-        let mut state = Self { shard, machine, snapshots, progress, applied, membership, gate };
+        let mut state = Self { shard, machine, snapshots, progress, addresses, applied, membership, gate };
         if let Some(bytes) = stored {
             state.take_over(&bytes).map_err(|reason| format!("snapshot of {shard}: {reason}"))?;
         }
@@ -62,6 +65,7 @@ impl ShardState {
         let at = meta.last_log_id.map(position).unwrap_or_default();
         self.machine.import(self.shard, at, pieces)?;
         (self.applied, self.membership) = (meta.last_log_id, meta.last_membership);
+        self.addresses.learn(&self.membership);
         if let Some(applied) = self.applied {
             self.progress.applied(applied.index);
         }
@@ -82,6 +86,7 @@ impl ShardState {
             }
             EntryPayload::Membership(membership) => {
                 self.membership = StoredMembership::new(Some(at), membership);
+                self.addresses.learn(&self.membership);
                 Answer::default()
             }
         };

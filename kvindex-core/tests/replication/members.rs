@@ -1,6 +1,6 @@
 //! Members come and go; those far behind get a snapshot.
 
-use kvindex_core::replication::{NodeId, Role, ShardId};
+use kvindex_core::replication::{NodeAddress, NodeId, Role, ShardId};
 
 use super::machine::word;
 use super::rig::{PATIENCE, Rig, address};
@@ -33,6 +33,19 @@ async fn a_new_node_gets_the_snapshot_and_then_a_vote() {
     rig.stop(1).await;
     rig.replica(2).propose(ShardId(0), &word("alone"), PATIENCE).await.unwrap();
     assert_eq!(rig.nodes[&2].machine.words(0).last().unwrap(), "alone");
+}
+
+#[tokio::test]
+async fn a_node_that_moved_is_found_at_its_new_address() {
+    let mut rig = Rig::found(3, 1).await;
+    let leader = rig.leader(0).unwrap();
+    let moved = (1..=3).find(|node| *node != leader).unwrap();
+    rig.stop(moved).await;
+    rig.start_at(moved, "elsewhere:1").await;
+    let address = NodeAddress { peer: "elsewhere:1".into(), public: "elsewhere:2".into() };
+    rig.replica(leader).add(ShardId(0), NodeId(moved), address).await.unwrap();
+    rig.replica(leader).propose(ShardId(0), &word("after"), PATIENCE).await.unwrap();
+    rig.until_all_have(0, &["after"]).await;
 }
 
 #[tokio::test]

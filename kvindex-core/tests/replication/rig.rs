@@ -58,8 +58,12 @@ impl Rig {
     }
 
     pub(crate) async fn start(&mut self, node: u64) {
+        self.start_at(node, &address(node).peer).await;
+    }
+
+    pub(crate) async fn start_at(&mut self, node: u64, own: &str) {
         let disk = self.disks.entry(node).or_default();
-        let own = address(node).peer;
+        let own = own.to_owned();
         let machine = Arc::new(Counting::default());
         let surroundings = Surroundings {
             logs: LogStore::start(Arc::clone(&disk.backend) as Arc<dyn LogBackend>, Durability::Fsync),

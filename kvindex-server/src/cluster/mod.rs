@@ -266,6 +266,13 @@ impl Cluster {
         self.replica().map(|replica| replica.status()).unwrap_or_default()
     }
 
+    /// Why a shard stopped by itself, if one did: its log cannot be written, or an entry cannot be applied.
+    #[must_use]
+    pub fn stopped(&self) -> Option<String> {
+        let why = |status: ShardStatus| Some(format!("{} has stopped: {}", status.shard, status.stopped?));
+        self.status().into_iter().find_map(why)
+    }
+
     /// Waits until answers of this node are as fresh as `level` asks for.
     ///
     /// # Errors
