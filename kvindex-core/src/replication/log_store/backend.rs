@@ -187,9 +187,9 @@ impl StoredShard {
 
 /// Keeps the logs of all shards of a node.
 pub trait LogBackend: Debug + Send + Sync + 'static {
-    /// Makes all changes in order, or after a crash none of them. Through means: they outlive this process, and if
-    /// `durable`, a loss of power too, together with all changes before them. Never called again before it is
-    /// through, and never again after an error.
+    /// Makes all changes in order; after a crash, only the first of them may be there, a removal's from its end
+    /// backwards. Through means: they outlive this process, and if `durable`, a loss of power too, together with all
+    /// changes before them. Never called again before it is through, and never again after an error.
     fn commit(&self, changes: Vec<Change>, durable: bool) -> BoxFuture<'_, Result<(), LogError>>;
 
     /// The records from index `first` up to and including `last` that are there, in order, up to `max_bytes` of

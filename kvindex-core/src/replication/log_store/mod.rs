@@ -17,6 +17,7 @@ mod record;
 mod seal;
 mod shard_log;
 mod sled;
+mod sled_flush;
 mod tail;
 
 #[cfg(test)]

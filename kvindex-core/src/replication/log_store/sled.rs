@@ -1,4 +1,4 @@
-//! The log in sled: one tree for all shards, so that one batch is one commit.
+//! The log in sled: one tree for all shards, so that one flush serves all.
 //!
 //! sled 0.34's own flush ends in `sync_file_range`, which promises neither a file's new size nor that the disk's cache
 //! was emptied, and values beyond 128 KiB go to files that it does not flush at all. So its own flush is followed by
@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
-use sled::{Batch, Db, IVec};
+use sled::{Db, IVec};
 use std::fmt;
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -23,6 +23,7 @@ use super::data_dir::DataDir;
 use super::error::LogError;
 use super::keys;
 use super::seal::Commits;
+use super::sled_flush;
 
 /// Recent entries are read from our own memory; sled would take a gigabyte.
 const CACHE_BYTES: u64 = 32 << 20;
@@ -34,7 +35,8 @@ pub struct SledBackend {
 
 struct Inner {
     place: String,
-    db: Db,
+    /// There until it is dropped.
+    db: Option<Db>,
     /// On the file system to flush.
     folder: File,
     commits: Mutex<Commits>,
@@ -81,7 +83,7 @@ impl SledBackend {
         let inner = Inner {
             place: folder.display().to_string(),
             dir: Mutex::new(dir),
-            db,
+            db: Some(db),
             folder: folder_file,
             commits: Mutex::new(commits),
         };
@@ -95,7 +97,7 @@ impl SledBackend {
     /// # Errors
     /// When they cannot be counted.
     pub fn disk_bytes(&self) -> Result<u64, LogError> {
-        self.inner.db.size_on_disk().map_err(|error| self.inner.failed("counting bytes", &error))
+        self.inner.db()?.size_on_disk().map_err(|error| self.inner.failed("counting bytes", &error))
     }
 }
 
@@ -118,12 +120,25 @@ fn open_engine(config: &::sled::Config) -> Result<Db, String> {
 }
 
 impl Inner {
+    fn db(&self) -> Result<&Db, LogError> {
+        self.db.as_ref().ok_or(LogError::Closed)
+    }
+
     fn failed(&self, doing: &'static str, error: &dyn fmt::Display) -> LogError {
         LogError::Engine { doing, place: self.place.clone(), why: error.to_string() }
     }
 
     fn flush(&self) -> Result<(), LogError> {
-        self.db.flush().map_err(|error| self.failed("flushing the log", &error))?;
+        self.flush_engine()?;
+        self.sync_folder()
+    }
+
+    /// To the operating system.
+    fn flush_engine(&self) -> Result<(), LogError> {
+        sled_flush::flush(self.db()?).map(drop).map_err(|error| self.failed("flushing the log", &error))
+    }
+
+    fn sync_folder(&self) -> Result<(), LogError> {
         rustix::fs::syncfs(&self.folder).map_err(|error| self.failed("flushing the log", &error))
     }
 
@@ -131,29 +146,38 @@ impl Inner {
         let failed = |error: ::sled::Error| self.failed("writing the log", &error);
         let mut commits = self.commits.lock();
         let number = commits.next().map_err(|error| self.failed("writing the log", &error))?;
-        let mut batch = Batch::default();
-        batch.insert(Commits::KEY, &number);
+        let db = self.db()?;
         for change in changes {
-            match change {
-                Change::Append { shard, index, record } => {
-                    batch.insert(&keys::entry(shard, index), record.as_ref());
-                }
-                Change::Remove { shard, first, last } => {
-                    (first..=last).for_each(|index| batch.remove(&keys::entry(shard, index)));
-                }
-                Change::Mark { shard, mark, record } => {
-                    batch.insert(&keys::mark(shard, mark), record.as_ref());
+            Self::change(db, change).map_err(failed)?;
+        }
+        // Last: with it, all of the commit is there.
+        db.insert(Commits::KEY, &number).map_err(failed)?;
+        // Hands it to the operating system: without it a killed process would lose it.
+        self.flush_engine()?;
+        if durable {
+            self.sync_folder()?;
+            commits.all_flushed();
+        }
+        Ok(())
+    }
+
+    /// No batch of sled's: that takes the one lock that all databases of a process share.
+    fn change(db: &Db, change: Change) -> ::sled::Result<()> {
+        match change {
+            Change::Append { shard, index, record } => {
+                db.insert(keys::entry(shard, index), record.as_ref())?;
+            }
+            // Backwards, so that a crash in between leaves no hole.
+            Change::Remove { shard, first, last } => {
+                for index in (first..=last).rev() {
+                    db.remove(keys::entry(shard, index))?;
                 }
             }
+            Change::Mark { shard, mark, record } => {
+                db.insert(keys::mark(shard, mark), record.as_ref())?;
+            }
         }
-        self.db.apply_batch(batch).map_err(failed)?;
-        if durable {
-            self.flush()?;
-            commits.all_flushed();
-            return Ok(());
-        }
-        // Without it the batch is in this process only, and a killed process would lose it.
-        self.db.flush().map(|_| ()).map_err(failed)
+        Ok(())
     }
 
     fn read(
@@ -165,7 +189,7 @@ impl Inner {
     ) -> Result<Vec<(u64, Bytes)>, LogError> {
         let mut found = Vec::new();
         let mut bytes = 0;
-        for item in self.db.range(keys::entry(shard, first)..=keys::entry(shard, last)) {
+        for item in self.db()?.range(keys::entry(shard, first)..=keys::entry(shard, last)) {
             let (key, record) = item.map_err(|error| self.failed("reading the log", &error))?;
             bytes += record.len();
             if bytes > max_bytes && !found.is_empty() {
@@ -182,7 +206,7 @@ impl Inner {
 
     fn shard(&self, shard: ShardId) -> Result<StoredShard, LogError> {
         let failed = |error: ::sled::Error| self.failed("reading the log", &error);
-        let mut entries = self.db.range(keys::entry(shard, 0)..=keys::entry(shard, u64::MAX));
+        let mut entries = self.db()?.range(keys::entry(shard, 0)..=keys::entry(shard, u64::MAX));
         let index = |item: Option<::sled::Result<(IVec, IVec)>>| match item {
             Some(item) => self.index(&item.map_err(failed)?.0).map(Some),
             None => Ok(None),
@@ -191,7 +215,7 @@ impl Inner {
         let last = index(entries.next_back())?.or(first);
         let mut stored = StoredShard { first, last, ..StoredShard::default() };
         for mark in Mark::ALL {
-            let value = self.db.get(keys::mark(shard, mark)).map_err(failed)?;
+            let value = self.db()?.get(keys::mark(shard, mark)).map_err(failed)?;
             *stored.mark_mut(mark) = value.map(|value| Bytes::copy_from_slice(&value));
         }
         Ok(stored)
@@ -201,6 +225,14 @@ impl Inner {
         self.flush()?;
         self.commits.lock().close().map_err(|error| self.failed("closing the log", &error))?;
         self.dir.lock().close()
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Some(db) = self.db.take() {
+            sled_flush::close(db);
+        }
     }
 }
 
