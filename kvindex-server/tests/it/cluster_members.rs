@@ -10,13 +10,10 @@ use crate::cluster_rig::Rig;
 
 const THREE: [(u64, bool); 3] = [(1, true), (2, true), (3, true)];
 
-/// A cluster of three that holds something, beside empty seats.
-async fn filled(seats: usize) -> Rig {
-    let mut rig = Rig::of(seats);
-    for seat in 0..3 {
-        rig.start(seat).await;
-    }
-    rig.wait_ready().await;
+/// A cluster of three that holds something, beside so many empty seats.
+async fn filled(more: usize) -> Rig {
+    let mut rig = Rig::founded().await;
+    rig.add_seats(more);
     rig.wait_members(&THREE).await;
     for (number, blocks) in [(0, 3), (1, 5), (2, 7), (3, 2)] {
         let name = format!("w{number}");
@@ -43,7 +40,7 @@ fn seat_of(rig: &Rig, id: u64) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_joins_learns_votes_and_leaves_for_good() {
-    let mut rig = filled(4).await;
+    let mut rig = filled(1).await;
     let before = rig.wait_equal().await;
     rig.start(3).await;
     rig.wait_ready().await;
@@ -106,7 +103,7 @@ async fn leadership_is_handed_over_through_any_node() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_whose_data_is_gone_takes_its_old_place_and_vote() {
-    let mut rig = filled(3).await;
+    let mut rig = filled(0).await;
     let before = rig.wait_equal().await;
     let seat = seat_of(&rig, 2);
     rig.stop(seat).await;
@@ -134,7 +131,7 @@ async fn a_node_whose_data_is_gone_takes_its_old_place_and_vote() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_vote_that_the_rest_needs_is_not_taken_without_force() {
-    let mut rig = filled(3).await;
+    let mut rig = filled(0).await;
     let gone = seat_of(&rig, 3);
     rig.stop(gone).await;
     rig.wait("two lead everything", |rig| (0..3).all(|shard| rig.leader(shard).is_some())).await;

@@ -22,9 +22,7 @@ async fn fill(rig: &mut Rig, from: u64) {
 
 async fn comes_back(log_store: BackendKind, snapshots: bool) {
     let mut rig = Rig::of(3);
-    for seat in 0..3 {
-        rig.start_as(seat, |cluster| cluster.log_store = log_store).await.unwrap();
-    }
+    rig.start_all(|cluster| cluster.log_store = log_store).await;
     rig.wait_ready().await;
     fill(&mut rig, 0).await;
     if snapshots {
@@ -43,9 +41,7 @@ async fn comes_back(log_store: BackendKind, snapshots: bool) {
     let ids: Vec<u64> = (0..3).map(|seat| rig.id(seat)).collect();
     let cluster_id = rig.status(0).await.cluster_id;
     rig.stop_all().await;
-    for seat in 0..3 {
-        rig.start_as(seat, |cluster| cluster.log_store = log_store).await.unwrap();
-    }
+    rig.start_all(|cluster| cluster.log_store = log_store).await;
     rig.wait_ready().await;
     assert_eq!(rig.wait_equal().await, before);
     assert_eq!((0..3).map(|seat| rig.id(seat)).collect::<Vec<_>>(), ids);

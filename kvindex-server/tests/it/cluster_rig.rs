@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use kvindex_core::replication::{Role, ShardStatus};
 use kvindex_proto::v1;
 use kvindex_proto::v1::cluster_service_client::ClusterServiceClient;
@@ -70,17 +71,23 @@ pub(crate) struct Rig {
 impl Rig {
     /// So many seats, all empty.
     pub(crate) fn of(seats: usize) -> Self {
-        let seat = |_| {
+        let mut rig = Self { seats: Vec::new() };
+        rig.add_seats(seats);
+        rig
+    }
+
+    /// So many more empty seats.
+    pub(crate) fn add_seats(&mut self, more: usize) {
+        for _ in 0..more {
             let public = free_ports(2);
-            Seat { public, peer: public + 1, data: Folder::new(), node: None }
-        };
-        Self { seats: (0..seats).map(seat).collect() }
+            self.seats.push(Seat { public, peer: public + 1, data: Folder::new(), node: None });
+        }
     }
 
     /// A cluster of three, ready.
     pub(crate) async fn founded() -> Self {
         let mut rig = Self::of(3);
-        rig.start_all().await;
+        rig.start_all(|_| ()).await;
         rig.wait_ready().await;
         rig
     }
@@ -116,20 +123,17 @@ impl Rig {
         seat: usize,
         change: impl FnOnce(&mut ClusterConfig),
     ) -> Result<(), StartError> {
-        let config = self.config(seat, change);
-        let address = ("127.0.0.1", self.seats[seat].public);
-        let listener = tokio::net::TcpListener::bind(address).await.unwrap();
-        let running = App::start(config, listener).await?;
-        let channel = channel(&format!("http://{}", running.local_addr()));
-        let query = QueryServiceClient::new(channel.clone()).max_decoding_message_size(64 << 20);
-        let ingest = IngestServiceClient::new(channel);
-        self.seats[seat].node = Some(Server { running, query, ingest });
+        let node = started(self.config(seat, change), self.seats[seat].public).await?;
+        self.seats[seat].node = Some(node);
         Ok(())
     }
 
-    pub(crate) async fn start_all(&mut self) {
-        for seat in 0..self.seats.len() {
-            self.start(seat).await;
+    /// Starts everyone at once.
+    pub(crate) async fn start_all(&mut self, change: impl Fn(&mut ClusterConfig)) {
+        let configs = (0..self.seats.len()).map(|seat| (self.config(seat, &change), self.seats[seat].public));
+        let nodes = join_all(configs.map(|(config, port)| started(config, port))).await;
+        for (seat, node) in self.seats.iter_mut().zip(nodes) {
+            seat.node = Some(node.unwrap());
         }
     }
 
@@ -146,7 +150,7 @@ impl Rig {
     /// Stops everyone at once.
     pub(crate) async fn stop_all(&mut self) {
         let nodes = self.seats.iter_mut().filter_map(|seat| seat.node.take());
-        let stopped = futures_util::future::join_all(nodes.map(|node| node.running.shutdown())).await;
+        let stopped = join_all(nodes.map(|node| node.running.shutdown())).await;
         assert!(stopped.iter().all(Result::is_ok), "{stopped:?}");
     }
 
@@ -225,8 +229,9 @@ impl Rig {
         }
     }
 
-    /// Waits until every node that runs says that it is ready.
+    /// Waits until every node that runs says that it is ready, and knows who belongs to the cluster.
     pub(crate) async fn wait_ready(&self) {
+        self.wait("the directory", |rig| rig.taken().iter().all(|seat| !rig.known(*seat).is_empty())).await;
         for seat in self.taken() {
             let deadline = Instant::now() + PATIENCE;
             while self.sitting(seat).http("GET", "/readyz", "").await.0 != 200 {
@@ -260,6 +265,14 @@ impl Rig {
         let what = format!("members {expected:?}");
         self.wait(&what, |rig| rig.taken().iter().all(|seat| as_expected(rig, seat))).await;
     }
+}
+
+async fn started(config: Config, port: u16) -> Result<Server, StartError> {
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+    let running = App::start(config, listener).await?;
+    let channel = channel(&format!("http://{}", running.local_addr()));
+    let query = QueryServiceClient::new(channel.clone()).max_decoding_message_size(64 << 20);
+    Ok(Server { running, query, ingest: IngestServiceClient::new(channel) })
 }
 
 fn channel(url: &str) -> Channel {
