@@ -62,6 +62,9 @@ pub enum StopError {
     /// The last snapshot could not be written.
     #[error(transparent)]
     Snapshot(#[from] StoreError),
+    /// The node could not keep its part of the cluster's log.
+    #[error("this node cannot go on and stops: {0}")]
+    Cluster(String),
 }
 
 /// The server.
@@ -79,14 +82,14 @@ impl App {
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), AppError> {
         let mut running = Self::start(config, listener).await?;
-        let stopped = tokio::select! {
+        let failure = tokio::select! {
             () = shutdown => None,
-            stopped = running.failed() => stopped,
+            failure = running.failed() => failure,
         };
-        let ended = running.shutdown().await;
-        match stopped {
-            Some(reason) => Err(AppError::Shard(reason)),
-            None => Ok(ended?),
+        let stopped = running.shutdown().await;
+        match failure {
+            Some(reason) => Err(StopError::Cluster(reason).into()),
+            None => Ok(stopped?),
         }
     }
 
@@ -150,9 +153,6 @@ pub enum AppError {
     /// It did not stop well.
     #[error(transparent)]
     Stop(#[from] StopError),
-    /// A shard of its cluster had stopped.
-    #[error("{0}; the others go on. Mend what it says, then start this node again")]
-    Shard(String),
 }
 
 /// A node that serves.
@@ -187,17 +187,24 @@ impl Running {
         self.clustered.as_ref().map(|clustered| &clustered.cluster)
     }
 
-    /// Resolves when the server fails by itself: by a broken listener, or in a cluster when a shard has stopped, as it
-    /// does when its log cannot be written. A node that goes on without it would answer for what it does not hear.
+    /// Resolves when the server fails by itself: the listener is broken, or the log, and then it says why.
     async fn failed(&mut self) -> Option<String> {
-        while !self.server.is_finished() {
-            let stopped = self.clustered.as_ref().and_then(|clustered| clustered.cluster.stopped());
-            if stopped.is_some() {
-                return stopped;
+        let cluster = self.cluster().cloned();
+        let cluster_failed = async {
+            match cluster {
+                Some(cluster) => cluster.until_failed().await,
+                None => std::future::pending().await,
             }
-            tokio::time::sleep(std::time::Duration::from_millis(250)).await;
+        };
+        let server_failed = async {
+            while !self.server.is_finished() {
+                tokio::time::sleep(std::time::Duration::from_millis(250)).await;
+            }
+        };
+        tokio::select! {
+            reason = cluster_failed => Some(reason),
+            () = server_failed => None,
         }
-        None
     }
 
     /// Stops accepting, lets open calls end, stops ingest, writes the snapshot.

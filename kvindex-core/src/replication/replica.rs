@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use super::command::ShardCommand;
 use super::envelope::{ClusterId, Envelope};
 use super::ids::{NodeAddress, NodeId, ShardId};
-use super::log_store::LogStore;
+use super::log_store::{LogError, LogStore};
 use super::machine::{LogPosition, Machine};
 use super::placement::shard_of;
 use super::progress::ShardLag;
@@ -49,8 +49,21 @@ pub struct Surroundings {
 
 /// A replica that cannot start.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct StartError(String);
+pub enum StartError {
+    /// What is kept is not what was written, or its end may be missing. Nothing mends that: the node has to join anew,
+    /// under a new id.
+    #[error("{0}")]
+    Damaged(String),
+    /// Anything else; it may pass.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl From<LogError> for StartError {
+    fn from(error: LogError) -> Self {
+        if error.is_damage() { Self::Damaged(error.to_string()) } else { Self::Other(error.to_string()) }
+    }
+}
 
 /// A node's part in a cluster.
 #[derive(Debug)]
@@ -70,23 +83,47 @@ impl Replica {
         settings: Settings,
         surroundings: Surroundings,
     ) -> Result<Self, StartError> {
+        let shards = Vec::with_capacity(usize::from(identity.shards));
+        let mut replica = Self { identity, shards, logs: surroundings.logs.clone() };
+        match replica.start_shards(settings, surroundings).await {
+            Ok(()) => Ok(replica),
+            Err(error) => {
+                // Nothing may write to the files any more when somebody puts them aside.
+                replica.shutdown().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn start_shards(
+        &mut self,
+        settings: Settings,
+        surroundings: Surroundings,
+    ) -> Result<(), StartError> {
         let Surroundings { logs, snapshots, machine, transport } = surroundings;
-        let mut shards = Vec::with_capacity(usize::from(identity.shards));
-        for shard in (0..identity.shards).map(ShardId) {
-            let log = logs.shard_log(shard).await.map_err(|error| StartError(error.to_string()))?;
+        if logs.tail_may_be_gone() {
+            let why = "the machine was started anew before the log was flushed (durability): its end may be missing";
+            return Err(StartError::Damaged(why.into()));
+        }
+        for shard in (0..self.identity.shards).map(ShardId) {
             let parts = Parts {
-                cluster: identity.cluster,
-                node: identity.node,
+                cluster: self.identity.cluster,
+                node: self.identity.node,
                 shard,
                 settings,
-                log,
+                log: logs.shard_log(shard).await?,
                 snapshots: Arc::clone(&snapshots),
                 machine: Arc::clone(&machine),
                 transport: Arc::clone(&transport),
             };
-            shards.push(Arc::new(Shard::start(parts).await.map_err(StartError)?));
+            // What openraft says of a damaged log does not say that it is damaged.
+            let started = Shard::start(parts).await.map_err(|error| match logs.failure() {
+                Some(failure) => failure.into(),
+                None => error,
+            });
+            self.shards.push(Arc::new(started?));
         }
-        Ok(Self { identity, shards, logs })
+        Ok(())
     }
 
     /// Who this node is.
@@ -112,7 +149,7 @@ impl Replica {
     /// When a shard cannot be founded; the others may be.
     pub async fn found(&self, voters: &BTreeMap<NodeId, NodeAddress>) -> Result<(), StartError> {
         for shard in &self.shards {
-            shard.found(voters.clone()).await.map_err(StartError)?;
+            shard.found(voters.clone()).await.map_err(StartError::Other)?;
         }
         Ok(())
     }
@@ -203,6 +240,22 @@ impl Replica {
     #[must_use]
     pub fn shard_status(&self, shard: ShardId) -> Option<ShardStatus> {
         self.shards.get(usize::from(shard.0)).map(|shard| shard.status())
+    }
+
+    /// Why this node cannot go on, if it cannot: its log failed, or one of its shards stopped by itself.
+    #[must_use]
+    pub fn failure(&self) -> Option<String> {
+        let log = self.logs.failure().map(|error| error.to_string());
+        log.or_else(|| {
+            let mut shards = self.status().into_iter();
+            shards.find_map(|status| Some(format!("{} stopped: {}", status.shard, status.stopped?)))
+        })
+    }
+
+    /// What of the log is not what was written, if that was found while it was read.
+    #[must_use]
+    pub fn damage(&self) -> Option<LogError> {
+        self.logs.failure().filter(LogError::is_damage)
     }
 
     /// Resolves when leadership, term or members of a shard have changed after the call.

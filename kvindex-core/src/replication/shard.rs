@@ -23,6 +23,7 @@ use super::machine::{LogPosition, Machine};
 use super::network::{Addresses, Network};
 use super::progress::{Progress, ShardLag};
 use super::raft::{LogId, Payload, Raft};
+use super::replica::StartError;
 use super::settings::Settings;
 use super::snapshot_store::SnapshotStore;
 use super::state::ShardState;
@@ -110,7 +111,7 @@ pub(crate) struct Shard {
 
 impl Shard {
     /// Starts it from what is stored.
-    pub(crate) async fn start(parts: Parts) -> Result<Self, String> {
+    pub(crate) async fn start(parts: Parts) -> Result<Self, StartError> {
         let Parts { cluster, node, shard, settings, log, snapshots, machine, transport } = parts;
         let progress = Arc::new(Progress::default());
         let addresses = Addresses::default();
@@ -118,10 +119,10 @@ impl Shard {
             ShardState::open(shard, machine, snapshots, Arc::clone(&progress), addresses.clone()).await?;
         let envelope = Envelope { cluster, from: node, shard };
         let network = Network::new(envelope, transport, addresses);
-        let config = Arc::new(settings.raft_config(shard)?);
+        let config = Arc::new(settings.raft_config(shard).map_err(StartError::Other)?);
         let raft = openraft::Raft::new(node, config, network.clone(), log.clone(), state);
         let raft = DeterministicRng::<openraft::TokioRuntime>::scope(settings.seed_of(shard), raft);
-        let raft = raft.await.map_err(|error| format!("{shard}: {error}"))?;
+        let raft = raft.await.map_err(|error| StartError::Other(format!("{shard}: {error}")))?;
         Ok(Self { id: shard, node, raft, log, network, progress, incoming: Incoming::default() })
     }
 

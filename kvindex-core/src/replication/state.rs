@@ -9,12 +9,13 @@ use std::sync::Arc;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::codec;
-use super::container::{Packer, unpack};
+use super::container::{ContainerError, Packer, unpack};
 use super::ids::ShardId;
 use super::machine::{LogPosition, Machine};
 use super::network::Addresses;
 use super::progress::Progress;
 use super::raft::{Answer, LogId, Payload, Raft, SnapshotMeta, StoredMembership};
+use super::replica::StartError;
 use super::snapshot_store::SnapshotStore;
 
 pub(crate) type ShardSnapshot = Snapshot<
@@ -49,21 +50,31 @@ impl ShardState {
         snapshots: Arc<dyn SnapshotStore>,
         progress: Arc<Progress>,
         addresses: Addresses,
-    ) -> Result<Self, String> {
-        let stored = snapshots.load(shard).await.map_err(|error| format!("snapshot of {shard}: {error}"))?;
+    ) -> Result<Self, StartError> {
+        let stored =
+            snapshots.load(shard).await.map_err(|error| StartError::Other(Self::of(shard, &error)))?;
         let (applied, membership) = (None, StoredMembership::default());
         let gate = Arc::default();
         let mut state = Self { shard, machine, snapshots, progress, addresses, applied, membership, gate };
         if let Some(bytes) = stored {
-            state.take_over(&bytes).map_err(|reason| format!("snapshot of {shard}: {reason}"))?;
+            state.take_over(&bytes)?;
         }
         Ok(state)
     }
 
-    fn take_over(&mut self, bytes: &Bytes) -> Result<(), String> {
-        let (meta, pieces) = unpack(self.shard, bytes).map_err(|error| error.to_string())?;
+    fn of(shard: ShardId, error: &dyn std::fmt::Display) -> String {
+        format!("snapshot of {shard}: {error}")
+    }
+
+    fn take_over(&mut self, bytes: &Bytes) -> Result<(), StartError> {
+        let shard = self.shard;
+        let (meta, pieces) = unpack(shard, bytes).map_err(|error| match error {
+            ContainerError::Version(_) => StartError::Other(Self::of(shard, &error)),
+            _ => StartError::Damaged(Self::of(shard, &error)),
+        })?;
         let at = meta.last_log_id.map(position).unwrap_or_default();
-        self.machine.import(self.shard, at, pieces)?;
+        let imported = self.machine.import(shard, at, pieces);
+        imported.map_err(|reason| StartError::Other(Self::of(shard, &reason)))?;
         (self.applied, self.membership) = (meta.last_log_id, meta.last_membership);
         self.addresses.learn(&self.membership);
         if let Some(applied) = self.applied {
@@ -140,8 +151,7 @@ impl RaftStateMachine<Raft> for ShardState {
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Bytes) -> io::Result<()> {
         self.snapshots.save(self.shard, snapshot.clone()).await?;
-        self.take_over(&snapshot)
-            .map_err(|reason| io::Error::other(format!("snapshot of {}: {reason}", self.shard)))?;
+        self.take_over(&snapshot).map_err(io::Error::other)?;
         debug_assert_eq!(self.applied, meta.last_log_id);
         Ok(())
     }

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kvindex_core::replication::{ClusterId, Identity, NodeId};
+use kvindex_core::replication::{ClusterId, Identity, NodeId, StartError};
 
 use super::changes::ClusterError;
 use super::directory::{DirectoryAnswer, DirectoryChange, KnownNode};
@@ -131,7 +131,19 @@ impl Cluster {
             return Err(JoinError::OtherCluster { ours, theirs: *theirs, address: (*address).clone() });
         }
         let _one_at_a_time = self.forming.lock().await;
-        self.enter(&record).await
+        match self.enter(&record).await {
+            Err(error) if error.is_damage() => self.begin_anew(&error),
+            entered => entered,
+        }
+    }
+
+    /// Puts damaged data aside: this node is a new one from now on, and gets everything from the others.
+    fn begin_anew(&self, error: &JoinError) -> Result<(), JoinError> {
+        // Snapshots of some shards may have been read before.
+        self.node.forget_all().map_err(StartError::Other)?;
+        let aside = self.home.put_aside()?;
+        tracing::error!(%error, aside, "this node's data are put aside, and it joins anew under a new id");
+        Ok(())
     }
 
     /// One round of a node without data. An error says what it waits for.

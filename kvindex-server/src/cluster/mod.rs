@@ -156,6 +156,9 @@ impl crate::node::Freshness for Stamps {
     }
 }
 
+/// Between two looks at whether this node still works.
+const LOOK: Duration = Duration::from_millis(250);
+
 /// What there is once the node belongs to a cluster.
 #[derive(Debug)]
 struct Member {
@@ -163,6 +166,17 @@ struct Member {
     machine: Arc<NodeMachine>,
     /// With whom this node still has to found the cluster.
     founders: std::collections::BTreeMap<NodeId, KnownNode>,
+}
+
+impl JoinError {
+    /// Whether what is kept is not what was written: joining anew helps, and nothing else does.
+    fn is_damage(&self) -> bool {
+        match self {
+            Self::Home(HomeError::Log(error)) => error.is_damage(),
+            Self::Start(StartError::Damaged(_)) => true,
+            _ => false,
+        }
+    }
 }
 
 impl Cluster {
@@ -268,7 +282,7 @@ impl Cluster {
 
     /// Why a shard stopped by itself, if one did: its log cannot be written, or an entry cannot be applied.
     #[must_use]
-    pub fn stopped(&self) -> Option<String> {
+    fn stopped(&self) -> Option<String> {
         let why = |status: ShardStatus| Some(format!("{} has stopped: {}", status.shard, status.stopped?));
         self.status().into_iter().find_map(why)
     }
@@ -320,6 +334,19 @@ impl Cluster {
         self.steering.fell_back(streams);
     }
 
+    /// Resolves with the reason when this node cannot go on: its log cannot be written, turned out to be
+    /// damaged, or a shard has stopped.
+    /// It acknowledges nothing any more, and must stop.
+    pub async fn until_failed(&self) -> String {
+        loop {
+            let log = self.replica().and_then(|replica| replica.failure());
+            if let Some(failure) = log.or_else(|| self.stopped()) {
+                return failure;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
     /// Hands leadership to others where they can take it.
     pub async fn hand_over_all(&self) {
         if let Some(replica) = self.replica() {
@@ -327,10 +354,18 @@ impl Cluster {
         }
     }
 
-    /// Stops the shards.
+    /// Stops the shards. A log that turned out to be damaged is put aside, so that the next start joins anew.
     pub async fn shutdown(&self) {
-        if let Some(replica) = self.replica() {
-            replica.shutdown().await;
+        let Some(replica) = self.replica() else { return };
+        replica.shutdown().await;
+        let Some(damage) = replica.damage() else { return };
+        match self.home.put_aside() {
+            Ok(aside) => {
+                tracing::error!(%damage, aside, "this node's data are put aside, the next start joins anew")
+            }
+            Err(error) => {
+                tracing::error!(%damage, %error, "this node's data cannot be put aside: do that by hand")
+            }
         }
     }
 }

@@ -49,4 +49,9 @@ impl Node {
         workers.into_iter().for_each(|worker| registry.insert(worker));
         Ok(())
     }
+    /// Leaves the node as it was before it knew anything.
+    pub(crate) fn forget_all(&self) -> Result<(), String> {
+        let all = self.known_workers().into_iter().map(|worker| worker.definition.spec.id);
+        self.take_shares(&all.collect::<Vec<_>>(), Vec::new(), &[])
+    }
 }

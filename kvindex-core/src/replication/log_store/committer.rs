@@ -124,6 +124,12 @@ impl LogStore {
         self.failure.get().cloned()
     }
 
+    /// Ends all writing and reading: what the log holds is not what was written.
+    pub(super) fn fail(&self, error: &LogError) {
+        tracing::error!(%error, "the log cannot be relied on any more, this node must stop");
+        let _ = self.failure.set(error.clone());
+    }
+
     pub(super) fn backend(&self) -> &dyn LogBackend {
         &*self.backend
     }

@@ -62,6 +62,14 @@ pub enum LogError {
         /// Why not, and what to do.
         why: String,
     },
+    /// A log whose files are not what was written.
+    #[error("{}: {why}. The directory has to be put aside, and the node to join anew under a new id", path.display())]
+    Broken {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong, and in which file.
+        why: String,
+    },
     /// The storage engine failed.
     #[error("{doing} failed in {place}: {why}")]
     Engine {
@@ -87,12 +95,31 @@ pub enum LogError {
     Closed,
 }
 
+impl LogError {
+    /// Whether the log is not what was written. Nothing mends that: the node has to join anew, under a new id. Other
+    /// errors may pass, such as those of a full disk.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Damaged { .. } | Self::Hole { .. } | Self::Broken { .. })
+    }
+}
+
+/// Whether an error of a storage engine comes from files that are not what was written, and not from a disk that is
+/// full, gone or somebody else's.
+pub(super) fn comes_from_damage(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData | io::ErrorKind::NotFound
+    )
+}
+
 impl From<LogError> for io::Error {
     fn from(error: LogError) -> Self {
         let kind = match &error {
-            LogError::Damaged { .. } | LogError::Newer { .. } | LogError::Hole { .. } => {
-                io::ErrorKind::InvalidData
-            }
+            LogError::Damaged { .. }
+            | LogError::Newer { .. }
+            | LogError::Hole { .. }
+            | LogError::Broken { .. } => io::ErrorKind::InvalidData,
             LogError::NotNext { .. } => io::ErrorKind::InvalidInput,
             LogError::Directory { .. } | LogError::Engine { .. } | LogError::Closed => io::ErrorKind::Other,
         };

@@ -15,7 +15,7 @@ use super::super::ids::ShardId;
 use super::backend::{BackendKind, Change, Durability, LogBackend, Mark, StoredShard};
 use super::blocking::blocking;
 use super::data_dir::DataDir;
-use super::error::LogError;
+use super::error::{LogError, comes_from_damage};
 use super::fjall_journal::{self, JournalError};
 use super::keys;
 use super::seal::Commits;
@@ -55,18 +55,19 @@ impl FjallBackend {
     /// When the folder is not such a log, is held by another process, or is damaged.
     pub fn open(folder: &Path, durability: Durability) -> Result<Self, LogError> {
         let mut dir = DataDir::take(folder, BackendKind::Fjall, durability)?;
-        let failed = |why: String| LogError::Directory {
-            path: folder.to_owned(),
-            why: format!("{why}. Put this directory aside and let the node join anew under a new id"),
-        };
+        let refused = |why: String| LogError::Directory { path: folder.to_owned(), why };
+        let broken = |why: String| LogError::Broken { path: folder.to_owned(), why };
         fjall_journal::check(&dir.engine_folder()).map_err(|error| match error {
-            JournalError::Io(error) => failed(format!("the journal cannot be read: {error}")),
-            JournalError::Damaged { file, offset } => failed(format!(
+            JournalError::Io(error) => refused(format!("the journal cannot be read: {error}")),
+            JournalError::Damaged { file, offset } => broken(format!(
                 "{} is damaged at byte {offset}, before entries that are sound",
                 file.display()
             )),
         })?;
-        let engine_failed = |error: fjall::Error| failed(format!("fjall cannot open this log: {error}"));
+        let engine_failed = |error: fjall::Error| {
+            let why = format!("fjall cannot open this log: {error}");
+            if is_damage(&error) { broken(why) } else { refused(why) }
+        };
         let db = Database::builder(dir.engine_folder())
             .cache_size(CACHE_BYTES)
             .max_journaling_size(JOURNAL_BYTES)
@@ -81,7 +82,7 @@ impl FjallBackend {
             let stored = marks.get(Commits::KEY).map_err(engine_failed)?;
             Commits::resume(folder, stored.as_deref())
         };
-        let commits = Mutex::new(commits.map_err(failed)?);
+        let commits = Mutex::new(commits.map_err(broken)?);
         db.persist(PersistMode::SyncData).map_err(engine_failed)?;
         dir.founded()?;
         let inner = Inner {
@@ -101,6 +102,16 @@ impl FjallBackend {
     /// When they cannot be counted.
     pub fn disk_bytes(&self) -> Result<u64, LogError> {
         self.inner.db.disk_space().map_err(|error| self.inner.failed("counting bytes", &error))
+    }
+}
+
+fn is_damage(error: &fjall::Error) -> bool {
+    match error {
+        fjall::Error::Io(error) | fjall::Error::Storage(fjall::LsmError::Io(error)) => {
+            comes_from_damage(error)
+        }
+        fjall::Error::Locked | fjall::Error::Poisoned | fjall::Error::KeyspaceDeleted => false,
+        _ => true,
     }
 }
 

@@ -154,13 +154,24 @@ impl ShardLog {
         Ok((entries, size))
     }
 
-    /// The entries of a range that the log has; with `max_bytes`, its beginning, but at least one entry.
+    /// The entries of a range that the log has; with `max_bytes`, its beginning, but at least one entry. Damage found
+    /// on the way is the end of the whole node's log.
     pub(super) async fn entries(
         &self,
         first: u64,
         last: u64,
         max_bytes: usize,
     ) -> Result<Vec<Entry>, LogError> {
+        let found = self.try_entries(first, last, max_bytes).await;
+        if let Err(error) = &found
+            && error.is_damage()
+        {
+            self.store.fail(error);
+        }
+        found
+    }
+
+    async fn try_entries(&self, first: u64, last: u64, max_bytes: usize) -> Result<Vec<Entry>, LogError> {
         self.store.check()?;
         loop {
             let (stored, tail, truncations) = {

@@ -20,7 +20,7 @@ use super::super::ids::ShardId;
 use super::backend::{BackendKind, Change, Durability, LogBackend, Mark, StoredShard};
 use super::blocking::blocking;
 use super::data_dir::DataDir;
-use super::error::LogError;
+use super::error::{LogError, comes_from_damage};
 use super::keys;
 use super::seal::Commits;
 use super::sled_flush;
@@ -57,13 +57,11 @@ impl SledBackend {
     /// When the folder is not such a log, is held by another process, or is damaged.
     pub fn open(folder: &Path, durability: Durability) -> Result<Self, LogError> {
         let dir = DataDir::take(folder, BackendKind::Sled, durability)?;
-        let failed = |error: &dyn fmt::Display| LogError::Directory {
-            path: folder.to_owned(),
-            why: format!(
-                "sled cannot open this log: {error}. Put this directory aside and let the node join anew under a \
-                 new id"
-            ),
-        };
+        let why = |error: &dyn fmt::Display| format!("sled cannot open this log: {error}");
+        let broken = |error: &dyn fmt::Display| LogError::Broken { path: folder.to_owned(), why: why(error) };
+        let refused =
+            |error: &dyn fmt::Display| LogError::Directory { path: folder.to_owned(), why: why(error) };
+        let failed = |error: ::sled::Error| if is_damage(&error) { broken(&error) } else { refused(&error) };
         let engine = dir.engine_folder();
         // Our own flush is the only one that counts; sled's timer would only disturb it.
         let config = ::sled::Config::new()
@@ -71,15 +69,16 @@ impl SledBackend {
             .cache_capacity(CACHE_BYTES)
             .flush_every_ms(None)
             .print_profile_on_drop(false);
-        let db = open_engine(&config).map_err(|why| failed(&why))?;
-        let folder_file = File::open(&engine).map_err(|error| failed(&error))?;
+        let db =
+            open_engine(&config).map_err(|error| error.map_or_else(|| broken(&"it is damaged"), failed))?;
+        let folder_file = File::open(&engine).map_err(|error| refused(&error))?;
         let commits = if dir.is_fresh() {
             Commits::found(folder)
         } else {
-            let stored = db.get(Commits::KEY).map_err(|error| failed(&error))?;
+            let stored = db.get(Commits::KEY).map_err(failed)?;
             Commits::resume(folder, stored.as_deref())
         };
-        let commits = commits.map_err(|why| failed(&why))?;
+        let commits = commits.map_err(|why| broken(&why))?;
         let inner = Inner {
             place: folder.display().to_string(),
             dir: Mutex::new(dir),
@@ -103,19 +102,27 @@ impl SledBackend {
 
 /// Opens sled. Its threads let go of the file a moment after a database is dropped; other processes are kept out by
 /// the lock of our directory, so waiting helps.
-fn open_engine(config: &::sled::Config) -> Result<Db, String> {
+/// `Err(None)` is one of the panics that some damage makes of it.
+fn open_engine(config: &::sled::Config) -> Result<Db, Option<::sled::Error>> {
     let mut tries = 200;
     loop {
-        // sled panics on some damage.
-        let opened = catch_unwind(AssertUnwindSafe(|| config.open())).map_err(|_| "it is damaged")?;
+        let opened = catch_unwind(AssertUnwindSafe(|| config.open())).map_err(|_| None)?;
         match opened {
             Ok(db) => return Ok(db),
             Err(error) if tries > 0 && error.to_string().contains("could not acquire lock") => {
                 tries -= 1;
                 std::thread::sleep(Duration::from_millis(10));
             }
-            Err(error) => return Err(error.to_string()),
+            Err(error) => return Err(Some(error)),
         }
+    }
+}
+
+fn is_damage(error: &::sled::Error) -> bool {
+    match error {
+        ::sled::Error::Corruption { .. } => true,
+        ::sled::Error::Io(error) => comes_from_damage(error),
+        _ => false,
     }
 }
 
