@@ -109,7 +109,7 @@ pub(crate) struct ServeArgs {
     /// Followers listen to the engines as well, so that a fail-over loses nothing [default: true]
     #[arg(long, value_name = "BOOL")]
     standby: Option<bool>,
-    /// Between a leader's signs of life; elections follow after 3 to 6 times that [default: 100]
+    /// Between a leader's signs of life; an election follows after 6 to 8 times that [default: 100]
     #[arg(long, value_name = "MS")]
     heartbeat_ms: Option<u64>,
     /// Log after which a shard's snapshot is due [default: 64]

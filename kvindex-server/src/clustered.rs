@@ -84,7 +84,9 @@ fn parts(
     let run = random().map_err(StartError::Random)?;
     let pace = Settings {
         heartbeat: config.heartbeat,
-        election: (config.heartbeat * 3, config.heartbeat * 6),
+        // The larger one is also the lease, and nobody stands before the old leader's lease is over: an election comes
+        // after six to eight heartbeats of silence.
+        election: (config.heartbeat * 2, config.heartbeat * 4),
         snapshot_after: config.snapshot_after,
         seed: random().map_err(StartError::Random)?,
         ..Settings::default()

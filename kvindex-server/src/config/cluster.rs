@@ -33,7 +33,7 @@ pub struct ClusterConfig {
     pub durability: Durability,
     /// Whether followers listen to the engines as well.
     pub standby: bool,
-    /// Between a leader's signs of life; elections follow after three to six times that.
+    /// Between a leader's signs of life; an election follows after six to eight times that.
     pub heartbeat: Duration,
     /// Bytes of log after which a shard's snapshot is due.
     pub snapshot_after: u64,
