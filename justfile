@@ -22,6 +22,11 @@ test *filter:
 demo *args:
     cargo run --release --bin kvindex -- demo {{ args }}
 
+# Break things under a cluster of three real processes and print what clients noticed; as root, partitions and full disks too.
+faults *args:
+    cargo build --release --bin kvindex
+    cargo run --release -p kvindex-faults -- {{ args }}
+
 # The index beside its peers, and the recorded engines' ingest, on a quiet machine; writes docs/benchmarks/.
 bench *args:
     cargo run --release -p kvindex-bench -- ingest --out docs/benchmarks/ingest.md

@@ -5,6 +5,7 @@
 mod bad_input;
 mod cluster;
 mod demo_cases;
+mod demo_cluster;
 mod demo_replay;
 mod demo_stay;
 mod help;

@@ -1,0 +1,66 @@
+//! The nodes' answers beside the engines' own, at the end of a row: asked and judged exactly as the demo does.
+
+use anyhow::{Context, bail};
+use kvindex_client::v1;
+use kvindex_client::v1::query_service_client::QueryServiceClient;
+use kvindex_recording::{Bar, Checkpoint, Header};
+use tonic::transport::Channel;
+
+use crate::ask;
+use crate::tally::{Compared, Tally};
+use crate::verdict::Verdict;
+
+const QUESTIONS_A_CALL: usize = 100;
+/// A batch of answers is larger than the 4 MiB that gRPC clients take by default.
+const MAX_ANSWER_BYTES: usize = 64 << 20;
+
+/// Asks a node everything that a checkpoint knows the answers to.
+pub(crate) async fn compare(
+    node: Channel,
+    header: &Header,
+    checkpoint: &Checkpoint,
+) -> anyhow::Result<Verdict> {
+    let mut client = QueryServiceClient::new(node).max_decoding_message_size(MAX_ANSWER_BYTES);
+    let mut tally = Tally::default();
+    let queries = checkpoint.queries.iter().enumerate();
+    let mut questions = queries.flat_map(|(place, query)| ask::questions(header, place, query)).peekable();
+    while questions.peek().is_some() {
+        let some: Vec<_> = questions.by_ref().take(QUESTIONS_A_CALL).collect();
+        let requests: Vec<_> = some.iter().filter_map(|question| question.request.clone()).collect();
+        let asked = requests.len();
+        let answer = client.match_batch(v1::MatchBatchRequest { requests }).await.context("match batch")?;
+        let results = answer.into_inner().results;
+        if results.len() != asked || results.iter().any(|result| result.response.is_none()) {
+            bail!("the node refused a question");
+        }
+        let mut answers = results.into_iter().filter_map(|result| result.response);
+        for question in some {
+            let answer = question.request.as_ref().and_then(|_| answers.next());
+            count(header, checkpoint, &question, answer.as_ref(), &mut tally);
+        }
+    }
+    Ok(Verdict::of(&tally, Bar::of(&header.case)))
+}
+
+fn count(
+    header: &Header,
+    checkpoint: &Checkpoint,
+    question: &ask::Question,
+    answer: Option<&v1::MatchResponse>,
+    tally: &mut Tally,
+) {
+    let Some(query) = checkpoint.queries.get(question.query) else { return };
+    for index in &question.engines {
+        let (Some(engine), Some(own)) = (header.engines.get(*index), query.engines.get(*index)) else {
+            continue;
+        };
+        tally.count(Compared {
+            way: question.way,
+            checkpoint: checkpoint.checkpoint.to_string(),
+            query: question.query,
+            worker: engine.name.clone(),
+            engine: question.way.own_tokens(own, engine),
+            node: ask::said_of(answer, &engine.name),
+        });
+    }
+}
