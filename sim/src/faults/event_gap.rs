@@ -1,0 +1,12 @@
+//! Batches are lost on the way from an engine to its subscribers, as a PUB socket loses them.
+
+use super::Strike;
+
+pub(super) async fn strike(mut strike: Strike) {
+    let Some(engine) = strike.dice.pick(&strike.world.engines).cloned() else { return };
+    let lost = [200, 600, 1_000][strike.dice.below(3)];
+    strike.say(0, format!("{lost}‰ of {} lost", engine.plan.stream));
+    engine.lose(None, lost);
+    strike.last().await;
+    engine.lose(None, 0);
+}

@@ -1,0 +1,59 @@
+//! The index says what the engine itself would: all of it when every batch was heard, and never more.
+
+use kvindex_core::Index;
+use kvindex_core::replication::ShardId;
+
+use super::{Applied, Invariant, Ledger, Settled, Verdict, held};
+use crate::cache::Truth;
+
+/// Every how many-th entry is looked at.
+const EVERY: u64 = 4;
+
+#[derive(Debug)]
+pub(super) struct AsTheEngineSays;
+
+fn look(node: u64, shard: ShardId, index: &Index, ledger: &Ledger) -> Verdict {
+    let mut all = held::by_stream(index);
+    for (stream, standing) in &ledger.standings {
+        let Some((seq, lives)) = standing.applied.zip(standing.lives.as_ref()) else { continue };
+        if ledger.shard_of(stream) != shard || index.reader().worker(&stream.worker).is_none() {
+            continue;
+        }
+        let held = all.remove(stream).unwrap_or_default();
+        let truths = || lives.iter().filter_map(|life| ledger.truth(stream, *life, seq));
+        let agrees = |truth: &Truth| match standing.whole {
+            true => held == *truth,
+            false => held.iter().all(|(block, copies)| truth.get(block).is_some_and(|most| copies <= most)),
+        };
+        // Declared lost was the very last batch: nothing tells what the engine held after it.
+        if !truths().any(|truth| agrees(truth)) && (standing.whole || truths().next().is_some()) {
+            let counts = truths().map(|truth| truth.len()).collect::<Vec<_>>();
+            let more = truths()
+                .next()
+                .and_then(|t| held::beyond(&held, |tier, n| t.contains_key(&(tier.clone(), n))));
+            return Err(format!(
+                "node {node} holds {} blocks of {stream} at {standing:?}, the engine {counts:?}; too much: {more:?}",
+                held.len()
+            ));
+        }
+    }
+    Ok(())
+}
+
+impl Invariant for AsTheEngineSays {
+    fn name(&self) -> &'static str {
+        "as the engine says"
+    }
+
+    fn applied(&mut self, applied: &Applied<'_>, ledger: &Ledger) -> Verdict {
+        let (shard, at) = (applied.shard, applied.at.index);
+        if at.is_multiple_of(EVERY) && ledger.is_latest(shard, at) {
+            return look(applied.node, shard, applied.index, ledger);
+        }
+        Ok(())
+    }
+
+    fn settled(&mut self, settled: &Settled<'_>, ledger: &Ledger) -> Verdict {
+        settled.shares.keys().try_for_each(|shard| look(settled.node, *shard, settled.index, ledger))
+    }
+}

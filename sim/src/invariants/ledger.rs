@@ -1,0 +1,244 @@
+//! What is known of a run from outside the nodes: what engines published, and what the shards' logs say, written down
+//! the first time that any node applies it.
+
+use kvindex_core::replication::{LogPosition, ShardCommand, ShardId, encode, shard_of};
+use kvindex_core::{
+    Batch, BatchSeq, BlockHasher, Change, Command, EngineBlockHash, Generation, StreamEvents, StreamId, Tier,
+    WorkerId,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::Applied;
+use crate::cache::Truth;
+use crate::engine::Publication;
+use crate::question::spec;
+
+/// An entry of a shard's log.
+#[derive(Debug)]
+pub(crate) struct Committed {
+    pub(crate) at: LogPosition,
+    pub(crate) entry: u64,
+    pub(crate) chain: u64,
+    pub(crate) commands: Arc<Vec<ShardCommand>>,
+    /// What it changes of streams, duplicates left out.
+    pub(crate) effects: Vec<Effect>,
+}
+
+/// What an entry changes of a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Effect {
+    Batch { stream: StreamId, generation: Generation, seq: u64, changes: Said, lives: BTreeSet<u64> },
+    Generation { stream: StreamId, generation: Generation },
+    Gap { stream: StreamId, generation: Generation, first: u64, last: u64 },
+    Hole { stream: StreamId, generation: Generation, expected: u64, found: u64 },
+}
+
+/// Changes, shared.
+pub(crate) type Said = Arc<Vec<ChangeOf>>;
+
+/// What one change says of blocks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ChangeOf {
+    Stores(Tier, Vec<EngineBlockHash>),
+    Removes,
+    Clears(Option<Tier>),
+}
+
+/// Where a stream stands by the log alone.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Standing {
+    pub(crate) generation: Generation,
+    pub(crate) applied: Option<u64>,
+    /// Every batch of this generation was there, from 0 on.
+    pub(crate) whole: bool,
+    /// Lives of the engine that this generation may be.
+    pub(crate) lives: Option<BTreeSet<u64>>,
+}
+
+/// See the file's head.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    shards: u16,
+    pub(crate) logs: BTreeMap<ShardId, BTreeMap<u64, Committed>>,
+    pub(crate) standings: BTreeMap<StreamId, Standing>,
+    /// Workers that were taken out: what was on its way for the old registration may land in the new one.
+    reborn: BTreeSet<WorkerId>,
+    registered: BTreeSet<WorkerId>,
+    contents: BTreeMap<(StreamId, u64), BTreeSet<u64>>,
+    truths: BTreeMap<(StreamId, u64, u64), Arc<Truth>>,
+    stored: BTreeMap<(StreamId, u64), BTreeSet<(Tier, EngineBlockHash)>>,
+    hasher: BlockHasher,
+}
+
+impl Ledger {
+    pub(crate) fn of(shards: u16) -> Self {
+        Self { shards, ..Self::default() }
+    }
+
+    pub(crate) fn shard_of(&self, stream: &StreamId) -> ShardId {
+        shard_of(&stream.worker, self.shards)
+    }
+
+    pub(crate) fn publish(&mut self, stream: &StreamId, publication: &Publication, truth: Truth) {
+        let profile = spec(stream.worker.clone()).profile();
+        let batch = Batch {
+            seq: BatchSeq(publication.seq),
+            changes: publication.batch.seal(&profile, &mut self.hasher),
+        };
+        let stored = self.stored.entry((stream.clone(), publication.life)).or_default();
+        for change in &batch.changes {
+            if let Change::Stored(run) = change {
+                stored.extend(run.engine_hashes.iter().map(|name| (run.tier.clone(), *name)));
+            }
+        }
+        let content = content(stream, batch);
+        self.contents.entry((stream.clone(), content)).or_default().insert(publication.life);
+        self.truths.insert((stream.clone(), publication.life, publication.seq), Arc::new(truth));
+    }
+
+    /// What an engine held after a batch.
+    pub(crate) fn truth(&self, stream: &StreamId, life: u64, seq: u64) -> Option<&Arc<Truth>> {
+        self.truths.get(&(stream.clone(), life, seq))
+    }
+
+    /// Whether an engine ever stored a block in one of these lives.
+    pub(crate) fn ever_stored(
+        &self,
+        stream: &StreamId,
+        lives: &BTreeSet<u64>,
+        block: &(Tier, EngineBlockHash),
+    ) -> bool {
+        let stored =
+            |life: &u64| self.stored.get(&(stream.clone(), *life)).is_some_and(|s| s.contains(block));
+        lives.iter().any(stored)
+    }
+
+    pub(crate) fn entry(&self, shard: ShardId, index: u64) -> Option<&Committed> {
+        self.logs.get(&shard)?.get(&index)
+    }
+
+    /// Whether this very entry is the log's latest, so that [`Self::standings`] are those after it.
+    pub(crate) fn is_latest(&self, shard: ShardId, index: u64) -> bool {
+        self.logs.get(&shard).and_then(|log| log.last_key_value()).is_some_and(|(last, _)| *last == index)
+    }
+
+    /// Writes an entry down, if no node applied it before.
+    pub(crate) fn record(&mut self, applied: &Applied<'_>) {
+        let latest =
+            self.logs.get(&applied.shard).and_then(|log| log.last_key_value()).map(|(last, _)| *last);
+        if latest.is_some_and(|latest| applied.at.index <= latest) {
+            return;
+        }
+        let mut effects = Vec::new();
+        for command in applied.commands {
+            if let ShardCommand::Index(command) = command {
+                self.follow(command, &mut effects);
+            }
+        }
+        let entry = encode(applied.commands).map_or(0, |bytes| xxh3_64(&bytes));
+        let commands = Arc::new(applied.commands.to_vec());
+        let committed = Committed { at: applied.at, entry, chain: applied.share.chain, commands, effects };
+        self.logs.entry(applied.shard).or_default().insert(applied.at.index, committed);
+    }
+
+    fn follow(&mut self, command: &Command, effects: &mut Vec<Effect>) {
+        match command {
+            Command::Events(events) => {
+                if self.enter(&events.stream, events.generation, effects) {
+                    events.batches.iter().for_each(|batch| self.follow_batch(events, batch, effects));
+                }
+            }
+            Command::NewGeneration { stream, generation, .. } => {
+                self.enter(stream, *generation, effects);
+            }
+            Command::Gap { stream, generation, first, last, .. } => {
+                let (first, last) = (first.0, last.0);
+                if self.enter(stream, *generation, effects)
+                    && let Some(standing) = self.standings.get_mut(stream)
+                    && standing.applied.is_none_or(|applied| last > applied)
+                {
+                    (standing.applied, standing.whole) = (Some(last), false);
+                    effects.push(Effect::Gap {
+                        stream: stream.clone(),
+                        generation: *generation,
+                        first,
+                        last,
+                    });
+                }
+            }
+            Command::Register(spec) => {
+                self.registered.insert(spec.id.clone());
+            }
+            Command::Unregister { worker } => {
+                self.registered.remove(worker);
+                self.standings.retain(|stream, _| stream.worker != *worker);
+                self.reborn.insert(worker.clone());
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether the generation is the current one, or a later one, which begins.
+    fn enter(&mut self, stream: &StreamId, generation: Generation, effects: &mut Vec<Effect>) -> bool {
+        if !self.registered.contains(&stream.worker) {
+            return false;
+        }
+        let fresh = || Standing { whole: true, ..Standing::default() };
+        let standing = self.standings.entry(stream.clone()).or_insert_with(fresh);
+        if generation > standing.generation {
+            *standing = Standing { generation, ..fresh() };
+            effects.push(Effect::Generation { stream: stream.clone(), generation });
+        }
+        generation == standing.generation
+    }
+
+    fn follow_batch(&mut self, events: &StreamEvents, batch: &Batch, effects: &mut Vec<Effect>) {
+        let stream = &events.stream;
+        let content = content(stream, batch.clone());
+        let lives = self.contents.get(&(stream.clone(), content)).cloned().unwrap_or_default();
+        let Some(standing) = self.standings.get_mut(stream) else { return };
+        let expected = standing.applied.map_or(0, |applied| applied + 1);
+        let (generation, seq) = (events.generation, batch.seq.0);
+        if seq < expected {
+            return;
+        }
+        if seq > expected {
+            let strayed = standing.applied.is_none() && self.reborn.contains(&stream.worker);
+            standing.whole = false;
+            if !strayed {
+                effects.push(Effect::Hole { stream: stream.clone(), generation, expected, found: seq });
+            }
+        }
+        standing.applied = Some(seq);
+        let possible = match standing.lives.take() {
+            Some(before) => before.intersection(&lives).copied().collect(),
+            None => lives,
+        };
+        standing.lives = Some(possible.clone());
+        let changes = Arc::new(batch.changes.iter().map(change_of).collect());
+        let (stream, lives) = (stream.clone(), possible);
+        effects.push(Effect::Batch { stream, generation, seq, changes, lives });
+    }
+}
+
+fn change_of(change: &Change) -> ChangeOf {
+    match change {
+        Change::Stored(run) => ChangeOf::Stores(run.tier.clone(), run.engine_hashes.to_vec()),
+        Change::Cleared { tier } => ChangeOf::Clears(tier.clone()),
+        _ => ChangeOf::Removes,
+    }
+}
+
+/// What a batch says, whatever generation it is filed under.
+fn content(stream: &StreamId, batch: Batch) -> u64 {
+    let events = StreamEvents {
+        stream: stream.clone(),
+        generation: Generation(0),
+        at_ms: 0,
+        batches: vec![batch].into(),
+        payload_digest: None,
+    };
+    encode(&[ShardCommand::Index(Command::Events(events))]).map_or(0, |bytes| xxh3_64(&bytes))
+}
