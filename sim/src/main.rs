@@ -29,6 +29,9 @@ struct Arguments {
     /// Put this bug in, and stop at the first seed that finds it.
     #[arg(long, default_value = "none")]
     mutation: Mutation,
+    /// What the parts themselves log, as `openraft=debug`, among the trace.
+    #[arg(long)]
+    log: Option<String>,
     /// Go on after a violation.
     #[arg(long)]
     keep_going: bool,
@@ -36,6 +39,9 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Some(filter) = &arguments.log {
+        tracing_subscriber::fmt().with_env_filter(filter).without_time().with_ansi(false).init();
+    }
     if let Some(seed) = arguments.seed {
         let run = run_of(&arguments, seed, !arguments.quiet);
         let report = run.go();

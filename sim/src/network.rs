@@ -44,7 +44,7 @@ fn node_at(address: &str) -> u64 {
 /// All links, and who is there.
 #[derive(Debug)]
 pub(crate) struct Network {
-    usual: Link,
+    usual: Mutex<Link>,
     links: Mutex<BTreeMap<(u64, u64), Link>>,
     present: Mutex<BTreeMap<u64, Arc<Running>>>,
     dice: Mutex<Dice>,
@@ -63,6 +63,7 @@ impl Network {
     #[must_use]
     pub(crate) fn new(usual: Link, dice: Dice, trace: Arc<Trace>) -> Arc<Self> {
         let (links, present) = (Mutex::default(), Mutex::default());
+        let usual = Mutex::new(usual);
         Arc::new(Self { usual, links, present, dice: Mutex::new(dice), trace })
     }
 
@@ -88,16 +89,20 @@ impl Network {
 
     /// Changes a link in one direction.
     pub(crate) fn change(&self, from: u64, to: u64, change: impl FnOnce(&mut Link)) {
-        change(self.links.lock().entry((from, to)).or_insert(self.usual));
+        let usual = *self.usual.lock();
+        change(self.links.lock().entry((from, to)).or_insert(usual));
     }
 
-    /// Makes all links as they usually are.
+    /// Nothing is cut, slow or lost any more, for good.
     pub(crate) fn heal(&self) {
+        let mut usual = self.usual.lock();
+        (usual.lost, usual.doubled) = (0, 0);
         self.links.lock().clear();
     }
 
     fn link(&self, from: u64, to: u64) -> Link {
-        self.links.lock().get(&(from, to)).copied().unwrap_or(self.usual)
+        let usual = *self.usual.lock();
+        self.links.lock().get(&(from, to)).copied().unwrap_or(usual)
     }
 
     fn delay(&self, link: Link) -> Duration {

@@ -114,6 +114,7 @@ impl Plan {
             election: (Duration::from_millis(300), Duration::from_millis(600)),
             snapshot_after: self.snapshot_after,
             keep_entries: self.keep_entries,
+            install: Duration::from_secs(3),
             seed: Dice::of(self.seed, &format!("elections of node {node} in life {life}")).next(),
         }
     }

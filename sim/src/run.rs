@@ -75,14 +75,17 @@ impl Run {
             if tokio::time::timeout(MOST_VIRTUAL, world.live()).await.is_err() {
                 world.judge.fail("ends", format!("it did not within {MOST_VIRTUAL:?}"));
             }
-            if let Some(panic) = PANICS.with_borrow(|panics| panics.first().cloned()) {
-                world.judge.fail("no panic", panic);
-            }
+            // Whatever else was seen may come of that.
+            let panicked = PANICS.with_borrow(|panics| panics.first().cloned()).map(|detail| Violation {
+                invariant: "no panic",
+                detail,
+                at_ms: world.trace.now_ms(),
+            });
             Report {
                 seed: self.seed,
                 plan: plan.to_string(),
                 faults: plan.faults.iter().map(|fault| fault.kind).collect(),
-                violation: world.judge.violation(),
+                violation: panicked.or(world.judge.violation()),
                 recent: world.trace.recent(),
                 trace: world.trace.digest(),
                 committed: world.judge.committed(),

@@ -17,6 +17,9 @@ pub struct Settings {
     pub snapshot_after: u64,
     /// Entries kept in the log behind a snapshot, for followers that are only a little behind.
     pub keep_entries: u64,
+    /// How long a follower may take for a part of a snapshot, the last part's installation included. An answer that is
+    /// lost without an error holds its catching up for so long.
+    pub install: Duration,
     /// Makes election times; random in service, given in a simulation.
     pub seed: u64,
 }
@@ -28,6 +31,7 @@ impl Default for Settings {
             election: (Duration::from_millis(300), Duration::from_millis(600)),
             snapshot_after: 64 << 20,
             keep_entries: 1000,
+            install: Duration::from_secs(30),
             seed: 0,
         }
     }
@@ -46,7 +50,7 @@ impl Settings {
             max_in_snapshot_log_to_keep: self.keep_entries,
             purge_batch_size: 256,
             max_payload_entries: 1024,
-            install_snapshot_timeout: 30_000,
+            install_snapshot_timeout: ms(self.install),
             enable_pre_vote: Some(true),
             // A leader restored at restart may serve what is older than what was seen.
             enable_leader_restore: Some(false),
