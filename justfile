@@ -46,11 +46,11 @@ sanitize:
 crash-rounds:
     cargo test -p kvindex-core --features replication --test log_store -- --ignored --exact --nocapture crash::twenty_rounds_lose_nothing
 
-# Feed random bytes to the decoders of events and of log entries. Needs a nightly toolchain and `cargo install cargo-fuzz`.
 # Live through simulated clusters under every fault, seed by seed; `just sim --seed 7` replays one with its trace.
 sim *args="--seeds 1000":
     cargo sim {{ args }}
 
+# Feed random bytes to the decoders of events and of log entries. Needs a nightly toolchain and `cargo install cargo-fuzz`.
 # Feed random bytes to the event decoder. Needs a nightly toolchain and `cargo install cargo-fuzz`.
 fuzz seconds="60":
     cargo +nightly fuzz run decode -- -max_total_time={{ seconds }}

@@ -1,14 +1,19 @@
-//! What a node does with engines' streams: the leader of a stream's shard subscribes, lets the real sequencer put
-//! what comes into order, and proposes what that decides. A new leader goes on from what is replicated.
+//! What a node does with engines' streams: it subscribes to all and keeps what it hears in the real backlog; the
+//! leader of a stream's shard lets the real sequencer put that into order, and proposes what it decides. A new leader
+//! goes on from what is replicated. Stands for the server's steering and its threads, which have sockets.
 
 use bytes::Bytes;
-use kvindex_core::replication::{ProposeError, ReadLevel, ShardCommand, ShardId, encode, shard_of};
-use kvindex_core::{Batch, BatchSeq, BlockHasher, Command, GapPolicy, Generation, StreamEvents, StreamId};
-use kvindex_server::ingest::sequencer::{Action, Arrival, Input, Sequencer, SequencerConfig};
+use kvindex_core::replication::{LogPosition, ProposeError, ShardCommand, ShardId, encode, shard_of};
+use kvindex_core::{
+    Batch, BatchSeq, BlockHasher, Command, GapPolicy, Generation, StreamEvents, StreamId, StreamStamp,
+};
+use kvindex_server::ingest::sequencer::{Action, Arrival, Input, Resume, SequencerConfig};
+use kvindex_server::ingest::standby::Follower;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
+use crate::dice::Dice;
 use crate::engine::{Engine, Heard, Publication, Subscription};
 use crate::invariants::Acknowledged;
 use crate::mutation::Mutation;
@@ -18,35 +23,50 @@ use crate::world::World;
 
 /// Messages that one proposal takes together.
 const TOGETHER: usize = 48;
+/// How long a turn waits for something to be heard.
+const TURN: Duration = Duration::from_millis(40);
 /// A proposal whose outcome is not known is made again so many times.
 const TRIES: usize = 3;
 
 /// Follows every stream, as long as the process lives.
 pub(crate) fn start(world: &Arc<World>, node: &Arc<Node>, running: &Arc<Running>) {
     for engine in &world.engines {
-        let follower = Follower {
+        let seed = format!("{} on node {} in life {}", engine.plan.stream, node.number, running.life.number);
+        let seat = Seat {
             world: Arc::clone(world),
             node: Arc::clone(node),
             running: Arc::clone(running),
             engine: Arc::clone(engine),
             shard: shard_of(&engine.plan.stream.worker, world.plan.shards),
+            dice: Dice::of(world.plan.seed, &seed),
             requests: 0,
         };
-        running.life.spawn(follower.run());
+        running.life.spawn(seat.run());
     }
 }
 
-struct Follower {
+/// One stream on one node.
+struct Seat {
     world: Arc<World>,
     node: Arc<Node>,
     running: Arc<Running>,
     engine: Arc<Engine>,
     shard: ShardId,
+    dice: Dice,
     /// Number of the replay that was asked for last: answers of others are of no use.
     requests: u64,
 }
 
-impl Follower {
+/// What is followed, and what was decided and not yet proposed.
+struct Following {
+    follower: Follower<Publication>,
+    subscription: Subscription,
+    actions: Vec<Action<Publication>>,
+    /// Which registration of the worker this is.
+    registration: u64,
+}
+
+impl Seat {
     fn stream(&self) -> &StreamId {
         &self.engine.plan.stream
     }
@@ -55,92 +75,136 @@ impl Follower {
         loop {
             sleep(Duration::from_millis(20)).await;
             self.running.life.gate.pass().await;
-            if self.running.leads(self.shard) {
-                self.lead().await;
+            let registration = self.running.machine.registrations(&self.stream().worker);
+            if self.running.machine.stamp(self.stream()).is_some() {
+                self.follow(registration).await;
             }
         }
     }
 
-    /// Follows the stream for as long as this node leads its shard.
-    async fn lead(&mut self) {
-        let patience = Duration::from_secs(1);
-        let fresh = self.running.replica.barrier([self.shard], ReadLevel::Linearizable, patience).await;
-        if fresh.is_err() {
-            return;
-        }
-        let registered = self.running.machine.registrations(&self.stream().worker);
-        let Some(stamp) = self.running.machine.stamp(self.stream()) else { return };
-        let resume = stamp.map(|stamp| (stamp.generation, stamp.applied.unwrap_or_default()));
-        let resume = resume.filter(|_| self.world.mutation != Mutation::ForgetStamp);
-        self.world.trace.say("leads", self.node.number, format!("{} from {resume:?}", self.stream()));
+    /// Follows the stream for as long as this registration of its worker stands.
+    async fn follow(&mut self, registration: u64) {
         let config = SequencerConfig {
             has_replay: self.engine.plan.buffer > 0,
             idle_poll_ms: 500,
             ..SequencerConfig::default()
         };
-        let mut sequencer = Sequencer::new(config, resume);
-        let mut subscription = self.engine.subscribe(self.node.number);
-        let mut actions = Vec::new();
-        while self.running.leads(self.shard) {
-            if registered != self.running.machine.registrations(&self.stream().worker) {
-                return;
-            }
-            let wait = Instant::now() + Duration::from_millis(50);
-            let mut heard = subscription.hear(wait).await;
+        let subscription = self.engine.subscribe(self.node.number);
+        let (follower, actions) = (Follower::new(config), Vec::new());
+        let mut following = Following { follower, subscription, actions, registration };
+        loop {
+            let heard = following.subscription.hear(Instant::now() + TURN).await;
             self.running.life.gate.pass().await;
-            let tick = heard.is_none();
-            for _ in 0..TOGETHER {
-                let Some(input) = heard.take().and_then(|heard| self.input(heard)) else { break };
-                self.step(&mut sequencer, &subscription, input, &mut actions);
-                heard = subscription.hear_now();
-            }
-            if let Some(input) = heard.take().and_then(|heard| self.input(heard)) {
-                self.step(&mut sequencer, &subscription, input, &mut actions);
-            }
-            if tick {
-                self.step(&mut sequencer, &subscription, Input::Tick, &mut actions);
-            }
-            let commands = self.commands(std::mem::take(&mut actions));
-            if !commands.is_empty() && !self.propose(commands).await {
+            if self.running.machine.registrations(&self.stream().worker) != following.registration {
                 return;
             }
-        }
-    }
-
-    fn input(&self, heard: Heard) -> Option<Input<Publication>> {
-        let arrival = |publication: Publication| Arrival {
-            seq: publication.seq,
-            digest: publication.digest,
-            bytes: 1,
-            batch: publication,
-        };
-        match heard {
-            Heard::Connected => Some(Input::Connected),
-            Heard::Disconnected => Some(Input::Disconnected),
-            Heard::Live(publication) => Some(Input::Live(arrival(publication))),
-            Heard::Replayed(request, publication) if request == self.requests => {
-                Some(Input::Replayed(arrival(publication)))
+            self.steer(&mut following).await;
+            let quiet = heard.is_none();
+            self.read(&mut following, heard);
+            if quiet {
+                self.tick(&mut following);
             }
-            Heard::ReplayEnd(request) if request == self.requests => Some(Input::ReplayEnd),
-            Heard::ReplayFailed(request) if request == self.requests => Some(Input::ReplayFailed),
-            _ => None,
+            let commands = self.commands(std::mem::take(&mut following.actions));
+            if commands.is_empty() || self.propose(commands).await {
+                following.follower.taken();
+            } else {
+                self.stand_by(&mut following);
+            }
         }
     }
 
-    fn step(
-        &mut self,
-        sequencer: &mut Sequencer<Publication>,
-        subscription: &Subscription,
-        input: Input<Publication>,
-        actions: &mut Vec<Action<Publication>>,
-    ) {
-        let before = actions.len();
-        sequencer.step(input, self.world.trace.now_ms(), actions);
-        for action in &actions[before..] {
+    /// Leads the stream where this node leads its shard, from where the index stands; stands by otherwise.
+    async fn steer(&mut self, following: &mut Following) {
+        let leads = self.running.leads(self.shard);
+        if !leads && following.follower.is_led() {
+            self.stand_by(following);
+        }
+        if !leads || following.follower.is_led() {
+            return;
+        }
+        // Once an entry of ours is applied, all that earlier leaders proposed is applied or void.
+        let Ok(nothing) = encode(&[]) else { return };
+        let sure = self.running.replica.propose_here(self.shard, nothing, Duration::from_secs(1)).await;
+        self.running.life.gate.pass().await;
+        let Some(stamp) = self.running.machine.stamp(self.stream()).filter(|_| sure.is_ok()) else { return };
+        let resume = stamp.filter(|_| self.world.mutation != Mutation::ForgetStamp).map(resume);
+        self.world.trace.say("leads", self.node.number, format!("{} from {resume:?}", self.stream()));
+        self.requests += 1;
+        following.follower.lead(resume);
+    }
+
+    fn stand_by(&mut self, following: &mut Following) {
+        self.world.trace.say("stands by", self.node.number, self.stream().to_string());
+        self.requests += 1;
+        following.follower.stand_by();
+    }
+
+    /// Takes in what was heard, and what is there besides.
+    fn read(&mut self, following: &mut Following, first: Option<Heard>) {
+        let mut heard = first;
+        for _ in 0..TOGETHER {
+            let Some(message) = heard.take() else { break };
+            self.take(following, message);
+            heard = following.subscription.hear_now();
+        }
+        if let Some(message) = heard {
+            self.take(following, message);
+        } else if following.follower.must_drain() {
+            following.follower.drained();
+        }
+        self.feed(following);
+    }
+
+    fn take(&mut self, following: &mut Following, heard: Heard) {
+        let now = self.world.trace.now_ms();
+        match heard {
+            Heard::Connected => following.follower.link_changed(true, 0),
+            Heard::Disconnected => following.follower.link_changed(false, 0),
+            Heard::Live(publication) => {
+                following.follower.hear(arrival(publication), now);
+            }
+            // Batches that were kept go first.
+            Heard::Replayed(request, publication) if request == self.requests => {
+                self.feed(following);
+                self.step(following, Input::Replayed(arrival(publication)), now);
+            }
+            Heard::ReplayEnd(request) if request == self.requests => {
+                self.feed(following);
+                self.step(following, Input::ReplayEnd, now);
+            }
+            Heard::ReplayFailed(request) if request == self.requests => {
+                self.feed(following);
+                self.step(following, Input::ReplayFailed, now);
+            }
+            Heard::Replayed(..) | Heard::ReplayEnd(_) | Heard::ReplayFailed(_) => {}
+        }
+    }
+
+    /// Gives the sequencer what is in the backlog, if the stream is led.
+    fn feed(&mut self, following: &mut Following) {
+        while let Some((input, heard_ms)) = following.follower.next() {
+            self.step(following, input, heard_ms);
+        }
+    }
+
+    fn step(&mut self, following: &mut Following, input: Input<Publication>, at_ms: u64) {
+        let before = following.actions.len();
+        following.follower.step(input, at_ms, &mut following.actions);
+        for action in &following.actions[before..] {
             if let Action::RequestReplay { from } = action {
                 self.requests += 1;
-                subscription.ask_again(self.requests, from.0);
+                following.subscription.ask_again(self.requests, from.0);
             }
+        }
+    }
+
+    fn tick(&mut self, following: &mut Following) {
+        let now = self.world.trace.now_ms();
+        if following.follower.is_led() {
+            self.step(following, Input::Tick, now);
+        } else if following.follower.wants_trim() {
+            let stamp = self.running.machine.stamp(self.stream()).flatten();
+            following.follower.trim(stamp.map(resume));
         }
     }
 
@@ -153,19 +217,19 @@ impl Follower {
         let mut commands: Vec<Command> = Vec::new();
         for action in actions {
             match action {
-                Action::Apply { generation, seq, batch, .. } => {
+                Action::Apply { generation, seq, digest, batch } => {
                     let sealed = Batch { seq, changes: batch.batch.seal(&profile, &mut hasher) };
                     match commands.last_mut() {
                         Some(Command::Events(events)) if events.generation == generation => {
                             events.batches.push(sealed);
-                            events.payload_digest = Some(batch.digest);
+                            events.payload_digest = Some(digest);
                         }
                         _ => commands.push(Command::Events(StreamEvents {
                             stream: stream.clone(),
                             generation,
                             at_ms,
                             batches: vec![sealed].into(),
-                            payload_digest: Some(batch.digest),
+                            payload_digest: Some(digest),
                         })),
                     }
                 }
@@ -182,15 +246,17 @@ impl Follower {
         commands
     }
 
-    /// Whether the commands were taken. An unknown outcome is asked again: what was applied already changes nothing.
-    async fn propose(&self, commands: Vec<Command>) -> bool {
+    /// Whether the commands were taken. Where the outcome is not known the stream falls back to standby, or now and
+    /// then the same is proposed again: what was applied already changes nothing.
+    async fn propose(&mut self, commands: Vec<Command>) -> bool {
         let reached = commands.iter().filter_map(reached).next_back();
         let commands: Vec<ShardCommand> = commands.into_iter().map(ShardCommand::Index).collect();
         let Ok(entry) = encode(&commands) else { return false };
         if self.world.mutation == Mutation::AnswerEarly {
             self.acknowledge(None, &entry, reached);
         }
-        for _ in 0..TRIES {
+        let tries = if self.dice.percent(50) { TRIES } else { 1 };
+        for _ in 0..tries {
             let patience = Duration::from_millis(800);
             let proposed = self.running.replica.propose_here(self.shard, entry.clone(), patience).await;
             self.running.life.gate.pass().await;
@@ -214,7 +280,7 @@ impl Follower {
 
     fn acknowledge(
         &self,
-        at: Option<kvindex_core::replication::LogPosition>,
+        at: Option<LogPosition>,
         entry: &Bytes,
         reached: Option<(Generation, Option<BatchSeq>)>,
     ) {
@@ -223,6 +289,14 @@ impl Follower {
             Acknowledged { shard, node, at, entry: entry.clone(), stream: Some(stream), reached };
         self.world.judge.acknowledged(&acknowledged);
     }
+}
+
+fn arrival(publication: Publication) -> Arrival<Publication> {
+    Arrival { seq: publication.seq, digest: publication.digest, bytes: 1, batch: publication }
+}
+
+fn resume(stamp: StreamStamp) -> Resume {
+    Resume { generation: stamp.generation, applied: stamp.applied, payload_digest: stamp.payload_digest }
 }
 
 /// Up to where a command brings its stream.

@@ -2,7 +2,7 @@
 //! for the server's own machine; all that it adds is telling the judge what happens.
 
 use bytes::{Buf, BufMut, Bytes};
-use kvindex_core::replication::{LogPosition, Machine, ShardCommand, ShardId, decode, encode, shard_of};
+use kvindex_core::replication::{LogPosition, Machine, ShardCommand, ShardId, encode, shard_of};
 use kvindex_core::{Command, Index, Scratch, StreamId, StreamStamp, WorkerId};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -59,8 +59,8 @@ pub(crate) struct Share {
     pub registers: BTreeMap<u64, u64>,
     /// Last write of each client.
     sessions: BTreeMap<u64, u64>,
-    /// Commands that made the shard's part of the index.
-    history: Vec<Command>,
+    /// How often each worker was registered.
+    registrations: BTreeMap<WorkerId, u64>,
 }
 
 #[derive(Debug, Default)]
@@ -135,11 +135,10 @@ impl SimMachine {
     }
 
     /// How often a worker was registered: another number means another registration.
-    pub(crate) fn registrations(&self, worker: &WorkerId) -> usize {
+    pub(crate) fn registrations(&self, worker: &WorkerId) -> u64 {
         let state = self.state.lock();
-        let Some(share) = state.shares.get(&shard_of(worker, self.shards)) else { return 0 };
-        let is_it = |command: &&Command| matches!(command, Command::Register(spec) if spec.id == *worker);
-        share.history.iter().filter(is_it).count()
+        let share = state.shares.get(&shard_of(worker, self.shards));
+        share.and_then(|share| share.registrations.get(worker)).copied().unwrap_or(0)
     }
 
     /// The last entry of a shard that was applied here.
@@ -186,6 +185,8 @@ impl Machine for SimMachine {
     fn apply(&self, shard: ShardId, at: LogPosition, commands: Vec<ShardCommand>) -> Result<Bytes, String> {
         let entry = encode(&commands).map_err(|error| error.to_string())?;
         let state = &mut *self.state.lock();
+        #[cfg(feature = "mutations")]
+        (state.index.applies_again = self.mutation == Mutation::SkipDedup);
         let share = state.shares.entry(shard).or_default();
         let before = share.at.replace(at);
         let words = [at.term.to_le_bytes(), at.index.to_le_bytes()].concat();
@@ -195,12 +196,14 @@ impl Machine for SimMachine {
             match command {
                 ShardCommand::Index(command) => {
                     state.index.apply(command);
-                    share.history.push(command.clone());
+                    if let Command::Register(spec) = command {
+                        *share.registrations.entry(spec.id.clone()).or_default() += 1;
+                    }
                 }
                 ShardCommand::Host(bytes) => {
                     let write = RegisterWrite::read(bytes)?;
                     let last = share.sessions.entry(write.client).or_default();
-                    if write.number > *last || self.mutation == Mutation::SkipDedup {
+                    if write.number > *last {
                         *last = write.number;
                         share.registers.insert(write.register, write.value);
                     }
@@ -230,34 +233,29 @@ impl Machine for SimMachine {
                 head.put_u64_le(*value);
             }
         }
-        let commands = share.history.into_iter().map(ShardCommand::Index).collect::<Vec<_>>();
-        let pieces: Vec<Vec<u8>> =
-            commands.chunks(64).filter_map(|chunk| encode(chunk).ok()).map(|bytes| bytes.to_vec()).collect();
-        Box::new(std::iter::once(head).chain(pieces))
+        head.put_u64_le(share.registrations.len() as u64);
+        for (worker, count) in &share.registrations {
+            head.put_u64_le(*count);
+            head.put_u64_le(worker.as_str().len() as u64);
+            head.put_slice(worker.as_str().as_bytes());
+        }
+        let state = self.state.lock();
+        let workers = self.workers_of(&state.index, shard);
+        let blocks = state.index.reader().export(&workers);
+        Box::new([head, blocks].into_iter())
     }
 
     fn import(&self, shard: ShardId, at: LogPosition, pieces: Vec<Bytes>) -> Result<(), String> {
-        let mut pieces = pieces.into_iter();
+        let [head, blocks] = pieces.as_slice() else { return Err(format!("{} pieces", pieces.len())) };
         let mut share = Share::default();
-        if let Some(head) = pieces.next() {
-            share.read_head(head)?;
-        }
-        let mut history = Vec::new();
-        for piece in pieces {
-            history.extend(decode(&piece).map_err(|error| error.to_string())?);
-        }
+        share.read_head(head.clone())?;
         let state = &mut *self.state.lock();
         if self.mutation != Mutation::KeepOnImport {
             for worker in self.workers_of(&state.index, shard) {
                 state.index.apply(&Command::Unregister { worker });
             }
         }
-        for command in history {
-            if let ShardCommand::Index(command) = command {
-                state.index.apply(&command);
-                share.history.push(command);
-            }
-        }
+        state.index.import(blocks).map_err(|error| error.to_string())?;
         let (node, life) = (self.life.node, self.life.number);
         if !self.life.is_over() {
             let index = &state.index;
@@ -270,15 +268,27 @@ impl Machine for SimMachine {
 
 impl Share {
     fn read_head(&mut self, mut head: Bytes) -> Result<(), String> {
-        let mut word = || head.try_get_u64_le().map_err(|_| "the head of a share is cut short".to_owned());
-        let (term, index) = (word()?, word()?);
+        let head = &mut head;
+        let (term, index) = (word(head)?, word(head)?);
         self.at = (index != u64::MAX).then_some(LogPosition { term, index });
-        self.chain = word()?;
+        self.chain = word(head)?;
         for map in [&mut self.registers, &mut self.sessions] {
-            for _ in 0..word()? {
-                map.insert(word()?, word()?);
+            for _ in 0..word(head)? {
+                map.insert(word(head)?, word(head)?);
             }
+        }
+        for _ in 0..word(head)? {
+            let (count, len) = (word(head)?, usize::try_from(word(head)?).unwrap_or(usize::MAX));
+            if head.len() < len {
+                return Err("a worker's name is cut short".into());
+            }
+            let name = String::from_utf8_lossy(&head.split_to(len)).into_owned();
+            self.registrations.insert(WorkerId::new(name).map_err(|error| error.to_string())?, count);
         }
         Ok(())
     }
+}
+
+fn word(head: &mut Bytes) -> Result<u64, String> {
+    head.try_get_u64_le().map_err(|_| "the head of a share is cut short".to_owned())
 }

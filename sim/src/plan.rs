@@ -146,7 +146,7 @@ fn engines(dice: &mut Dice) -> Vec<EnginePlan> {
             engines.push(EnginePlan {
                 stream: StreamId { worker: id.clone(), dp_rank: DpRank(rank) },
                 capacity: 10 + dice.below(30),
-                buffer: [40, 400, 10_000][dice.below(3)],
+                buffer: [0, 40, 400, 10_000, 10_000][dice.below(5)],
                 step_ms: [(5, 20), (10, 60), (40, 200)][dice.below(3)],
                 salted,
             });

@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use crate::clients;
 use crate::dice::Dice;
 use crate::disk::Disk;
-use crate::engine::Engine;
+use crate::engine::{Engine, EnginePlan};
 use crate::faults;
 use crate::invariants::{Judge, Settled};
 use crate::machine::RegisterWrite;
@@ -57,8 +57,8 @@ impl World {
     #[must_use]
     pub(crate) fn new(plan: Plan, mutation: Mutation, loud: bool) -> Arc<Self> {
         let trace = Arc::new(Trace::begin(loud));
-        let engine = |plan: &crate::engine::EnginePlan| {
-            Engine::new(plan.clone(), Dice::of(1, &format!("{:?}", plan.stream)))
+        let engine = |engine: &EnginePlan| {
+            Engine::new(engine.clone(), Dice::of(plan.seed, &engine.stream.to_string()))
         };
         Arc::new(Self {
             judge: Judge::new(plan.shards, Arc::clone(&trace)),

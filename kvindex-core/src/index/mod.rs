@@ -85,6 +85,9 @@ pub struct Index {
     heard: bool,
     /// Kept empty, for its capacity.
     chain: Vec<SequenceHash>,
+    /// A bug put in on purpose: batches that come again are applied again. The simulation must find it.
+    #[cfg(feature = "mutations")]
+    pub applies_again: bool,
 }
 
 impl Default for Index {
@@ -107,6 +110,8 @@ impl Index {
             entries: 0,
             heard: false,
             chain: Vec::new(),
+            #[cfg(feature = "mutations")]
+            applies_again: false,
         }
     }
 
@@ -199,7 +204,10 @@ impl Index {
         };
         for batch in &events.batches {
             let Some(state) = self.registry.stream_mut(stream) else { return };
-            if state.stamp.applied.is_some_and(|applied| batch.seq <= applied) {
+            let again = state.stamp.applied.is_some_and(|applied| batch.seq <= applied);
+            #[cfg(feature = "mutations")]
+            let again = again && !self.applies_again;
+            if again {
                 outcome.duplicates += 1;
                 continue;
             }

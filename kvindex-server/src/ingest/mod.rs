@@ -13,7 +13,7 @@ mod profile_check;
 mod replay;
 pub mod sequencer;
 mod service;
-mod standby;
+pub mod standby;
 mod status;
 mod subscriber;
 

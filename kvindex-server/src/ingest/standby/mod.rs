@@ -18,7 +18,7 @@ use backlog::{Backlog, Item, Mark};
 
 /// A stream that is led or on standby.
 #[derive(Debug)]
-pub(super) struct Follower<B> {
+pub struct Follower<B> {
     config: SequencerConfig,
     backlog: Backlog<B>,
     sequencer: Option<Sequencer<B>>,
@@ -39,7 +39,8 @@ pub(super) struct Follower<B> {
 
 impl<B: Clone> Follower<B> {
     /// A stream on standby of which nothing was heard.
-    pub(super) fn new(config: SequencerConfig) -> Self {
+    #[must_use]
+    pub fn new(config: SequencerConfig) -> Self {
         Self {
             backlog: Backlog::new(config.max_buffered_batches, config.max_buffered_bytes),
             config,
@@ -53,12 +54,13 @@ impl<B: Clone> Follower<B> {
         }
     }
 
-    pub(super) fn is_led(&self) -> bool {
+    /// Whether a sequencer reads it.
+    pub fn is_led(&self) -> bool {
         self.sequencer.is_some()
     }
 
     /// Seats a new sequencer, before which lies all that is in the backlog. `resume` is what the index holds.
-    pub(super) fn lead(&mut self, resume: Option<Resume>) {
+    pub fn lead(&mut self, resume: Option<Resume>) {
         self.backlog.rewind();
         let footing = resume.and_then(|resume| {
             self.backlog.trim(&resume);
@@ -84,21 +86,21 @@ impl<B: Clone> Follower<B> {
     }
 
     /// Takes the sequencer away. What the index was not seen to take is in the backlog.
-    pub(super) fn stand_by(&mut self) {
+    pub fn stand_by(&mut self) {
         self.sequencer = None;
         self.backlog.rewind();
         self.overdue_since_ms = self.backlog.oldest_ms();
     }
 
     /// A batch came; how many older ones had to make room for it that nobody has read.
-    pub(super) fn hear(&mut self, arrival: Arrival<B>, now_ms: u64) -> u64 {
+    pub fn hear(&mut self, arrival: Arrival<B>, now_ms: u64) -> u64 {
         self.heard = true;
         self.unread = self.unread.map(|_| true);
         self.backlog.push(arrival, now_ms)
     }
 
     /// The connection changed; `newer` batches were read since the last look at it and may have come after that.
-    pub(super) fn link_changed(&mut self, connected: bool, newer: usize) {
+    pub fn link_changed(&mut self, connected: bool, newer: usize) {
         self.connected = connected;
         let mark = match (connected, self.heard) {
             (false, _) => Mark::Disconnected,
@@ -112,7 +114,7 @@ impl<B: Clone> Follower<B> {
     }
 
     /// Nothing of the subscription is left unread: where an earlier connection left something behind, it ends here.
-    pub(super) fn drained(&mut self) {
+    pub fn drained(&mut self) {
         // A sequencer was told of the new connection; it needs to hear again only of what may be the earlier one's.
         if let Some(heard) = self.unread.take()
             && (heard || !self.is_led())
@@ -122,12 +124,12 @@ impl<B: Clone> Follower<B> {
     }
 
     /// Whether messages of an earlier connection may be waiting.
-    pub(super) fn must_drain(&self) -> bool {
+    pub fn must_drain(&self) -> bool {
         self.unread.is_some()
     }
 
     /// What the sequencer is to get next from the backlog, and when that was heard; `None` on standby.
-    pub(super) fn next(&mut self) -> Option<(Input<B>, u64)> {
+    pub fn next(&mut self) -> Option<(Input<B>, u64)> {
         self.sequencer.as_ref()?;
         Some(match self.backlog.next()? {
             (Item::Heard(arrival), at_ms) => (Input::Live(arrival), at_ms),
@@ -139,12 +141,12 @@ impl<B: Clone> Follower<B> {
     }
 
     /// Whether the sequencer has something to get.
-    pub(super) fn has_next(&self) -> bool {
+    pub fn has_next(&self) -> bool {
         self.is_led() && self.backlog.has_next()
     }
 
     /// Puts an input into the sequencer; nothing happens on standby.
-    pub(super) fn step(&mut self, input: Input<B>, now_ms: u64, out: &mut Vec<Action<B>>) {
+    pub fn step(&mut self, input: Input<B>, now_ms: u64, out: &mut Vec<Action<B>>) {
         if let Some(sequencer) = &mut self.sequencer {
             self.told_ms = self.told_ms.max(now_ms);
             sequencer.step(input, self.told_ms, out);
@@ -152,7 +154,7 @@ impl<B: Clone> Follower<B> {
     }
 
     /// Everything the sequencer decided on was taken.
-    pub(super) fn taken(&mut self) {
+    pub fn taken(&mut self) {
         if let Some(sequencer) = &self.sequencer
             && sequencer.is_empty_handed()
         {
@@ -166,12 +168,12 @@ impl<B: Clone> Follower<B> {
     }
 
     /// Whether there is anything that the index may have by now.
-    pub(super) fn wants_trim(&self) -> bool {
+    pub fn wants_trim(&self) -> bool {
         self.sequencer.is_none() && !self.backlog.is_empty()
     }
 
     /// Drops what the index has. For a stream on standby.
-    pub(super) fn trim(&mut self, applied: Option<Resume>) {
+    pub fn trim(&mut self, applied: Option<Resume>) {
         self.applied = applied;
         if let (Some(applied), None) = (&applied, &self.sequencer) {
             self.backlog.trim(applied);
