@@ -181,12 +181,11 @@ impl Engine {
     pub(crate) fn lose(&self, node: Option<u64>, lost: u32) {
         let state = &mut *self.state.lock();
         match node {
-            Some(node) => state.links.entry(node).and_modify(|link| link.lost = lost),
-            None => {
-                state.lost = lost;
-                return;
+            None => state.lost = lost,
+            Some(node) => {
+                state.links.entry(node).and_modify(|link| link.lost = lost);
             }
-        };
+        }
     }
 
     /// Nothing more is lost.

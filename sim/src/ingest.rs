@@ -182,7 +182,7 @@ impl Seat {
 
     /// Gives the sequencer what is in the backlog, if the stream is led.
     fn feed(&mut self, following: &mut Following) {
-        while let Some((input, heard_ms)) = following.follower.next() {
+        while let Some((input, heard_ms)) = following.follower.next_input() {
             self.step(following, input, heard_ms);
         }
     }

@@ -361,10 +361,10 @@ impl Cluster {
         let Some(damage) = replica.damage() else { return };
         match self.home.put_aside() {
             Ok(aside) => {
-                tracing::error!(%damage, aside, "this node's data are put aside, the next start joins anew")
+                tracing::error!(%damage, aside, "this node's data are put aside, the next start joins anew");
             }
             Err(error) => {
-                tracing::error!(%damage, %error, "this node's data cannot be put aside: do that by hand")
+                tracing::error!(%damage, %error, "this node's data cannot be put aside: do that by hand");
             }
         }
     }

@@ -12,11 +12,14 @@ use crate::question::{MODEL, sequence_hashes};
 /// As the index has it by default.
 const MAX_ORPHANS: usize = 65_536;
 
+/// Blocks of a stream's answer, and on each tier how many, alone and in all.
+type Served = (usize, Vec<(kvindex_core::Tier, usize, usize)>);
+
 #[derive(Debug)]
 struct Noted {
     positions: BTreeMap<ShardId, u64>,
     path: Vec<u8>,
-    served: BTreeMap<StreamId, (usize, Vec<(kvindex_core::Tier, usize, usize)>)>,
+    served: BTreeMap<StreamId, Served>,
     by: u64,
 }
 

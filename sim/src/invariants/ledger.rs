@@ -145,11 +145,10 @@ impl Ledger {
 
     fn follow(&mut self, command: &Command, effects: &mut Vec<Effect>) {
         match command {
-            Command::Events(events) => {
-                if self.enter(&events.stream, events.generation, effects) {
-                    events.batches.iter().for_each(|batch| self.follow_batch(events, batch, effects));
-                }
+            Command::Events(events) if self.enter(&events.stream, events.generation, effects) => {
+                events.batches.iter().for_each(|batch| self.follow_batch(events, batch, effects));
             }
+            Command::Events(_) => {}
             Command::NewGeneration { stream, generation, .. } => {
                 self.enter(stream, *generation, effects);
             }

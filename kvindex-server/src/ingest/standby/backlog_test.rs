@@ -43,7 +43,7 @@ impl Story {
     /// What the sequencer makes of all that is unread.
     fn read(&mut self, expected: &str) -> &mut Self {
         let mut out = Vec::new();
-        while let Some((input, at_ms)) = self.0.next() {
+        while let Some((input, at_ms)) = self.0.next_input() {
             self.0.step(input, at_ms, &mut out);
         }
         let shown: Vec<String> = out.iter().map(show).collect();

@@ -129,7 +129,7 @@ impl<B: Clone> Follower<B> {
     }
 
     /// What the sequencer is to get next from the backlog, and when that was heard; `None` on standby.
-    pub fn next(&mut self) -> Option<(Input<B>, u64)> {
+    pub fn next_input(&mut self) -> Option<(Input<B>, u64)> {
         self.sequencer.as_ref()?;
         Some(match self.backlog.next()? {
             (Item::Heard(arrival), at_ms) => (Input::Live(arrival), at_ms),

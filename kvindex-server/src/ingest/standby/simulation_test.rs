@@ -121,7 +121,7 @@ impl World {
         let mut decided = Vec::new();
         loop {
             let follower = &mut self.nodes[leader].follower;
-            let (input, at_ms) = match follower.next() {
+            let (input, at_ms) = match follower.next_input() {
                 Some(heard) => heard,
                 None => match inputs.pop_front() {
                     Some(input) => (input, self.now_ms),

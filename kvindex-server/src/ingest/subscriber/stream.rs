@@ -231,7 +231,7 @@ impl Stream {
     /// Gives the sequencer what is in the backlog, if the stream is led.
     fn feed(&mut self, turn: &mut Turn<'_>) {
         for _ in 0..MESSAGES_PER_TURN {
-            let Some((input, heard_ms)) = self.follower.next() else {
+            let Some((input, heard_ms)) = self.follower.next_input() else {
                 return;
             };
             self.step(input, heard_ms, turn);
