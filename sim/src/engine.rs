@@ -180,11 +180,9 @@ impl Engine {
     /// So many batches in a thousand are lost from now on, on the way to one node or to all.
     pub(crate) fn lose(&self, node: Option<u64>, lost: u32) {
         let state = &mut *self.state.lock();
-        match node {
+        match node.map(|node| state.links.get_mut(&node)) {
+            Some(link) => link.into_iter().for_each(|link| link.lost = lost),
             None => state.lost = lost,
-            Some(node) => {
-                state.links.entry(node).and_modify(|link| link.lost = lost);
-            }
         }
     }
 

@@ -254,8 +254,8 @@ impl Machine for SimMachine {
             for worker in self.workers_of(&state.index, shard) {
                 state.index.apply(&Command::Unregister { worker });
             }
+            state.index.import(blocks).map_err(|error| error.to_string())?;
         }
-        state.index.import(blocks).map_err(|error| error.to_string())?;
         let (node, life) = (self.life.node, self.life.number);
         if !self.life.is_over() {
             let index = &state.index;

@@ -3,8 +3,9 @@
 use clap::Parser;
 use kvindex_sim::faults::Kind;
 use kvindex_sim::{Mutation, Report, Run};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 /// Live through simulated clusters: one seed is one run.
@@ -32,6 +33,9 @@ struct Arguments {
     /// What the parts themselves log, as `openraft=debug`, among the trace.
     #[arg(long)]
     log: Option<String>,
+    /// Seeds that run at once; as many as there are processors.
+    #[arg(long)]
+    threads: Option<usize>,
     /// Go on after a violation.
     #[arg(long)]
     keep_going: bool,
@@ -55,43 +59,76 @@ fn run_of(arguments: &Arguments, seed: u64, loud: bool) -> Run {
     Run { seed, only: arguments.faults.clone(), mutation: arguments.mutation, loud }
 }
 
-/// Runs every seed and counts.
+/// What was counted over all seeds.
+#[derive(Debug, Default)]
+struct Tally {
+    kinds: BTreeMap<Kind, (u64, u64)>,
+    runs: u32,
+    broken: u32,
+    entries: usize,
+    virtual_ms: u64,
+}
+
+impl Tally {
+    fn count(&mut self, report: &Report) {
+        self.runs += 1;
+        self.broken += u32::from(report.violation.is_some());
+        self.entries += report.committed.iter().sum::<usize>();
+        self.virtual_ms += report.took_ms;
+        let kinds: BTreeSet<Kind> = report.faults.iter().copied().collect();
+        for kind in kinds {
+            let (seeds, violations) = self.kinds.entry(kind).or_default();
+            *seeds += 1;
+            *violations += u64::from(report.violation.is_some());
+        }
+    }
+
+    fn print(&self, took: f64) {
+        println!("{:<16}{:>8}{:>12}", "fault", "seeds", "violations");
+        for (kind, (seeds, violations)) in &self.kinds {
+            println!("{:<16}{seeds:>8}{violations:>12}", kind.name());
+        }
+        let Self { runs, broken, entries, virtual_ms, .. } = self;
+        println!(
+            "{runs} seeds, {broken} with violations; {entries} entries, {} virtual minutes; {took:.1} s, {:.1} seeds/s",
+            virtual_ms / 60_000,
+            f64::from(*runs) / took
+        );
+    }
+}
+
+/// Runs every seed, each in one thread, as many at once as there are processors.
 fn all(arguments: &Arguments) -> ExitCode {
     let start = Instant::now();
-    let mut table: BTreeMap<Kind, (u64, u64)> = BTreeMap::new();
-    let (mut broken, mut runs, mut entries, mut virtual_ms) = (0, 0, 0, 0);
-    for seed in arguments.from..arguments.from + arguments.seeds {
-        let report = run_of(arguments, seed, false).go();
-        runs += 1;
-        entries += report.committed.iter().sum::<usize>();
-        virtual_ms += report.took_ms;
-        let mut kinds: Vec<Kind> = report.faults.clone();
-        kinds.sort_unstable();
-        kinds.dedup();
-        for kind in kinds {
-            let row = table.entry(kind).or_default();
-            row.0 += 1;
-            row.1 += u64::from(report.violation.is_some());
+    let next = AtomicU64::new(arguments.from);
+    let end = arguments.from + arguments.seeds;
+    let threads = arguments.threads.or_else(|| std::thread::available_parallelism().ok().map(Into::into));
+    let (sender, reports) = std::sync::mpsc::sync_channel::<Report>(16);
+    let mut tally = Tally::default();
+    std::thread::scope(|scope| {
+        for _ in 0..threads.unwrap_or(1) {
+            let (sender, next) = (sender.clone(), &next);
+            scope.spawn(move || {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    // Nobody waits for reports any more once one was enough.
+                    if seed >= end || sender.send(run_of(arguments, seed, false).go()).is_err() {
+                        return;
+                    }
+                }
+            });
         }
-        if report.violation.is_some() {
-            broken += 1;
+        drop(sender);
+        for report in reports {
+            tally.count(&report);
             verdict(arguments, &report);
-            if !arguments.keep_going {
+            if report.violation.is_some() && !arguments.keep_going {
                 break;
             }
         }
-    }
-    println!("{:<16}{:>8}{:>12}", "fault", "seeds", "violations");
-    for (kind, (seeds, violations)) in table {
-        println!("{:<16}{seeds:>8}{violations:>12}", kind.name());
-    }
-    let took = start.elapsed().as_secs_f64();
-    println!(
-        "{runs} seeds, {broken} with violations; {entries} entries, {:.0} virtual minutes; {took:.1} s, {:.1} seeds/s",
-        virtual_ms as f64 / 60_000.0,
-        f64::from(u32::try_from(runs).unwrap_or(u32::MAX)) / took
-    );
-    if broken == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    });
+    tally.print(start.elapsed().as_secs_f64());
+    if tally.broken == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn summary(report: &Report) -> String {

@@ -19,7 +19,7 @@ pub enum Mutation {
     AnswerEarly,
     /// A linearizable read does not wait.
     SkipBarrier,
-    /// A snapshot is put in the place of nothing: what was there stays.
+    /// A snapshot's blocks are not taken in: what was there stays.
     KeepOnImport,
     /// A follower that takes a stream over believes its own number instead of the replicated one.
     ForgetStamp,

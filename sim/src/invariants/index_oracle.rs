@@ -2,7 +2,7 @@
 //! packs nothing, gives the equal answer.
 
 use kvindex_core::replication::{ShardCommand, ShardId};
-use kvindex_core::{DEFAULT_TENANT, StreamId};
+use kvindex_core::{DEFAULT_TENANT, StreamId, Tier};
 use std::collections::BTreeMap;
 
 use super::{Answered, Invariant, Ledger, Verdict};
@@ -12,8 +12,8 @@ use crate::question::{MODEL, sequence_hashes};
 /// As the index has it by default.
 const MAX_ORPHANS: usize = 65_536;
 
-/// Blocks of a stream's answer, and on each tier how many, alone and in all.
-type Served = (usize, Vec<(kvindex_core::Tier, usize, usize)>);
+/// Blocks served, and for each tier blocks on it and the prefix up to it.
+type Served = (usize, Vec<(Tier, usize, usize)>);
 
 #[derive(Debug)]
 struct Noted {

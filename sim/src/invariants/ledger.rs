@@ -145,10 +145,11 @@ impl Ledger {
 
     fn follow(&mut self, command: &Command, effects: &mut Vec<Effect>) {
         match command {
-            Command::Events(events) if self.enter(&events.stream, events.generation, effects) => {
-                events.batches.iter().for_each(|batch| self.follow_batch(events, batch, effects));
+            Command::Events(events) => {
+                let current = self.enter(&events.stream, events.generation, effects);
+                let batches = events.batches.iter().filter(|_| current);
+                batches.for_each(|batch| self.follow_batch(events, batch, effects));
             }
-            Command::Events(_) => {}
             Command::NewGeneration { stream, generation, .. } => {
                 self.enter(stream, *generation, effects);
             }
