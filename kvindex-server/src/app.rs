@@ -126,13 +126,18 @@ impl App {
             };
             axum::serve(listener, router).with_graceful_shutdown(drained).await
         });
+        let mut ending = stopping.clone();
         let timer = config.snapshot.clone().and_then(|s| snapshot_timer(&node, s, stopping));
         match &clustered {
             None => api.set_ready(true),
             Some(clustered) => {
                 let (api, ready) = (Arc::downgrade(&api), clustered.ready());
                 tokio::spawn(async move {
-                    ready.await;
+                    tokio::select! {
+                        () = ready => {}
+                        // It would hold the log for as long as this process lives.
+                        _ = ending.wait_for(|stop| *stop) => return,
+                    }
                     if let Some(api) = api.upgrade() {
                         api.set_ready(true);
                     }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kvindex_core::replication::{Identity, ShardId};
 use kvindex_server::config::ClusterConfig;
@@ -41,9 +41,7 @@ impl Data {
         let cluster = running.cluster().unwrap();
         tokio::time::timeout(Duration::from_secs(20), cluster.until_joined()).await.unwrap();
         let identity = cluster.replica().unwrap().identity();
-        while cluster.status().iter().any(|shard| shard.lag.age.is_none()) {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        until("the node leads", || cluster.status().iter().all(|shard| shard.lag.age.is_some())).await;
         (running, identity)
     }
 
@@ -51,13 +49,19 @@ impl Data {
     async fn stop(&self, running: Running) {
         running.shutdown().await.unwrap();
         let lock = fs::File::open(self.0.join("log/lock")).unwrap();
-        while lock.try_lock().is_err() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        until("the log is free", || lock.try_lock().is_ok()).await;
     }
 
     fn aside(&self) -> PathBuf {
         self.0.join("aside-1")
+    }
+}
+
+async fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(20);
+    while !done() {
+        assert!(Instant::now() < end, "not within 20 s: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
@@ -80,9 +84,7 @@ async fn begins_anew_after(data: &Data, damage: impl FnOnce(&Path)) {
     let (running, before) = data.start().await;
     running.cluster().unwrap().replica().unwrap().snapshot(ShardId(1)).await.unwrap();
     let snapshot = data.0.join("snapshots/shard-1.snapshot");
-    while !snapshot.exists() {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until("there is a snapshot", || snapshot.exists()).await;
     data.stop(running).await;
     damage(&data.0);
     let (running, after) = data.start().await;
