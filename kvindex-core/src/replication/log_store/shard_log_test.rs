@@ -310,8 +310,8 @@ async fn committed_survives_closing() {
 async fn damage_is_named() {
     for kind in ALL {
         let home = Home::new(kind, Durability::Fsync);
-        let (store, shard) = (home.open(), ShardId(5));
-        let mut log = store.shard_log(shard).await.unwrap();
+        let (store, shard) = (home.backend().unwrap(), ShardId(5));
+        let mut log = LogStore::start(Arc::clone(&store), Durability::Fsync).shard_log(shard).await.unwrap();
         append(&mut log, (0..5).map(|index| commands(1, index, 100)).collect()).await;
         let sound = record::encode_entry(shard, &commands(1, 3, 100), 0).unwrap();
         for at in 0..sound.len() {
@@ -326,9 +326,10 @@ async fn damage_is_named() {
     }
 }
 
-async fn damage(home: &Home, store: &LogStore, shard: ShardId, index: u64, record: Vec<u8>) {
+async fn damage(home: &Home, backend: &Arc<dyn LogBackend>, shard: ShardId, index: u64, record: Vec<u8>) {
     let change = Change::Append { shard, index, record: record.into() };
-    // Straight into the backend: a log opened now has nothing in memory.
+    // Damage ends a store, so each piece of it gets a new one, whose log has nothing in memory.
+    let store = LogStore::start(Arc::clone(backend), Durability::Fsync);
     store.write(vec![change], Urgency::Ordinary).await.unwrap();
     let log = store.shard_log(shard).await.unwrap();
     let error = log.entries(0, 4, usize::MAX).await.unwrap_err();
@@ -338,6 +339,7 @@ async fn damage(home: &Home, store: &LogStore, shard: ShardId, index: u64, recor
     };
     let text = error.to_string();
     assert!(matches!(error, LogError::Damaged { .. }), "{text}");
+    assert_eq!(store.failure(), Some(error), "and nothing is kept there any more");
     for part in ["shard 5", &format!("entry {index}"), &place, "put that directory aside"] {
         assert!(text.contains(part), "{text}");
     }
