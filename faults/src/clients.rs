@@ -61,6 +61,17 @@ pub(crate) struct Seen {
     pub(crate) worst: Duration,
 }
 
+impl Seen {
+    /// Both together.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.answered += other.answered;
+        self.failed += other.failed;
+        self.reasons.extend(other.reasons);
+        self.any = self.any.max(other.any);
+        self.worst = self.worst.max(other.worst);
+    }
+}
+
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -181,9 +181,9 @@ impl Stage {
         Ok(())
     }
 
-    /// Whether engines have still much to say.
-    pub(crate) fn plays(&self) -> bool {
-        self.engines.position() < self.checkpoint.pos
+    /// Whether engines have more than so many batches to say yet.
+    pub(crate) fn has_more_than(&self, batches: usize) -> bool {
+        self.engines.position() + batches < self.checkpoint.pos
     }
 
     /// Waits for the end of the play, and judges.
@@ -226,6 +226,16 @@ impl Stage {
 }
 
 impl Outcome {
+    /// Both together.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.seen.add(other.seen);
+        self.write_gaps.extend(other.write_gaps);
+        self.lost += other.lost;
+        self.equal &= other.equal;
+        self.truth &= other.truth;
+        self.notes.extend(other.notes);
+    }
+
     /// Whether nothing was lost and all agree.
     pub(crate) fn is_good(&self) -> bool {
         self.lost == 0 && self.equal && self.truth && self.seen.failed == 0 && self.seen.answered > 0
