@@ -103,7 +103,7 @@ async fn cut_files_open_or_are_refused() {
                 }
                 Err(error) => {
                     refused += 1;
-                    assert!(error.to_string().contains("Put this directory aside"), "{error}");
+                    assert!(error.to_string().contains("has to be put aside"), "{error}");
                     assert!(kind == BackendKind::Sled || cut < before, "{cut} of {before}, {last}: {error}");
                 }
             }
@@ -142,7 +142,7 @@ async fn damage_inside_fjalls_journal_is_refused() {
             Ok(backend) => assert_eq!(checked_length(&*backend, SHARD, 700).await, Ok(BATCHES * 3)),
             Err(error) => {
                 let text = error.to_string();
-                for part in ["0.jnl is damaged at byte", "Put this directory aside", "new id"] {
+                for part in ["0.jnl is damaged at byte", "has to be put aside", "new id"] {
                     assert!(text.contains(part), "{text}");
                 }
             }
