@@ -10,6 +10,7 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::cache::Truth;
+use crate::engine::EnginePlan;
 use crate::invariants::{Applied, Installed, Judge};
 use crate::life::Life;
 use crate::mutation::Mutation;
@@ -108,8 +109,10 @@ impl SimMachine {
         Some(reader.stream(stream))
     }
 
-    /// Whether the index has a stream as its engine does; no more than that, where batches were declared lost.
-    pub(crate) fn is_as(&self, stream: &StreamId, (_, next, truth): &(u64, u64, Truth)) -> bool {
+    /// Whether the index has a stream as its engine does; no more than that, where batches were declared lost. Where
+    /// there is nothing to ask, nobody can know of a last batch that was lost.
+    pub(crate) fn is_as(&self, engine: &EnginePlan, (_, next, truth): &(u64, u64, Truth)) -> bool {
+        let stream = &engine.stream;
         let state = self.state.lock();
         let reader = state.index.reader();
         if reader.worker(&stream.worker).is_none() {
@@ -117,7 +120,7 @@ impl SimMachine {
         }
         let applied = reader.stream(stream).and_then(|stamp| stamp.applied);
         if applied.map_or(0, |seq| seq.0 + 1) != *next {
-            return false;
+            return engine.buffer == 0;
         }
         let held = crate::invariants::held_of(&state.index, stream);
         if !self.judge.is_whole(stream) {

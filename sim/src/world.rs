@@ -275,7 +275,7 @@ impl World {
                 }
                 let behind = self.engines.iter().find(|engine| {
                     shard_of(&engine.plan.stream.worker, self.plan.shards) == shard
-                        && !running.machine.is_as(&engine.plan.stream, &engine.now())
+                        && !running.machine.is_as(&engine.plan, &engine.now())
                 });
                 if let Some(engine) = behind {
                     let (life, next, truth) = engine.now();

@@ -312,8 +312,13 @@ impl Replica {
     /// Asks the shard's leader, if that is this node, to hand over to another voter.
     ///
     /// # Errors
-    /// When there is no such shard, or it has stopped.
+    /// When `to` is not another voter, there is no such shard, or it has stopped.
     pub async fn hand_over(&self, shard: ShardId, to: NodeId) -> Result<(), ProposeError> {
+        let members = self.shard_status(shard).map(|status| status.members).unwrap_or_default();
+        // A leader that waits for somebody who cannot follow it takes no writes meanwhile, alone for ever.
+        if to == self.identity.node || !members.get(&to).is_some_and(|member| member.voter) {
+            return Err(ProposeError::Refused { shard, reason: format!("{to} is no other voter of it") });
+        }
         let handed = self.shard(shard)?.hand_over(to).await;
         handed.map_err(|reason| ProposeError::Refused { shard, reason })
     }
