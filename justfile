@@ -51,7 +51,6 @@ sim *args="--seeds 1000":
     cargo sim {{ args }}
 
 # Feed random bytes to the decoders of events and of log entries. Needs a nightly toolchain and `cargo install cargo-fuzz`.
-# Feed random bytes to the event decoder. Needs a nightly toolchain and `cargo install cargo-fuzz`.
 fuzz seconds="60":
     cargo +nightly fuzz run decode -- -max_total_time={{ seconds }}
     cargo +nightly fuzz run entry -- -max_total_time={{ seconds }}

@@ -176,3 +176,38 @@ pub(crate) async fn wipe(play: &Play) -> anyhow::Result<Outcome> {
     ensure!(after != before, "it came back under its old id, {before}");
     stage.finish().await
 }
+
+fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
+    let copied = Command::new("cp").arg("-a").args([from, to]).status()?;
+    ensure!(copied.success(), "cannot copy {}", from.display());
+    Ok(())
+}
+
+/// The node must be told, not stay up, and come back as another; leaders must not mind.
+pub(crate) async fn old_copy(play: &Play) -> anyhow::Result<Outcome> {
+    let mut stage = Stage::set_up(play, "old-copy", LENGTH, false).await?;
+    let victim = stage.follower().await?;
+    let before = stage.cluster.node_id(victim)?;
+    let data = stage.cluster.data(victim);
+    let old = data.with_extension("old");
+    stage.kill(victim)?;
+    copy(&data, &old)?;
+    stage.cluster.run(victim)?;
+    stage.until_ready().await?;
+    stage.pause(1.0).await;
+    stage.kill(victim)?;
+    fs::remove_dir_all(&data)?;
+    fs::rename(&old, &data)?;
+    let fault = Instant::now();
+    stage.cluster.run(victim)?;
+    stage.measure_gap(fault, &others(&stage, victim)).await?;
+    until_stopped(&mut stage, victim, fault).await?;
+    stage.note_log(victim, &["has this node's word"]);
+    stage.kill(victim)?;
+    stage.cluster.run(victim)?;
+    stage.until_ready().await?;
+    let after = stage.cluster.node_id(victim)?;
+    ensure!(after != before, "it came back under its old id, {before}");
+    stage.note(format!("node {before} came back as node {after}"));
+    stage.finish().await
+}

@@ -34,6 +34,8 @@ pub(crate) enum Row {
     CorruptSnapshot,
     /// A stopped node's data directory is gone
     Wipe,
+    /// A node is started from an old copy of its data
+    OldCopy,
 }
 
 /// How long a node is gone.
@@ -43,7 +45,7 @@ pub(crate) const LENGTH: Duration = Duration::from_secs(15);
 
 impl Row {
     /// All of them, in the order of the table.
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::KillFollower,
         Self::KillLeader,
         Self::KillAll,
@@ -56,6 +58,7 @@ impl Row {
         Self::CorruptLog,
         Self::CorruptSnapshot,
         Self::Wipe,
+        Self::OldCopy,
     ];
 
     /// In words.
@@ -73,6 +76,7 @@ impl Row {
             Self::CorruptLog => "log corrupted",
             Self::CorruptSnapshot => "snapshot corrupted",
             Self::Wipe => "data directory wiped",
+            Self::OldCopy => "started from an old copy of its data",
         }
     }
 
@@ -94,6 +98,7 @@ impl Row {
             Self::CorruptLog => damage::corrupt_log(play).await,
             Self::CorruptSnapshot => damage::corrupt_snapshot(play).await,
             Self::Wipe => damage::wipe(play).await,
+            Self::OldCopy => damage::old_copy(play).await,
         })
     }
 

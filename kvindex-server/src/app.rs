@@ -46,7 +46,7 @@ pub enum StartError {
     #[error("no random bytes: {0}")]
     Random(#[source] std::io::Error),
     /// It cannot be part of its cluster.
-    #[error("cluster: {0}")]
+    #[error(transparent)]
     Cluster(#[from] JoinError),
     /// Ingest cannot start, or a worker's stream cannot be followed.
     #[error("ingest: {0}")]

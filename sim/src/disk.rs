@@ -285,6 +285,10 @@ impl LogBackend for OpenDisk {
         false
     }
 
+    fn accept_tail(&self) -> Result<(), LogError> {
+        Ok(())
+    }
+
     fn place(&self) -> String {
         self.disk.place.clone()
     }

@@ -56,6 +56,7 @@ fn requests() -> Vec<Request> {
         },
         Request::ReadPosition { lease: true },
         Request::Propose(Bytes::from_static(b"entry")),
+        Request::WentBack { had: at(7, 9).into() },
     ]
 }
 
@@ -76,6 +77,7 @@ fn responses() -> Vec<Response> {
         Response::NotLeader(Some(NodeId(2))),
         Response::Unsure("why".into()),
         Response::Failed("why".into()),
+        Response::Noted,
     ]
 }
 

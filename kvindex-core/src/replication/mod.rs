@@ -15,6 +15,7 @@ mod machine;
 mod network;
 mod placement;
 mod progress;
+mod promises;
 mod raft;
 mod replica;
 mod serving;

@@ -18,7 +18,8 @@ use std::time::Duration;
 
 use super::envelope::{Envelope, ReplyError};
 use super::ids::{NodeAddress, NodeId};
-use super::raft::{Raft, StoredMembership, Vote};
+use super::promises::Promises;
+use super::raft::{LogId, Raft, StoredMembership, Vote};
 use super::state::ShardSnapshot;
 use super::transport::{Transport, TransportError};
 use super::wire::{Request, Response};
@@ -34,6 +35,7 @@ pub(crate) struct Network {
     pub(crate) transfers: Arc<AtomicU64>,
     /// Where nodes are, by the last membership that was applied: a link outlives its node's moves.
     pub(crate) addresses: Addresses,
+    promises: Promises,
 }
 
 /// Addresses of a shard's members, kept by its state machine.
@@ -53,7 +55,7 @@ impl Addresses {
 
 impl Network {
     pub(crate) fn new(envelope: Envelope, transport: Arc<dyn Transport>, addresses: Addresses) -> Self {
-        Self { envelope, transport, transfers: Arc::default(), addresses }
+        Self { envelope, transport, transfers: Arc::default(), addresses, promises: Promises::default() }
     }
 
     pub(crate) fn to(&self, target: NodeId, address: &NodeAddress) -> PeerLink {
@@ -70,6 +72,8 @@ pub(crate) enum CallError {
     Reply(#[from] ReplyError),
     #[error("an answer of another kind came")]
     Kind,
+    #[error("it lacks entries that it had acknowledged, up to {0}; it has to join anew")]
+    WentBack(LogId),
 }
 
 /// The same shard on one other node.
@@ -111,6 +115,17 @@ impl PeerLink {
         }
     }
 
+    /// Tells a follower that it has lost what it acknowledged. openraft hears of a node that cannot be reached: it
+    /// takes the answer itself for impossible.
+    async fn refuse_who_went_back(&self, promised: LogId, timeout: Duration) -> RPCError<Raft> {
+        let told = self.call(&Request::WentBack { had: promised.into() }, timeout).await;
+        let told = told.map(|_| "it knows").unwrap_or("it could not be told");
+        let error = CallError::WentBack(promised);
+        let shard = self.network.envelope.shard;
+        tracing::error!(%shard, node = %self.target, %error, told, "a follower's log went back");
+        RPCError::Unreachable(Unreachable::new(&error))
+    }
+
     async fn send_snapshot(&self, vote: Vote, snapshot: Bytes, timeout: Duration) -> Result<Vote, CallError> {
         let transfer = self.network.transfers.fetch_add(1, Ordering::Relaxed);
         let total = snapshot.len() as u64;
@@ -146,7 +161,24 @@ impl RaftNetworkV2<Raft> for PeerLink {
         rpc: AppendEntriesRequest<Raft>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Raft>, RPCError<Raft>> {
-        self.rpc(&rpc.into(), RPCTypes::AppendEntries, &option, Response::into_append).await
+        let (vote, previous) = (rpc.vote, rpc.prev_log_id);
+        let end = rpc.entries.last().map(|entry| entry.log_id).or(previous);
+        // Asked before the request is sent: what is acknowledged meanwhile says nothing about the state it finds.
+        let promised = self.network.promises.of(self.target, &vote);
+        let answer = self.rpc(&rpc.into(), RPCTypes::AppendEntries, &option, Response::into_append).await?;
+        match &answer {
+            AppendEntriesResponse::Success => self.network.promises.note(self.target, &vote, end),
+            AppendEntriesResponse::PartialSuccess(at) => {
+                self.network.promises.note(self.target, &vote, *at);
+            }
+            AppendEntriesResponse::Conflict => {
+                if let Some(promised) = promised.filter(|promised| previous <= Some(*promised)) {
+                    return Err(self.refuse_who_went_back(promised, option.hard_ttl()).await);
+                }
+            }
+            AppendEntriesResponse::HigherVote(_) => {}
+        }
+        Ok(answer)
     }
 
     async fn vote(
@@ -172,9 +204,15 @@ impl RaftNetworkV2<Raft> for PeerLink {
         cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         option: RPCOption,
     ) -> Result<SnapshotResponse<Raft>, StreamingError<Raft>> {
+        let last = snapshot.meta.last_log_id;
         let sending = self.send_snapshot(vote, snapshot.snapshot, option.hard_ttl()).boxed();
         match select(sending, cancel.boxed()).await {
-            Either::Left((Ok(vote), _)) => Ok(SnapshotResponse::new(vote)),
+            Either::Left((Ok(answered), _)) => {
+                if answered == vote {
+                    self.network.promises.note(self.target, &vote, last);
+                }
+                Ok(SnapshotResponse::new(answered))
+            }
             Either::Left((Err(error), _)) => Err(StreamingError::Network(NetworkError::new(&error))),
             Either::Right((closed, _)) => Err(StreamingError::Closed(closed)),
         }

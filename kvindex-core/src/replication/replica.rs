@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::command::ShardCommand;
-use super::envelope::{ClusterId, Envelope};
+use super::envelope::{ClusterId, Envelope, Refusal};
 use super::ids::{NodeAddress, NodeId, ShardId};
 use super::log_store::{LogError, LogStore};
 use super::machine::{LogPosition, Machine};
@@ -22,6 +22,9 @@ use super::snapshot_store::SnapshotStore;
 use super::status::ShardStatus;
 use super::transport::Transport;
 use crate::ids::WorkerId;
+
+/// How long the same refusal is told once.
+const TELL_AGAIN: Duration = Duration::from_secs(30);
 
 /// Who a node is, and how its shards pace themselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +74,8 @@ pub struct Replica {
     identity: Identity,
     shards: Vec<Arc<Shard>>,
     logs: LogStore,
+    /// The last refusal that the log of events names, and when.
+    told: parking_lot::Mutex<Option<(Refusal, Instant)>>,
 }
 
 impl Replica {
@@ -84,7 +89,8 @@ impl Replica {
         surroundings: Surroundings,
     ) -> Result<Self, StartError> {
         let shards = Vec::with_capacity(usize::from(identity.shards));
-        let mut replica = Self { identity, shards, logs: surroundings.logs.clone() };
+        let mut replica =
+            Self { identity, shards, logs: surroundings.logs.clone(), told: Default::default() };
         match replica.start_shards(settings, surroundings).await {
             Ok(()) => Ok(replica),
             Err(error) => {
@@ -102,7 +108,8 @@ impl Replica {
     ) -> Result<(), StartError> {
         let Surroundings { logs, snapshots, machine, transport } = surroundings;
         if logs.tail_may_be_gone() {
-            let why = "the machine was started anew before the log was flushed (durability): its end may be missing";
+            let why = "the machine was started anew before the log was flushed (durability): its end may be missing, \
+                       and the cluster went on meanwhile";
             return Err(StartError::Damaged(why.into()));
         }
         for shard in (0..self.identity.shards).map(ShardId) {
@@ -203,20 +210,30 @@ impl Replica {
         let answer = match Envelope::open(cluster, node, shards, request) {
             Ok(opened) => match self.shards.get(usize::from(opened.shard.0)) {
                 Some(shard) => Ok(shard.answer(opened.from, opened.request).await),
-                None => Err(super::envelope::Refusal::NoShard { shards, asked: opened.shard }),
+                None => Err(Refusal::NoShard { shards, asked: opened.shard }),
             },
             Err(refusal) => {
-                tracing::warn!(%refusal, "a peer's message was refused");
+                self.tell(&refusal);
                 Err(refusal)
             }
         };
         Envelope::answer(&answer)
     }
 
+    /// Says that a message was refused, but not every time: whoever is wrong about this node asks many times a second.
+    fn tell(&self, refusal: &Refusal) {
+        let mut told = self.told.lock();
+        let known = |(what, when): &(Refusal, Instant)| what == refusal && when.elapsed() < TELL_AGAIN;
+        if !told.as_ref().is_some_and(known) {
+            tracing::warn!(%refusal, "a peer's message was refused");
+            *told = Some((refusal.clone(), Instant::now()));
+        }
+    }
+
     /// What a node answers that is no member yet.
     #[must_use]
     pub fn refuse_as_stranger() -> Bytes {
-        Envelope::answer(&Err(super::envelope::Refusal::NoMember))
+        Envelope::answer(&Err(Refusal::NoMember))
     }
 
     /// Every shard as this node sees it.

@@ -7,7 +7,7 @@ use openraft::storage::Snapshot;
 use super::container::unpack;
 use super::ids::ShardId;
 use super::progress::Progress;
-use super::raft::{LogId, Raft};
+use super::raft::{LogId, Raft, Vote};
 use super::state::ShardState;
 use super::wire::{Request, Response, WireVote};
 
@@ -17,9 +17,11 @@ type Group = openraft::Raft<Raft, ShardState>;
 pub(crate) async fn raft(group: &Group, progress: &Progress, request: Request) -> Response {
     match request {
         Request::Append { vote, previous, entries, commit } => {
-            let commit: Option<LogId> = commit.map(Into::into);
+            let (vote, commit): (Vote, Option<LogId>) = (vote.into(), commit.map(Into::into));
+            // Until then a new leader does not know what earlier ones have committed.
+            let knows = commit.is_some_and(|at| at.leader_id.term == vote.leader_id.term);
             let rpc = AppendEntriesRequest {
-                vote: vote.into(),
+                vote,
                 prev_log_id: previous.map(Into::into),
                 entries: entries.into_iter().map(Into::into).collect(),
                 leader_commit: commit,
@@ -27,7 +29,7 @@ pub(crate) async fn raft(group: &Group, progress: &Progress, request: Request) -
             match group.append_entries(rpc).await {
                 Ok(answer) => {
                     let answer: Response = answer.into();
-                    if !matches!(answer, Response::HigherVote(_)) {
+                    if knows && !matches!(answer, Response::HigherVote(_)) {
                         progress.heard(commit.map(|at| at.index));
                     }
                     answer

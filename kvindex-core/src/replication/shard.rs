@@ -284,6 +284,10 @@ impl Shard {
                 let level = if lease { ReadLevel::Lease } else { ReadLevel::Linearizable };
                 self.read_position(level).await.map_or_else(|failed| failed, Response::ReadPosition)
             }
+            Request::WentBack { had } => {
+                self.log.went_back(from, had.into());
+                Response::Noted
+            }
             Request::Propose(entry) => {
                 match self.propose_here(entry, Instant::now() + Duration::from_secs(10)).await {
                     Ok((at, answer)) => Response::Proposed(wire(at), answer),
@@ -380,7 +384,9 @@ impl Shard {
 /// For a leader, how long ago a quorum last took it for one: what it applied is all there was then. An old leader
 /// that is cut off still thinks that it leads.
 fn quorum_heard(metrics: &openraft::RaftMetrics<Raft>) -> Option<Duration> {
-    if metrics.state != ServerState::Leader {
+    // Before an entry of its own term is applied, a leader does not know what earlier leaders have committed.
+    let applied = metrics.last_applied.map(|at| at.leader_id.term);
+    if metrics.state != ServerState::Leader || applied != Some(metrics.current_term) {
         return None;
     }
     let alone = metrics.membership_config.voter_ids().count() == 1;

@@ -171,6 +171,11 @@ pub(crate) enum Request {
     },
     /// Commands to propose, encoded as an entry.
     Propose(Bytes),
+    /// To a follower whose log went back.
+    WentBack {
+        /// The last entry that it acknowledged to the sender, which leads.
+        had: WirePosition,
+    },
 }
 
 /// What it answers.
@@ -209,6 +214,8 @@ pub(crate) enum Response {
     Unsure(String),
     /// Nothing was done.
     Failed(String),
+    /// What was told is known.
+    Noted,
 }
 
 impl From<AppendEntriesRequest<Raft>> for Request {

@@ -48,6 +48,26 @@ async fn a_node_that_moved_is_found_at_its_new_address() {
     rig.until_all_have(0, &["after"]).await;
 }
 
+/// An old copy of a node's data, here one from before the first entry, or a log whose end went with the power.
+#[tokio::test]
+async fn a_node_whose_log_went_back_is_told_and_leaders_go_on() {
+    let mut rig = Rig::found(3, 1).await;
+    let leader = rig.leader(0).unwrap();
+    let lost = (1..=3).find(|node| *node != leader).unwrap();
+    rig.replica(leader).propose(ShardId(0), &word("before"), PATIENCE).await.unwrap();
+    rig.until_all_have(0, &["before"]).await;
+    rig.stop(lost).await;
+    rig.disks.remove(&lost);
+    rig.start(lost).await;
+    rig.until("it knows", |rig| rig.replica(lost).damage().is_some()).await;
+    let said = rig.replica(lost).damage().unwrap().to_string();
+    assert!(said.contains("shard 0: node") && said.contains("has this node's word for entry"), "{said}");
+    rig.replica(leader).propose(ShardId(0), &word("after"), PATIENCE).await.unwrap();
+    rig.stop(lost).await;
+    assert_eq!(rig.leader(0), Some(leader));
+    rig.until_all_have(0, &["before", "after"]).await;
+}
+
 #[tokio::test]
 async fn a_restart_begins_with_the_snapshot() {
     let mut rig = Rig::found(1, 2).await;

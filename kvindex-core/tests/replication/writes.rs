@@ -1,6 +1,11 @@
 //! Proposals and reads.
 
+use kvindex_core::replication::log_store::{Change, LogBackend, Mark};
 use kvindex_core::replication::{ProposeError, ReadLevel, ShardId, encode};
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::machine::{unregister, word};
@@ -119,4 +124,52 @@ async fn restarted_nodes_have_what_was_acknowledged() {
     }
     rig.replica(2).propose(ShardId(0), &word("c"), PATIENCE).await.unwrap();
     rig.until_all_have(0, &["a", "b", "c"]).await;
+}
+
+/// A new leader does not know yet what earlier ones have committed, and must not call what it has applied fresh.
+#[tokio::test]
+async fn nobody_is_fresh_before_everything_acknowledged_is_applied() {
+    let mut rig = Rig::found(3, 1).await;
+    rig.replica(1).propose(ShardId(0), &word("first"), PATIENCE).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    // What a killed node knows of commits is some time old.
+    let mut known = BTreeMap::new();
+    for node in 1..=3 {
+        known.insert(node, rig.disks[&node].backend.shard(ShardId(0)).await.unwrap().committed.unwrap());
+    }
+    let words: Vec<String> = ["first".into()].into_iter().chain((0..40).map(|n| format!("w{n}"))).collect();
+    for text in &words[1..] {
+        rig.replica(1).propose(ShardId(0), &word(text), PATIENCE).await.unwrap();
+    }
+    for node in 1..=3 {
+        rig.stop(node).await;
+    }
+    for (node, record) in known {
+        let change = Change::Mark { shard: ShardId(0), mark: Mark::Committed, record };
+        rig.disks[&node].backend.commit(vec![change], true).await.unwrap();
+        rig.start(node).await;
+    }
+    let nodes: Vec<_> =
+        rig.nodes.values().map(|node| (Arc::clone(&node.replica), Arc::clone(&node.machine))).collect();
+    // As a task among the nodes' own, it looks between any two steps of theirs.
+    let looking = tokio::spawn(async move {
+        loop {
+            let fresh = nodes.iter().filter(|(replica, _)| replica.lag(ShardId(0)).unwrap().age.is_some());
+            let seen: Vec<_> = fresh.map(|(_, machine)| machine.words(0)).collect();
+            assert!(seen.iter().all(|seen| *seen == words), "called fresh: {seen:?}");
+            if seen.len() == nodes.len() {
+                return;
+            }
+            let mut looked = false;
+            let turn = |context: &mut Context<'_>| {
+                if std::mem::replace(&mut looked, true) {
+                    return Poll::Ready(());
+                }
+                context.waker().wake_by_ref();
+                Poll::Pending
+            };
+            poll_fn(turn).await;
+        }
+    });
+    tokio::time::timeout(PATIENCE, looking).await.unwrap().unwrap();
 }

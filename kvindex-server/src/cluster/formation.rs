@@ -1,4 +1,4 @@
-//! Becoming a member: coming back with what is kept, founding a cluster with others that have none, or joining one.
+//! Becoming a member: founding a cluster with others that have no data either, or joining one.
 //!
 //! Nodes without data greet everyone on their list. Who meets a member asks it for an id. Where nobody is a member
 //! and enough nodes want the same cluster, the one with the lowest address founds it: it draws an id for it, writes
@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kvindex_core::replication::{ClusterId, Identity, NodeId, StartError};
+use kvindex_core::replication::{ClusterId, Identity, NodeId, ReadLevel, Replica, ShardId};
 
 use super::changes::ClusterError;
 use super::directory::{DirectoryAnswer, DirectoryChange, KnownNode};
@@ -18,11 +18,13 @@ use super::messages::{self, Greeting, NodeRequest, NodeResponse, Plan};
 use super::{Cluster, DEFAULT_SHARDS, JoinError, NodeRecord, discovery};
 
 /// Between two looks around.
-const PAUSE: Duration = Duration::from_millis(300);
+pub(super) const PAUSE: Duration = Duration::from_millis(300);
 /// How long a greeting may take.
 const GREETING: Duration = Duration::from_secs(1);
 /// Between two looks at whether this node still belongs to the cluster.
 const STAYING: Duration = Duration::from_secs(1);
+/// How long a node waits for the latest directory before it tells its address although that may be known.
+const FRESH: Duration = Duration::from_secs(2);
 /// How often the same obstacle is told.
 const TELL_EVERY: u32 = 30;
 
@@ -45,13 +47,13 @@ pub(super) async fn run(cluster: Arc<Cluster>) {
 
 /// Who answered on the list.
 #[derive(Debug, Default)]
-struct Heard {
+pub(super) struct Heard {
     /// By their runs: where they are and what they said.
-    greetings: BTreeMap<u64, (String, Greeting)>,
+    pub(super) greetings: BTreeMap<u64, (String, Greeting)>,
     /// Who says that this node was removed.
-    dismissed_by: Option<String>,
+    pub(super) dismissed_by: Option<String>,
     /// Why the others gave no answer.
-    silent: Vec<String>,
+    pub(super) silent: Vec<String>,
 }
 
 impl Cluster {
@@ -74,6 +76,10 @@ impl Cluster {
             shards: identity
                 .map_or(self.settings.shards.unwrap_or(DEFAULT_SHARDS), |identity| identity.shards),
             size: self.settings.size,
+            led: self.replica().is_some_and(|replica| {
+                let known = |age: Option<Duration>| age.is_some_and(|age| age <= super::CUT_OFF);
+                replica.lags().all(|lag| known(lag.age))
+            }),
         }
     }
 
@@ -88,7 +94,7 @@ impl Cluster {
     }
 
     /// Everyone on the list who answers, but not this very process.
-    async fn greet(&self, as_whom: Greeting) -> Heard {
+    pub(super) async fn greet(&self, as_whom: Greeting) -> Heard {
         let addresses = discovery::addresses(&self.settings.peers).await;
         let request = NodeRequest::Hello(as_whom);
         let asked =
@@ -106,44 +112,6 @@ impl Cluster {
             }
         }
         heard
-    }
-
-    /// Comes back as who it was, unless another process does so already or its cluster says otherwise.
-    pub(super) async fn return_if_known(&self) -> Result<(), JoinError> {
-        let Some(record) = self.home.load().map_err(super::HomeError::from)? else { return Ok(()) };
-        let Identity { cluster: ours, node, shards } = record.identity;
-        if !self.home.has_log() {
-            let aside = self.home.put_aside()?;
-            tracing::warn!(%node, aside, "the log is gone, so this node joins anew; what was left of it is put aside");
-            return Ok(());
-        }
-        let me = Some((ours, node));
-        let heard = self.greet(Greeting { member: me, shards, ..self.greeting() }).await;
-        if let Some((address, _)) = heard.greetings.values().find(|(_, greeting)| greeting.member == me) {
-            return Err(JoinError::Twice { node, address: address.clone() });
-        }
-        if let Some(address) = heard.dismissed_by {
-            return Err(JoinError::Dismissed { node, address });
-        }
-        let clusters = heard.greetings.values().filter_map(|(at, greeting)| Some((at, greeting.member?.0)));
-        let (own, others): (Vec<_>, Vec<_>) = clusters.partition(|(_, cluster)| *cluster == ours);
-        if let (true, Some((address, theirs))) = (own.is_empty(), others.first()) {
-            return Err(JoinError::OtherCluster { ours, theirs: *theirs, address: (*address).clone() });
-        }
-        let _one_at_a_time = self.forming.lock().await;
-        match self.enter(&record).await {
-            Err(error) if error.is_damage() => self.begin_anew(&error),
-            entered => entered,
-        }
-    }
-
-    /// Puts damaged data aside: this node is a new one from now on, and gets everything from the others.
-    fn begin_anew(&self, error: &JoinError) -> Result<(), JoinError> {
-        // Snapshots of some shards may have been read before.
-        self.node.forget_all().map_err(StartError::Other)?;
-        let aside = self.home.put_aside()?;
-        tracing::error!(%error, aside, "this node's data are put aside, and it joins anew under a new id");
-        Ok(())
     }
 
     /// One round of a node without data. An error says what it waits for.
@@ -267,20 +235,28 @@ impl Cluster {
     async fn tell_address(&self) {
         let Some(member) = self.member.get() else { return };
         let node = member.replica.identity().node;
+        let address = self.settings.address.clone();
         loop {
             let known = member.machine.directory().get(node).map(|known| known.address.clone());
             match known {
-                Some(known) if known == self.settings.address => return,
+                // A directory that is behind may be of the time before the node's last move.
+                Some(known) if known == address && self.directory_is_fresh(&member.replica).await => return,
                 Some(_) => {
-                    let address = self.settings.address.clone();
+                    let change = DirectoryChange::Move { node, address: address.clone() };
                     // What went wrong is tried again, as long as it takes.
-                    let _ = self.change_directory(DirectoryChange::Move { node, address }).await;
+                    if self.change_directory(change).await.is_ok() {
+                        return;
+                    }
                 }
                 None if member.machine.directory().dismissed(node) => return,
                 None => {}
             }
             tokio::time::sleep(PAUSE).await;
         }
+    }
+
+    async fn directory_is_fresh(&self, replica: &Replica) -> bool {
+        replica.barrier([ShardId(0)], ReadLevel::Linearizable, FRESH).await.is_ok()
     }
 
     /// Until this node is removed from the cluster, which it then says of itself.

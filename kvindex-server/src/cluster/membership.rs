@@ -111,8 +111,10 @@ pub(super) async fn hand_over_all(replica: &Replica) {
         for status in replica.status() {
             let others = status.members.iter().filter(|(node, member)| member.voter && **node != me);
             let heir = others.max_by_key(|(_, member)| member.matched).map(|(node, _)| *node);
-            if let (Role::Leader, Some(heir)) = (status.role, heir) {
-                left += 1;
+            let (Role::Leader, Some(heir)) = (status.role, heir) else { continue };
+            left += 1;
+            // Half way between two sets of voters, a shard may need the vote of the node that stops.
+            if !status.changing {
                 // Asked again below if it did not work.
                 let _ = replica.hand_over(status.shard, heir).await;
             }

@@ -27,6 +27,8 @@ pub(crate) struct Greeting {
     pub(crate) shards: u16,
     /// Voters that its cluster shall have.
     pub(crate) size: u16,
+    /// It has lately heard from leaders of all its cluster's shards, which a quorum follows.
+    pub(crate) led: bool,
 }
 
 /// What the founding node decided.
@@ -129,8 +131,14 @@ mod tests {
 
     fn requests() -> Vec<NodeRequest> {
         let cluster = ClusterId(0x1234);
-        let greeting =
-            Greeting { member: Some((cluster, NodeId(2))), address: address(), run: 5, shards: 8, size: 3 };
+        let greeting = Greeting {
+            member: Some((cluster, NodeId(2))),
+            address: address(),
+            run: 5,
+            shards: 8,
+            size: 3,
+            led: true,
+        };
         let known = KnownNode { address: address(), nonce: 5, voter: true };
         let nodes = BTreeMap::from([(NodeId(1), known)]);
         let worker = WorkerId::new("vllm-0").unwrap();

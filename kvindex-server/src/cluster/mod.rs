@@ -13,6 +13,7 @@ mod link_socket;
 mod machine;
 mod membership;
 mod messages;
+mod returning;
 mod service;
 mod settings;
 mod steering;
@@ -228,8 +229,16 @@ impl Cluster {
         }
         let identity = record.identity;
         let machine = Arc::new(NodeMachine::new(Arc::clone(&self.node), identity.shards));
+        let logs = LogStore::start(self.home.logs()?, self.durability);
+        if logs.tail_may_be_gone() && self.goes_on_without_tail(identity).await {
+            tracing::warn!(
+                "the machine was started anew before the log was flushed, and no cluster went on meanwhile: this node \
+                 goes on with what is left, and what was acknowledged last may be gone (durability)"
+            );
+            logs.accept_tail().map_err(HomeError::from)?;
+        }
         let surroundings = Surroundings {
-            logs: LogStore::start(self.home.logs()?, self.durability),
+            logs,
             snapshots: self.home.snapshots()?,
             machine: Arc::clone(&machine) as _,
             transport: Arc::clone(&self.transport),

@@ -20,8 +20,11 @@ use crate::node::Node;
 
 /// A look at everything, even if nothing was told.
 const PERIOD: Duration = Duration::from_secs(1);
-/// How long a new leader tries to commit its first entry before it looks around again.
-const FIRST_ENTRY: Duration = Duration::from_secs(2);
+/// How long a new leader tries to commit its first entry before it looks around again: the streams of other shards
+/// wait meanwhile.
+const FIRST_ENTRY: Duration = Duration::from_millis(300);
+/// When to look again if a shard's first entry is not committed.
+const SOON: Duration = Duration::from_millis(50);
 
 /// The task's state, and what others tell it.
 #[derive(Debug)]
@@ -75,14 +78,14 @@ pub(super) async fn run(cluster: Arc<Cluster>) {
     let Some(member) = cluster.member.get() else { return };
     let mut workers = member.machine.changes();
     loop {
-        cluster.steering.look(&cluster.node, &member.replica).await;
+        let all_ready = cluster.steering.look(&cluster.node, &member.replica).await;
         let leaders = member.replica.watch();
         tokio::select! {
             biased;
             () = leaders => {}
             _ = workers.changed() => {}
             () = cluster.steering.wake.notified() => {}
-            () = tokio::time::sleep(PERIOD) => {}
+            () = tokio::time::sleep(if all_ready { PERIOD } else { SOON }) => {}
         }
     }
 }
@@ -117,7 +120,8 @@ impl Steering {
         held
     }
 
-    async fn look(&self, node: &Node, replica: &Replica) {
+    /// Answers whether every shard that this node leads is ready for its streams.
+    async fn look(&self, node: &Node, replica: &Replica) -> bool {
         let mut seats = self.seats.lock().await;
         for stream in std::mem::take(&mut *self.fallen.lock()) {
             // What it proposed may come yet: its shard is made sure of again.
@@ -126,18 +130,19 @@ impl Steering {
                 followed.led = false;
             }
         }
-        self.make_sure(&mut seats, replica).await;
+        let all_ready = self.make_sure(&mut seats, replica).await;
         let wanted = wanted(node);
         self.leave_others(&mut seats, &wanted, replica).await;
         for (stream, wanted) in wanted {
             let leads = seats.ready.contains_key(&replica.shard_of(&wanted.worker));
             self.seat(&mut seats, node, (stream, wanted), leads).await;
         }
+        all_ready
     }
 
-    /// Shards that this node has come to lead commit an empty entry.
-    async fn make_sure(&self, seats: &mut Seats, replica: &Replica) {
-        let Ok(nothing) = encode(&[]) else { return };
+    /// Shards that this node has come to lead commit an empty entry. Answers whether all of them have.
+    async fn make_sure(&self, seats: &mut Seats, replica: &Replica) -> bool {
+        let Ok(nothing) = encode(&[]) else { return true };
         let led: BTreeMap<ShardId, u64> = (replica.status().into_iter())
             .filter(|status| status.role == Role::Leader)
             .map(|status| (status.shard, status.term))
@@ -150,6 +155,7 @@ impl Steering {
         });
         let committed = futures_util::future::join_all(committed).await;
         seats.ready.extend(committed.into_iter().flatten());
+        led.keys().all(|shard| seats.ready.contains_key(shard))
     }
 
     async fn leave_others(&self, seats: &mut Seats, wanted: &BTreeMap<StreamId, Wanted>, replica: &Replica) {

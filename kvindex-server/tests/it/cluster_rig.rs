@@ -260,7 +260,9 @@ impl Rig {
     /// Waits until the directory and every shard, on every node that runs, have these members.
     pub(crate) async fn wait_members(&self, expected: &[(u64, bool)]) {
         let as_expected = |rig: &Self, seat: &usize| {
-            rig.known(*seat) == expected && rig.members(*seat).iter().all(|members| members == expected)
+            rig.known(*seat) == expected
+                && rig.members(*seat).iter().all(|members| members == expected)
+                && rig.shards(*seat).iter().all(|shard| !shard.changing)
         };
         let what = format!("members {expected:?}");
         self.wait(&what, |rig| rig.taken().iter().all(|seat| as_expected(rig, seat))).await;

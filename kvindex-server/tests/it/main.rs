@@ -16,6 +16,7 @@ mod cluster_bad_input;
 mod cluster_damage;
 mod cluster_engines;
 mod cluster_forms;
+mod cluster_lost_tail;
 mod cluster_members;
 mod cluster_restart;
 mod cluster_rig;

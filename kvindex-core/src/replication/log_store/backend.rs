@@ -212,6 +212,12 @@ pub trait LogBackend: Debug + Send + Sync + 'static {
     /// acknowledged, and the machine was started anew since. Such a node must join anew, under a new id.
     fn tail_may_be_gone(&self) -> bool;
 
+    /// Goes on with what is left, because nobody has more: the doubt of [`Self::tail_may_be_gone`] is over.
+    ///
+    /// # Errors
+    /// When that cannot be noted.
+    fn accept_tail(&self) -> Result<(), LogError>;
+
     /// Where the log is, for messages.
     fn place(&self) -> String;
 }

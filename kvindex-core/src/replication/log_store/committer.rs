@@ -118,6 +118,14 @@ impl LogStore {
         self.backend.tail_may_be_gone()
     }
 
+    /// See [`LogBackend::accept_tail`].
+    ///
+    /// # Errors
+    /// When the decision cannot be written down.
+    pub fn accept_tail(&self) -> Result<(), LogError> {
+        self.backend.accept_tail()
+    }
+
     /// The failure that stopped the log, if any.
     #[must_use]
     pub fn failure(&self) -> Option<LogError> {

@@ -77,6 +77,10 @@ impl LogBackend for FailsOnce {
         false
     }
 
+    fn accept_tail(&self) -> Result<(), LogError> {
+        Ok(())
+    }
+
     fn place(&self) -> String {
         "a failing disk".into()
     }
@@ -119,6 +123,10 @@ impl LogBackend for Slow {
 
     fn tail_may_be_gone(&self) -> bool {
         false
+    }
+
+    fn accept_tail(&self) -> Result<(), LogError> {
+        Ok(())
     }
 
     fn place(&self) -> String {

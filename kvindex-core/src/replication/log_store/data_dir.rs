@@ -48,7 +48,7 @@ struct Marker {
     fsync: bool,
     boot: String,
     phase: Phase,
-    /// Once doubtful, always: only a new directory ends it.
+    /// Once doubtful, always, until somebody decides to go on with what is left.
     tail_may_be_gone: bool,
 }
 
@@ -179,6 +179,12 @@ impl DataDir {
     /// See [`super::LogBackend::tail_may_be_gone`].
     pub(super) fn tail_may_be_gone(&self) -> bool {
         self.marker.tail_may_be_gone
+    }
+
+    /// See [`super::LogBackend::accept_tail`].
+    pub(super) fn accept_tail(&mut self) -> Result<(), LogError> {
+        self.marker.tail_may_be_gone = false;
+        self.write_marker()
     }
 
     fn write_marker(&self) -> Result<(), LogError> {

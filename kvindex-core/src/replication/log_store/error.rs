@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use thiserror::Error;
 
-use super::super::ids::ShardId;
+use super::super::ids::{NodeId, ShardId};
 
 /// Why the log cannot be read or written. After an error of a write the node must stop: what is on disk is not
 /// known any more, and a second flush may claim what the first one lost.
@@ -70,6 +70,22 @@ pub enum LogError {
         /// What is wrong, and in which file.
         why: String,
     },
+    /// A log that has lost what it had acknowledged, although all that it holds is sound.
+    #[error(
+        "{shard}: {leader} leads and has this node's word for entry {had}, which the log in {place} does not hold: it \
+         is an old copy, or lost its end with the power. The directory has to be put aside, and the node to join anew \
+         under a new id"
+    )]
+    WentBack {
+        /// Whose log.
+        shard: ShardId,
+        /// Who noticed.
+        leader: NodeId,
+        /// Index of the last entry that was acknowledged.
+        had: u64,
+        /// The directory.
+        place: String,
+    },
     /// The storage engine failed.
     #[error("{doing} failed in {place}: {why}")]
     Engine {
@@ -96,11 +112,11 @@ pub enum LogError {
 }
 
 impl LogError {
-    /// Whether the log is not what was written. Nothing mends that: the node has to join anew, under a new id. Other
-    /// errors may pass, such as those of a full disk.
+    /// Whether the log is not what was written, or not all of it. Nothing mends that: the node has to join anew, under
+    /// a new id. Other errors may pass, such as those of a full disk.
     #[must_use]
     pub fn is_damage(&self) -> bool {
-        matches!(self, Self::Damaged { .. } | Self::Hole { .. } | Self::Broken { .. })
+        matches!(self, Self::Damaged { .. } | Self::Hole { .. } | Self::Broken { .. } | Self::WentBack { .. })
     }
 }
 
@@ -119,7 +135,8 @@ impl From<LogError> for io::Error {
             LogError::Damaged { .. }
             | LogError::Newer { .. }
             | LogError::Hole { .. }
-            | LogError::Broken { .. } => io::ErrorKind::InvalidData,
+            | LogError::Broken { .. }
+            | LogError::WentBack { .. } => io::ErrorKind::InvalidData,
             LogError::NotNext { .. } => io::ErrorKind::InvalidInput,
             LogError::Directory { .. } | LogError::Engine { .. } | LogError::Closed => io::ErrorKind::Other,
         };

@@ -95,6 +95,10 @@ impl LogBackend for MemoryBackend {
         false
     }
 
+    fn accept_tail(&self) -> Result<(), LogError> {
+        Ok(())
+    }
+
     fn place(&self) -> String {
         "memory".into()
     }

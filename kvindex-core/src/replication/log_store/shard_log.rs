@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::super::ids::ShardId;
+use super::super::ids::{NodeId, ShardId};
 use super::super::raft::{Entry, LogId, Raft, Vote};
 use super::backend::{Change, Mark};
 use super::committer::{LogStore, Request, Urgency};
@@ -121,6 +121,15 @@ impl ShardLog {
     pub(crate) fn log_bytes(&self) -> u64 {
         let state = self.state.lock();
         state.end.saturating_sub(state.begin)
+    }
+
+    /// Ends the whole node's log if a leader has this node's word for entries that are not here.
+    pub(crate) fn went_back(&self, leader: NodeId, had: LogId) {
+        if self.state.lock().last >= Some(had) {
+            return;
+        }
+        let place = self.store.backend().place();
+        self.store.fail(&LogError::WentBack { shard: self.shard, leader, had: had.index, place });
     }
 
     /// An entry from the store, and its size there.

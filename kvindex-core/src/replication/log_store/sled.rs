@@ -274,6 +274,10 @@ impl LogBackend for SledBackend {
         self.inner.dir.lock().tail_may_be_gone()
     }
 
+    fn accept_tail(&self) -> Result<(), LogError> {
+        self.inner.dir.lock().accept_tail()
+    }
+
     fn place(&self) -> String {
         self.inner.place.clone()
     }
