@@ -1,4 +1,4 @@
-//! Three real `kvindex serve` processes, and what can be done to them from outside.
+//! Real `kvindex serve` processes, mostly three of a cluster, and what can be done to them from outside.
 
 use std::fs::{self, File};
 use std::net::TcpListener;
@@ -11,6 +11,7 @@ use kvindex_client::v1;
 use kvindex_client::v1::cluster_service_client::ClusterServiceClient;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::get;
 use crate::network::Network;
 
 /// How long founding a cluster, catching up or becoming equal may take.
@@ -23,11 +24,13 @@ const PORTS: (u16, u16) = (9590, 9591);
 
 /// How the nodes run.
 #[derive(Debug, Clone)]
-pub(crate) struct Options {
-    pub(crate) program: PathBuf,
-    pub(crate) network: Network,
+pub struct Options {
+    /// The program to start.
+    pub program: PathBuf,
+    /// Where the nodes are.
+    pub network: Network,
     /// Further flags of `kvindex serve`.
-    pub(crate) flags: Vec<String>,
+    pub flags: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -42,31 +45,51 @@ struct Process {
 
 /// The nodes, each with a data directory below one folder that goes with them.
 #[derive(Debug)]
-pub(crate) struct Cluster {
+pub struct Cluster {
     options: Options,
     folder: PathBuf,
     nodes: Vec<Process>,
+    /// How many found the cluster; 0 for one node without a cluster.
+    founders: usize,
     /// Keeps the folder for whoever wants to see what went wrong.
-    pub(crate) keep: bool,
+    pub keep: bool,
 }
 
 impl Cluster {
-    /// Starts `count` nodes; they find each other by themselves.
-    pub(crate) fn start(options: Options, name: &str, count: usize) -> anyhow::Result<Self> {
+    /// A place for `count` nodes, which will find each other by themselves once they run.
+    pub fn start(options: Options, name: &str, count: usize) -> anyhow::Result<Self> {
         let folder = std::env::temp_dir().join(format!("kvindex-faults-{}-{name}", std::process::id()));
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        let mut nodes = Vec::new();
+        let mut cluster = Self { options, folder, nodes: Vec::new(), founders: count, keep: false };
+        cluster.make_room(count)?;
+        Ok(cluster)
+    }
+
+    /// A place for one node that belongs to no cluster.
+    pub fn alone(options: Options, name: &str) -> anyhow::Result<Self> {
+        let mut cluster = Self::start(options, name, 1)?;
+        cluster.founders = 0;
+        Ok(cluster)
+    }
+
+    /// A place for one node more than have founded the cluster; answers its number.
+    pub fn one_more(&mut self) -> anyhow::Result<usize> {
+        self.make_room(1)?;
+        Ok(self.nodes.len() - 1)
+    }
+
+    fn make_room(&mut self, count: usize) -> anyhow::Result<()> {
         let mut free = free_ports(2 * count)?.into_iter();
-        for number in 0..count {
-            let host = options.network.host(number);
-            let (port, peer) = match options.network {
+        for number in self.nodes.len()..self.nodes.len() + count {
+            let host = self.options.network.host(number);
+            let (port, peer) = match self.options.network {
                 Network::Loopback => free.next().zip(free.next()).context("no free port")?,
                 Network::Namespaces(_) => PORTS,
             };
             let listen = format!("{host}:{port}");
             let channel =
                 Endpoint::from_shared(format!("http://{listen}"))?.connect_timeout(CALL).connect_lazy();
-            nodes.push(Process {
+            self.nodes.push(Process {
                 listen,
                 peer_listen: format!("{host}:{peer}"),
                 channel,
@@ -74,11 +97,11 @@ impl Cluster {
                 log_before: 0,
             });
         }
-        Ok(Self { options, folder, nodes, keep: false })
+        Ok(())
     }
 
     /// All of them, by number.
-    pub(crate) fn all(&self) -> std::ops::Range<usize> {
+    pub fn all(&self) -> std::ops::Range<usize> {
         0..self.nodes.len()
     }
 
@@ -87,29 +110,29 @@ impl Cluster {
     }
 
     /// Where a node serves clients.
-    pub(crate) fn address(&self, number: usize) -> String {
+    pub fn address(&self, number: usize) -> String {
         self.nodes.get(number).map(|node| node.listen.clone()).unwrap_or_default()
     }
 
     /// A connection that is made again whenever it is lost.
-    pub(crate) fn channel(&self, number: usize) -> anyhow::Result<Channel> {
+    pub fn channel(&self, number: usize) -> anyhow::Result<Channel> {
         self.nodes.get(number).map(|node| node.channel.clone()).context("no such node")
     }
 
     /// A node's data directory.
-    pub(crate) fn data(&self, number: usize) -> PathBuf {
+    pub fn data(&self, number: usize) -> PathBuf {
         self.folder.join(format!("node-{}", number + 1))
     }
 
     /// The id that a node has written down.
-    pub(crate) fn node_id(&self, number: usize) -> anyhow::Result<String> {
+    pub fn node_id(&self, number: usize) -> anyhow::Result<String> {
         let text = fs::read_to_string(self.data(number).join("node.json"))?;
         let line = text.lines().find_map(|line| line.trim().strip_prefix("\"node\": "));
         Ok(line.context("node.json names no node")?.trim_end_matches(',').to_owned())
     }
 
     /// What a node has logged since it was last started.
-    pub(crate) fn log(&self, number: usize) -> String {
+    pub fn log(&self, number: usize) -> String {
         let all = fs::read(self.log_file(number)).unwrap_or_default();
         let before = self.nodes.get(number).map_or(0, |node| node.log_before as usize);
         String::from_utf8_lossy(all.get(before..).unwrap_or(&[])).into_owned()
@@ -120,21 +143,22 @@ impl Cluster {
     }
 
     /// Starts a node, for the first time or again with the data it left.
-    pub(crate) fn run(&mut self, number: usize) -> anyhow::Result<()> {
+    pub fn run(&mut self, number: usize) -> anyhow::Result<()> {
         let peers: Vec<&str> = self.nodes.iter().map(|node| node.peer_listen.as_str()).collect();
-        let (peers, size) = (peers.join(","), self.nodes.len().to_string());
+        let (peers, size) = (peers.join(","), self.founders.to_string());
         let log =
             File::options().create(true).append(true).open(self.log_file(number)).context("a node's log")?;
         let before = log.metadata().map_or(0, |metadata| metadata.len());
         let data = self.data(number);
         let mut command = self.options.network.command(number, &self.options.program);
-        let flags = self.options.flags.clone();
+        let (flags, alone) = (self.options.flags.clone(), self.founders == 0);
         let node = self.node(number)?;
-        command.args(["serve", "--listen", &node.listen, "--peer-listen", &node.peer_listen]);
-        command
-            .args(["--cluster-size", &size, "--cluster-peers", &peers, "--data-dir"])
-            .arg(data)
-            .args(flags);
+        command.args(["serve", "--listen", &node.listen]);
+        if !alone {
+            command.args(["--peer-listen", &node.peer_listen, "--cluster-size", &size]);
+            command.args(["--cluster-peers", &peers, "--data-dir"]).arg(data);
+        }
+        command.args(flags);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         node.child = Some(command.spawn().context("a node does not start")?);
         node.log_before = before;
@@ -142,7 +166,7 @@ impl Cluster {
     }
 
     /// Kills a node as the operating system does when memory runs out: without a word.
-    pub(crate) fn kill(&mut self, number: usize) -> anyhow::Result<()> {
+    pub fn kill(&mut self, number: usize) -> anyhow::Result<()> {
         if let Some(mut child) = self.node(number)?.child.take() {
             child.kill().context("cannot kill a node")?;
             child.wait().context("a killed node does not end")?;
@@ -151,7 +175,7 @@ impl Cluster {
     }
 
     /// Sends a signal by name, such as `STOP`.
-    pub(crate) fn signal(&mut self, number: usize, name: &str) -> anyhow::Result<()> {
+    pub fn signal(&mut self, number: usize, name: &str) -> anyhow::Result<()> {
         let child = self.node(number)?.child.as_ref().context("the node does not run")?;
         let sent = Command::new("kill").args([format!("-{name}"), child.id().to_string()]).status()?;
         if !sent.success() {
@@ -160,25 +184,44 @@ impl Cluster {
         Ok(())
     }
 
+    /// The process that is a node.
+    pub fn pid(&self, number: usize) -> anyhow::Result<u32> {
+        let child = self.nodes.get(number).and_then(|node| node.child.as_ref());
+        Ok(child.context("the node does not run")?.id())
+    }
+
+    /// Waits until a node says itself that it is ready: that it has applied what it finds when it starts.
+    pub async fn until_serving(&mut self, number: usize, patience: Duration) -> anyhow::Result<()> {
+        let (started, address) = (Instant::now(), self.address(number));
+        loop {
+            let said = get(&address, "/readyz");
+            if said.as_ref().is_some_and(|(status, _)| *status == 200) {
+                return Ok(());
+            }
+            if self.has_ended(number)? || started.elapsed() > patience {
+                let log = self.log(number);
+                let last: Vec<&str> = log.lines().rev().take(4).collect();
+                bail!("node {} is not ready: {said:?}; its last words:\n{}", number + 1, last.join("\n"));
+            }
+            tokio::time::sleep(POLL / 5).await;
+        }
+    }
+
     /// Whether a node that was started has ended by itself.
-    pub(crate) fn has_ended(&mut self, number: usize) -> anyhow::Result<bool> {
+    pub fn has_ended(&mut self, number: usize) -> anyhow::Result<bool> {
         let node = self.node(number)?;
         Ok(node.child.as_mut().is_some_and(|child| child.try_wait().ok().flatten().is_some()))
     }
 
     /// The cluster as one node sees it.
-    pub(crate) async fn status(
-        &self,
-        number: usize,
-        digests: bool,
-    ) -> anyhow::Result<v1::ClusterStatusResponse> {
+    pub async fn status(&self, number: usize, digests: bool) -> anyhow::Result<v1::ClusterStatusResponse> {
         let mut client = ClusterServiceClient::new(self.channel(number)?);
         let call = client.cluster_status(v1::ClusterStatusRequest { digests });
         Ok(tokio::time::timeout(CALL, call).await.context("no answer in time")??.into_inner())
     }
 
     /// Waits until every node belongs to the cluster, votes in every shard and has applied what there is.
-    pub(crate) async fn until_ready(&mut self) -> anyhow::Result<()> {
+    pub async fn until_ready(&mut self) -> anyhow::Result<()> {
         let started = Instant::now();
         loop {
             let mut waiting = None;
@@ -200,7 +243,7 @@ impl Cluster {
 
     async fn is_ready(&self, number: usize) -> anyhow::Result<()> {
         let status = self.status(number, false).await?;
-        let (me, count) = (status.node_id, self.nodes.len());
+        let (me, count) = (status.node_id, self.founders);
         if status.nodes.len() != count || status.shards.is_empty() {
             bail!("{} of {count} nodes are known", status.nodes.len());
         }
@@ -216,7 +259,7 @@ impl Cluster {
     }
 
     /// Waits until leadership is spread as the nodes want it, or the time is over.
-    pub(crate) async fn until_balanced(&self) -> anyhow::Result<()> {
+    pub async fn until_balanced(&self) -> anyhow::Result<()> {
         let end = Instant::now() + Duration::from_secs(15);
         while Instant::now() < end {
             let status = self.status(0, false).await?;
@@ -232,7 +275,7 @@ impl Cluster {
     }
 
     /// Which shards each node leads, as some node that answers sees it.
-    pub(crate) async fn leaders(&self, asked: usize) -> anyhow::Result<Vec<Vec<u32>>> {
+    pub async fn leaders(&self, asked: usize) -> anyhow::Result<Vec<Vec<u32>>> {
         let status = self.status(asked, false).await?;
         let id_of = |number| {
             let address = self.address(number);
@@ -247,7 +290,7 @@ impl Cluster {
     }
 
     /// Waits until all nodes have equal digests of every shard.
-    pub(crate) async fn until_equal(&self) -> anyhow::Result<()> {
+    pub async fn until_equal(&self) -> anyhow::Result<()> {
         let started = Instant::now();
         loop {
             let mut all = Vec::new();
@@ -266,12 +309,12 @@ impl Cluster {
     }
 
     /// The folder of data and logs.
-    pub(crate) fn folder(&self) -> &Path {
+    pub fn folder(&self) -> &Path {
         &self.folder
     }
 
     /// The network between the nodes.
-    pub(crate) fn network(&self) -> &Network {
+    pub fn network(&self) -> &Network {
         &self.options.network
     }
 }

@@ -7,8 +7,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
+use kvindex_faults::cluster::Cluster;
 
-use crate::cluster::Cluster;
 use crate::rows::{AWAY, LENGTH, others};
 use crate::stage::{Outcome, Play, Stage};
 

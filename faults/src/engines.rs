@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use kvindex_client::v1;
 use kvindex_client::v1::ingest_service_client::IngestServiceClient;
+use kvindex_faults::progress::Batch;
 use kvindex_recording::{Checkpoint, Pace, Publisher, PublisherOptions, Record, Recording, Truth};
 
 use crate::MODEL;
@@ -41,13 +42,6 @@ impl Case {
         let nearest = self.checkpoints.iter().min_by_key(|checkpoint| checkpoint.pos.abs_diff(records));
         nearest.context("the recording has no checkpoints")
     }
-}
-
-/// A batch of a worker.
-#[derive(Debug, Clone)]
-pub(crate) struct Batch {
-    pub(crate) worker: String,
-    pub(crate) seq: u64,
 }
 
 /// Engines that play.

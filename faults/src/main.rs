@@ -4,13 +4,10 @@
 //! Fails when a batch is lost, a living node does not answer, nodes differ, or an answer is not the engine's own.
 
 mod clients;
-mod cluster;
 mod damage;
 mod engines;
 mod kills;
-mod network;
 mod partition;
-mod progress;
 mod report;
 mod rows;
 mod stage;
@@ -37,10 +34,10 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use clap::Parser;
+use kvindex_faults::cluster::Options;
+use kvindex_faults::network::Network;
 
-use cluster::Options;
 use engines::Case;
-use network::Network;
 use rows::Row;
 use stage::{NODES, Play};
 

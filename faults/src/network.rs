@@ -11,7 +11,7 @@ use anyhow::{Context, bail};
 
 /// Where the nodes are.
 #[derive(Debug, Clone)]
-pub(crate) enum Network {
+pub enum Network {
     /// All on one address.
     Loopback,
     /// Each in its namespace; the names begin with this.
@@ -30,7 +30,7 @@ fn ip(arguments: &str) -> anyhow::Result<()> {
 impl Network {
     /// Makes the namespaces and runs this program again inside, with the same arguments; answers how that ended.
     /// `Err` says why namespaces cannot be had.
-    pub(crate) fn run_inside(nodes: usize) -> anyhow::Result<ExitStatus> {
+    pub fn run_inside(nodes: usize) -> anyhow::Result<ExitStatus> {
         let prefix = format!("kvf{}", std::process::id() % 100_000);
         let made = Self::make(&prefix, nodes).and_then(|()| {
             Command::new("ip")
@@ -69,7 +69,7 @@ impl Network {
     }
 
     /// The address of a node, without port; numbers begin at 0.
-    pub(crate) fn host(&self, number: usize) -> String {
+    pub fn host(&self, number: usize) -> String {
         match self {
             Self::Loopback => "127.0.0.1".into(),
             Self::Namespaces(_) => address_of(number + 1),
@@ -77,7 +77,7 @@ impl Network {
     }
 
     /// The address of the engines.
-    pub(crate) fn engines(&self) -> &'static str {
+    pub fn engines(&self) -> &'static str {
         match self {
             Self::Loopback => "127.0.0.1",
             Self::Namespaces(_) => HUB,
@@ -85,7 +85,7 @@ impl Network {
     }
 
     /// A command that runs where a node is.
-    pub(crate) fn command(&self, number: usize, program: &std::path::Path) -> Command {
+    pub fn command(&self, number: usize, program: &std::path::Path) -> Command {
         match self {
             Self::Loopback => Command::new(program),
             Self::Namespaces(prefix) => {
@@ -97,17 +97,17 @@ impl Network {
     }
 
     /// Whether connections can be cut.
-    pub(crate) fn can_cut(&self) -> bool {
+    pub fn can_cut(&self) -> bool {
         matches!(self, Self::Namespaces(_))
     }
 
     /// Drops everything that `from` sends to `to`.
-    pub(crate) fn cut(&self, from: usize, to: usize) -> anyhow::Result<()> {
+    pub fn cut(&self, from: usize, to: usize) -> anyhow::Result<()> {
         self.rule("add", from, to)
     }
 
     /// Ends a cut.
-    pub(crate) fn mend(&self, from: usize, to: usize) -> anyhow::Result<()> {
+    pub fn mend(&self, from: usize, to: usize) -> anyhow::Result<()> {
         self.rule("del", from, to)
     }
 

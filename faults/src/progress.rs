@@ -2,8 +2,6 @@
 //! at the end.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -11,7 +9,7 @@ use kvindex_client::v1;
 use kvindex_client::v1::query_service_client::QueryServiceClient;
 use tonic::transport::Channel;
 
-use crate::engines::Batch;
+use crate::metric;
 
 const POLL: Duration = Duration::from_millis(5);
 /// How long a node may stand still before its streams count as left behind.
@@ -19,9 +17,22 @@ const STILL: Duration = Duration::from_secs(20);
 const CALL: Duration = Duration::from_secs(1);
 
 /// Last applied batch of each worker, by generation and number.
-type Applied = BTreeMap<String, (u64, Option<u64>)>;
+pub type Applied = BTreeMap<String, (u64, Option<u64>)>;
 
-async fn applied(channel: &Channel) -> anyhow::Result<Applied> {
+/// A batch of a worker.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// Whose it is.
+    pub worker: String,
+    /// Its number.
+    pub seq: u64,
+}
+
+/// What a node has applied of every worker.
+///
+/// # Errors
+/// When it does not answer in time.
+pub async fn applied(channel: &Channel) -> anyhow::Result<Applied> {
     let mut client = QueryServiceClient::new(channel.clone());
     let listed = tokio::time::timeout(CALL, client.list_workers(v1::ListWorkersRequest::default())).await;
     let workers = listed.context("no answer in time")??.into_inner().workers;
@@ -37,7 +48,7 @@ fn has(applied: &Applied, batch: &Batch) -> bool {
 }
 
 /// Waits until all `nodes` have applied all `batches`; answers how long after `since` the last one came.
-pub(crate) async fn until_applied(
+pub async fn until_applied(
     nodes: &[Channel],
     batches: &[Batch],
     since: Instant,
@@ -63,7 +74,7 @@ pub(crate) async fn until_applied(
 
 /// Batches that a node has not applied once nothing moves any more: the published ones less the applied ones, and
 /// all of a stream that began anew because something was missing.
-pub(crate) async fn missing(node: &Channel, last: &[Batch]) -> anyhow::Result<u64> {
+pub async fn missing(node: &Channel, last: &[Batch]) -> anyhow::Result<u64> {
     let (mut before, mut moved) = (Applied::default(), Instant::now());
     loop {
         let now = applied(node).await?;
@@ -83,19 +94,6 @@ pub(crate) async fn missing(node: &Channel, last: &[Batch]) -> anyhow::Result<u6
 
 /// Batches that a node has found missing without anybody to ask for them, since its start. 0 when it cannot be
 /// asked: then it has not just been in a position to find any.
-pub(crate) fn lost_in_gaps(address: &str) -> u64 {
-    metric(address, "kvindex_ingest_gap_batches_total ").unwrap_or(0)
-}
-
-fn metric(address: &str, name: &str) -> Option<u64> {
-    let mut stream = TcpStream::connect(address).ok()?;
-    stream.set_read_timeout(Some(CALL)).ok()?;
-    stream
-        .write_all(
-            format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").as_bytes(),
-        )
-        .ok()?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text).ok()?;
-    text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+pub fn lost_in_gaps(address: &str) -> u64 {
+    metric(address, "kvindex_ingest_gap_batches_total").unwrap_or(0)
 }

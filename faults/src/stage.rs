@@ -8,13 +8,14 @@ use anyhow::Context;
 use kvindex_client::v1;
 use kvindex_core::WorkerId;
 use kvindex_core::replication::shard_of;
+use kvindex_faults::cluster::{Cluster, Options};
+use kvindex_faults::progress;
 use kvindex_recording::Checkpoint;
 use tonic::transport::Channel;
 
 use crate::clients::{Clients, Seen};
-use crate::cluster::{Cluster, Options};
 use crate::engines::{Case, Engines};
-use crate::{ask, progress, truth};
+use crate::{ask, truth};
 
 /// Nodes of every cluster.
 pub(crate) const NODES: usize = 3;
