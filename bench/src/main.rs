@@ -1,6 +1,6 @@
 //! Measures one node's own figures: how fast recorded events become index entries, what an entry costs in memory,
-//! and where the time of a long prompt's question goes. What the index costs beside its peers is measured in
-//! `peers/`, a package of its own. `--smoke` runs everything once, briefly.
+//! and where the time of a long prompt's question goes; and what replication costs beside that. What the index costs
+//! beside its peers is measured in `peers/`, a package of its own. `--smoke` runs everything once, briefly.
 //!
 //! Times of one machine mean little; what is printed is for comparing commits in one run on one machine.
 
@@ -9,6 +9,7 @@ mod ingest;
 mod memory;
 mod mirrors;
 mod prompt;
+mod replication;
 mod stopwatch;
 
 use std::path::{Path, PathBuf};
@@ -16,6 +17,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use kvindex_recording::Recording;
+
+use replication::Scale;
 
 #[global_allocator]
 static ALLOCATOR: memory::Counting = memory::Counting;
@@ -56,6 +59,27 @@ enum Task {
         #[arg(long, default_value_t = ROUNDS)]
         rounds: usize,
     },
+    /// Three nodes beside one: ingest, answers of a follower, restart, catching up.
+    Replication(ReplicationArgs),
+}
+
+#[derive(Args)]
+struct ReplicationArgs {
+    /// One small round, to see that it runs.
+    #[arg(long)]
+    smoke: bool,
+    /// The program to measure [default: kvindex beside this one]
+    #[arg(long)]
+    program: Option<PathBuf>,
+    /// Only these parts.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<replication::Part>,
+    /// (Block, holder) entries of nodes that come back [default: 10 million]
+    #[arg(long)]
+    entries: Option<usize>,
+    /// File to write the page to as well.
+    #[arg(long)]
+    out: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -109,6 +133,7 @@ fn main() -> anyhow::Result<()> {
         Some(Task::Memory(args)) => memory::run(&Recording::open(&args.recording)?),
         Some(Task::Mirrors { rounds }) => mirrors::run(rounds),
         Some(Task::Prompt { tokens, rounds }) => ask(tokens, rounds),
+        Some(Task::Replication(args)) => replicate(args),
     }
 }
 
@@ -124,6 +149,13 @@ fn publish(page: &str, out: Option<&Path>) -> anyhow::Result<()> {
 
 fn ask(tokens: usize, rounds: usize) -> anyhow::Result<()> {
     tokio::runtime::Runtime::new()?.block_on(prompt::run(tokens, rounds))
+}
+
+fn replicate(args: ReplicationArgs) -> anyhow::Result<()> {
+    let program = args.program.map_or_else(replication::program, Ok)?;
+    let scale = if args.smoke { Scale::smoke() } else { Scale::full() };
+    let run = replication::run(program, Path::new(RECORDING), scale.with_entries(args.entries), &args.only);
+    publish(&tokio::runtime::Runtime::new()?.block_on(run)?, args.out.as_deref())
 }
 
 fn everything(rounds: usize) -> anyhow::Result<()> {
