@@ -332,11 +332,16 @@ impl Shard {
         }
     }
 
-    /// Resolves when leadership, term or members have changed.
+    /// Resolves when leadership, term or members have changed after the call.
     pub(crate) fn watch(&self) -> impl Future<Output = ()> + Send + use<> {
         let mut metrics = self.raft.server_metrics();
+        // The receiver that openraft hands out has seen nothing since the start.
+        drop(metrics.borrow_and_update());
         async move {
-            let _ = metrics.changed().await;
+            if metrics.changed().await.is_err() {
+                // It has stopped, and changes no more.
+                std::future::pending::<()>().await;
+            }
         }
     }
 

@@ -1,6 +1,8 @@
 //! Members come and go; those far behind get a snapshot.
 
 use kvindex_core::replication::{NodeAddress, NodeId, Role, ShardId};
+use std::time::Duration;
+use tokio::time::timeout;
 
 use super::machine::word;
 use super::rig::{PATIENCE, Rig, address};
@@ -83,4 +85,21 @@ async fn a_restart_begins_with_the_snapshot() {
     rig.stop(1).await;
     rig.start(1).await;
     rig.until_all_have(1, &["a", "b", "c", "d", "e", "f", "g"]).await;
+}
+
+/// What openraft hands out to watch with has seen nothing since the start: whoever watched was called at once, again and
+/// again.
+#[tokio::test]
+async fn a_watch_tells_of_changes_after_it_began_and_of_no_others() {
+    let mut rig = Rig::found(1, 1).await;
+    let mut calls = 0;
+    // The last changes of the foundation may still be on their way.
+    while timeout(Duration::from_millis(300), rig.replica(1).watch()).await.is_ok() {
+        calls += 1;
+        assert!(calls < 10, "it tells of what was before");
+    }
+    let changed = rig.replica(1).watch();
+    rig.start(2).await;
+    rig.replica(1).add(ShardId(0), NodeId(2), address(2)).await.unwrap();
+    timeout(PATIENCE, changed).await.unwrap();
 }

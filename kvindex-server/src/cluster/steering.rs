@@ -78,8 +78,9 @@ pub(super) async fn run(cluster: Arc<Cluster>) {
     let Some(member) = cluster.member.get() else { return };
     let mut workers = member.machine.changes();
     loop {
-        let all_ready = cluster.steering.look(&cluster.node, &member.replica).await;
+        // Before the look, so that no change falls between the two.
         let leaders = member.replica.watch();
+        let all_ready = cluster.steering.look(&cluster.node, &member.replica).await;
         tokio::select! {
             biased;
             () = leaders => {}
