@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use kvindex_core::{
     Batch, BatchSeq, BlockHasher, Change, Changes, Command, DpRank, EngineKind, EventBatch, Generation,
-    Index, StreamEvents, StreamId, WorkerId, WorkerSpec,
+    Index, Registration, StreamEvents, StreamId, WorkerId, WorkerSpec,
 };
 use kvindex_recording::Recording;
 use kvindex_server::ingest::decode::decode;
@@ -54,6 +54,7 @@ pub(crate) fn commands(
             generation: Generation(life.0),
             at_ms: record.t_us / 1000,
             payload_digest: None,
+            registration: Registration::default(),
             batches: vec![Batch { seq: BatchSeq(record.seq), changes }].into(),
         }))
     };

@@ -87,7 +87,7 @@ fn in_process(packed: &[u8], rounds: usize) -> anyhow::Result<()> {
 fn commands(ids: &[u32]) -> Vec<kvindex_core::Command> {
     use kvindex_core::{
         Batch, BatchSeq, BlockStored, Command, DpRank, EngineBlockHash, EventBatch, Generation, KvEvent,
-        StreamEvents, StreamId, WorkerId, WorkerSpec,
+        Registration, StreamEvents, StreamId, WorkerId, WorkerSpec,
     };
     let mut all = Vec::new();
     for worker in 0..WORKERS {
@@ -114,6 +114,7 @@ fn commands(ids: &[u32]) -> Vec<kvindex_core::Command> {
             generation: Generation(0),
             at_ms: 0,
             payload_digest: None,
+            registration: Registration::default(),
             batches: vec![Batch { seq: BatchSeq(0), changes }].into(),
         }));
     }

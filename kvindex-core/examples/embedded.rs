@@ -4,8 +4,8 @@
 
 use kvindex_core::{
     Batch, BatchSeq, BlockHasher, BlockRemoved, BlockStored, Command, DpRank, EngineBlockHash, EventBatch,
-    Generation, Index, IndexLimits, KvEvent, Query, Scratch, StreamEvents, StreamId, WorkerId, WorkerSpec,
-    explain, find_matches,
+    Generation, Index, IndexLimits, KvEvent, Query, Registration, Scratch, StreamEvents, StreamId, WorkerId,
+    WorkerSpec, explain, find_matches,
 };
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -58,6 +58,7 @@ fn batch(stream: &StreamId, seq: u64, events: Vec<KvEvent>) -> Command {
         generation: Generation(0),
         at_ms: 1_700_000_000_000 + seq,
         payload_digest: None,
+        registration: Registration::default(),
         batches: vec![Batch { seq: BatchSeq(seq), changes }].into(),
     })
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::columns::Column;
 use crate::engine::GroupKind;
 use crate::hash::{EngineBlockHash, LocalBlockHash};
-use crate::ids::{BatchSeq, Generation, Group, StreamId, Tier, WorkerId};
+use crate::ids::{BatchSeq, Generation, Group, Registration, StreamId, Tier, WorkerId};
 use crate::worker::{HashScheme, WorkerSpec};
 
 /// A change to an index.
@@ -31,6 +31,9 @@ pub enum Command {
         generation: Generation,
         /// Milliseconds since the Unix epoch, as data for `explain`.
         at_ms: u64,
+        /// For which registration of the worker it was made.
+        #[serde(default)]
+        registration: Registration,
     },
     /// Batches of a stream are lost for good.
     Gap {
@@ -46,6 +49,9 @@ pub enum Command {
         policy: GapPolicy,
         /// Milliseconds since the Unix epoch, as data for `explain`.
         at_ms: u64,
+        /// For which registration of the worker it was made.
+        #[serde(default)]
+        registration: Registration,
     },
     /// Takes blocks away from owners, so that the index stays below a cap. Tenants with many entries give before
     /// those with few, and of a tenant goes first what no event touched for longest. Streams that lose blocks
@@ -77,6 +83,9 @@ pub struct ForgottenBlocks {
     pub hashes: Vec<EngineBlockHash>,
     /// Milliseconds since the Unix epoch, as data for `explain`.
     pub at_ms: u64,
+    /// For which registration of the worker it was made.
+    #[serde(default)]
+    pub registration: Registration,
 }
 
 /// What an unfillable gap does to a stream's blocks.
@@ -111,6 +120,10 @@ pub struct StreamEvents {
     /// hears the same life of the engine; `None` where nobody looked.
     #[serde(default)]
     pub payload_digest: Option<u64>,
+    /// For which registration of the worker it was made. A command may be under way for so long that it comes after
+    /// the worker was registered anew, perhaps for another engine: it is ignored then.
+    #[serde(default)]
+    pub registration: Registration,
 }
 
 /// One event batch, sealed.

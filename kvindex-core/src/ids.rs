@@ -118,6 +118,11 @@ number! {
     Group(u16)
 }
 number! {
+    /// One registration of a worker. It lasts until the worker is unregistered; one that comes back under the same
+    /// id has another. 0 where nobody numbers registrations: what carries it belongs to any.
+    Registration(u64)
+}
+number! {
     /// One life of an engine's cache. A restart starts the next generation; blocks of an older one are gone.
     Generation(u64)
 }

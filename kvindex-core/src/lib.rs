@@ -24,6 +24,7 @@
 //!     generation: Generation(0),
 //!     at_ms: 0,
 //!     payload_digest: None,
+//!     registration: Registration::default(),
 //!     batches: vec![Batch {
 //!         seq: BatchSeq(0),
 //!         changes: batch.seal(&EngineProfile::default(), &mut BlockHasher::new()),
@@ -63,7 +64,9 @@ pub use event::{BlockRemoved, BlockStored, EventBatch, KvEvent};
 pub use hash::{
     BlockHasher, EngineBlockHash, ExtraKey, HASH_SEED, LocalBlockHash, SequenceHash, local_hash_of_le_bytes,
 };
-pub use ids::{BatchSeq, DpRank, Generation, Group, NameError, StreamId, Tier, WorkerId, check_name};
+pub use ids::{
+    BatchSeq, DpRank, Generation, Group, NameError, Registration, StreamId, Tier, WorkerId, check_name,
+};
 pub use index::{
     Coverage, Index, IndexReader, IndexStats, NamespaceUsage, Notice, Outcome, SnapshotError, StreamStamp,
     TenantUsage, Usage, WorkerStreams,

@@ -169,6 +169,7 @@ impl Metrics {
             ("duplicate_batch", outcome.duplicates),
             ("stale_command", outcome.stale),
             ("unknown_worker", outcome.unknown_worker),
+            ("other_registration", outcome.other_registration),
             ("generation", outcome.generations),
             ("stored", outcome.stored),
             ("copied", outcome.copies),

@@ -22,6 +22,8 @@ struct Held {
 pub(crate) struct Cache {
     salt: u64,
     capacity: usize,
+    /// Whether a clear empties the tier behind the device too.
+    clears_all: bool,
     device: BTreeMap<Vec<u8>, Held>,
     host: BTreeMap<Vec<u8>, u64>,
     clock: u64,
@@ -30,8 +32,9 @@ pub(crate) struct Cache {
 impl Cache {
     /// An empty one. With `salt` its names are unlike those of another life.
     #[must_use]
-    pub(crate) fn new(salt: u64, capacity: usize) -> Self {
-        Self { salt, capacity, device: BTreeMap::new(), host: BTreeMap::new(), clock: 0 }
+    pub(crate) fn new(salt: u64, capacity: usize, clears_all: bool) -> Self {
+        let (device, host) = (BTreeMap::new(), BTreeMap::new());
+        Self { salt, capacity, clears_all, device, host, clock: 0 }
     }
 
     fn name(&self, path: &[u8]) -> EngineBlockHash {
@@ -53,6 +56,9 @@ impl Cache {
         match dice.below(100) {
             0..2 => {
                 self.device.clear();
+                if self.clears_all {
+                    self.host.clear();
+                }
                 events.push(KvEvent::AllBlocksCleared);
             }
             2..8 => events.extend(self.copy(dice)),

@@ -12,6 +12,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::cache::{Cache, Truth};
 use crate::dice::Dice;
+use crate::question::clears_all;
 use crate::world::World;
 
 /// Messages on the way to one subscriber; more are lost, as on a PUB socket at its high-water mark.
@@ -116,7 +117,7 @@ impl Engine {
     /// An engine in its first life.
     #[must_use]
     pub(crate) fn new(plan: EnginePlan, dice: Dice) -> Arc<Self> {
-        let cache = Cache::new(plan.salt(1), plan.capacity);
+        let cache = plan.cache(1);
         let (buffer, links) = (VecDeque::new(), BTreeMap::new());
         let state = State { cache, life: 1, next: 0, buffer, links, lost: 0, dice };
         Arc::new(Self { plan, state: Mutex::new(state) })
@@ -167,7 +168,7 @@ impl Engine {
         state.life += 1;
         state.next = 0;
         state.buffer.clear();
-        state.cache = Cache::new(self.plan.salt(state.life), self.plan.capacity);
+        state.cache = self.plan.cache(state.life);
         for link in state.links.values_mut() {
             link.send(0, Heard::Disconnected);
             let again = state.dice.within(20..200);
@@ -214,8 +215,9 @@ impl Engine {
 }
 
 impl EnginePlan {
-    fn salt(&self, life: u64) -> u64 {
-        if self.salted { life } else { 0 }
+    fn cache(&self, life: u64) -> Cache {
+        let salt = if self.salted { life } else { 0 };
+        Cache::new(salt, self.capacity, clears_all(&self.stream.worker))
     }
 }
 

@@ -5,7 +5,8 @@
 use bytes::Bytes;
 use kvindex_core::replication::{LogPosition, ProposeError, ShardCommand, ShardId, encode, shard_of};
 use kvindex_core::{
-    Batch, BatchSeq, BlockHasher, Command, GapPolicy, Generation, StreamEvents, StreamId, StreamStamp,
+    Batch, BatchSeq, BlockHasher, Command, GapPolicy, Generation, Registration, StreamEvents, StreamId,
+    StreamStamp,
 };
 use kvindex_server::ingest::sequencer::{Action, Arrival, Input, Resume, SequencerConfig};
 use kvindex_server::ingest::standby::Follower;
@@ -63,7 +64,7 @@ struct Following {
     subscription: Subscription,
     actions: Vec<Action<Publication>>,
     /// Which registration of the worker this is.
-    registration: u64,
+    registration: Registration,
 }
 
 impl Seat {
@@ -75,15 +76,14 @@ impl Seat {
         loop {
             sleep(Duration::from_millis(20)).await;
             self.running.life.gate.pass().await;
-            let registration = self.running.machine.registrations(&self.stream().worker);
-            if self.running.machine.stamp(self.stream()).is_some() {
+            if let Some(registration) = self.running.machine.registration(&self.stream().worker) {
                 self.follow(registration).await;
             }
         }
     }
 
     /// Follows the stream for as long as this registration of its worker stands.
-    async fn follow(&mut self, registration: u64) {
+    async fn follow(&mut self, registration: Registration) {
         let config = SequencerConfig {
             has_replay: self.engine.plan.buffer > 0,
             idle_poll_ms: 500,
@@ -95,7 +95,7 @@ impl Seat {
         loop {
             let heard = following.subscription.hear(Instant::now() + TURN).await;
             self.running.life.gate.pass().await;
-            if self.running.machine.registrations(&self.stream().worker) != following.registration {
+            if self.running.machine.registration(&self.stream().worker) != Some(following.registration) {
                 return;
             }
             self.steer(&mut following).await;
@@ -104,7 +104,7 @@ impl Seat {
             if quiet {
                 self.tick(&mut following);
             }
-            let commands = self.commands(std::mem::take(&mut following.actions));
+            let commands = self.commands(std::mem::take(&mut following.actions), following.registration);
             if commands.is_empty() || self.propose(commands).await {
                 following.follower.taken();
             } else {
@@ -209,7 +209,9 @@ impl Seat {
     }
 
     /// As few commands as possible.
-    fn commands(&self, actions: Vec<Action<Publication>>) -> Vec<Command> {
+    fn commands(&self, actions: Vec<Action<Publication>>, registration: Registration) -> Vec<Command> {
+        let forgets = self.world.mutation == Mutation::ForgetRegistration;
+        let registration = if forgets { Registration(0) } else { registration };
         let at_ms = self.node.wall_ms(&self.world);
         let stream = self.stream();
         let profile = spec(stream.worker.clone()).profile();
@@ -230,15 +232,25 @@ impl Seat {
                             at_ms,
                             batches: vec![sealed].into(),
                             payload_digest: Some(digest),
+                            registration,
                         })),
                     }
                 }
                 Action::NewGeneration(generation) => {
-                    commands.push(Command::NewGeneration { stream: stream.clone(), generation, at_ms });
+                    let stream = stream.clone();
+                    commands.push(Command::NewGeneration { stream, generation, at_ms, registration });
                 }
                 Action::Gap { generation, first, last } => {
                     let (stream, policy) = (stream.clone(), GapPolicy::Purge);
-                    commands.push(Command::Gap { stream, generation, first, last, policy, at_ms });
+                    commands.push(Command::Gap {
+                        stream,
+                        generation,
+                        first,
+                        last,
+                        policy,
+                        at_ms,
+                        registration,
+                    });
                 }
                 Action::Duplicate | Action::RequestReplay { .. } => {}
             }

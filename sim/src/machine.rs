@@ -3,7 +3,7 @@
 
 use bytes::{Buf, BufMut, Bytes};
 use kvindex_core::replication::{LogPosition, Machine, ShardCommand, ShardId, encode, shard_of};
-use kvindex_core::{Command, Index, Scratch, StreamId, StreamStamp, WorkerId};
+use kvindex_core::{Command, Coverage, Index, Registration, Scratch, StreamId, StreamStamp, WorkerId};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -60,8 +60,6 @@ pub(crate) struct Share {
     pub registers: BTreeMap<u64, u64>,
     /// Last write of each client.
     sessions: BTreeMap<u64, u64>,
-    /// How often each worker was registered.
-    registrations: BTreeMap<WorkerId, u64>,
 }
 
 #[derive(Debug, Default)]
@@ -109,7 +107,8 @@ impl SimMachine {
         Some(reader.stream(stream))
     }
 
-    /// Whether the index has a stream as its engine does; no more than that, where batches were declared lost. Where
+    /// Whether the index has a stream as its engine does; no more than that, where batches were declared lost and it
+    /// says so. Where
     /// there is nothing to ask, nobody can know of a last batch that was lost.
     pub(crate) fn is_as(&self, engine: &EnginePlan, (_, next, truth): &(u64, u64, Truth)) -> bool {
         let stream = &engine.stream;
@@ -118,12 +117,13 @@ impl SimMachine {
         if reader.worker(&stream.worker).is_none() {
             return true;
         }
-        let applied = reader.stream(stream).and_then(|stamp| stamp.applied);
+        let stamp = reader.stream(stream).unwrap_or_default();
+        let applied = stamp.applied;
         if applied.map_or(0, |seq| seq.0 + 1) != *next {
             return engine.buffer == 0;
         }
         let held = crate::invariants::held_of(&state.index, stream);
-        if !self.judge.is_whole(stream) {
+        if !self.judge.is_whole(stream) && stamp.coverage != Coverage::Complete {
             return held.iter().all(|(block, copies)| truth.get(block).is_some_and(|most| copies <= most));
         }
         held == *truth
@@ -137,11 +137,9 @@ impl SimMachine {
         differs.map(|(block, _)| (block.clone(), held.get(block).copied().unwrap_or(0))).collect()
     }
 
-    /// How often a worker was registered: another number means another registration.
-    pub(crate) fn registrations(&self, worker: &WorkerId) -> u64 {
-        let state = self.state.lock();
-        let share = state.shares.get(&shard_of(worker, self.shards));
-        share.and_then(|share| share.registrations.get(worker)).copied().unwrap_or(0)
+    /// The number of a worker's registration; `None` when it is not registered.
+    pub(crate) fn registration(&self, worker: &WorkerId) -> Option<Registration> {
+        self.state.lock().index.reader().registration(worker)
     }
 
     /// The last entry of a shard that was applied here.
@@ -198,10 +196,8 @@ impl Machine for SimMachine {
         for command in &commands {
             match command {
                 ShardCommand::Index(command) => {
+                    state.index.number_registrations(Registration(at.index));
                     state.index.apply(command);
-                    if let Command::Register(spec) = command {
-                        *share.registrations.entry(spec.id.clone()).or_default() += 1;
-                    }
                 }
                 ShardCommand::Host(bytes) => {
                     let write = RegisterWrite::read(bytes)?;
@@ -235,12 +231,6 @@ impl Machine for SimMachine {
                 head.put_u64_le(*key);
                 head.put_u64_le(*value);
             }
-        }
-        head.put_u64_le(share.registrations.len() as u64);
-        for (worker, count) in &share.registrations {
-            head.put_u64_le(*count);
-            head.put_u64_le(worker.as_str().len() as u64);
-            head.put_slice(worker.as_str().as_bytes());
         }
         let state = self.state.lock();
         let workers = self.workers_of(&state.index, shard);
@@ -279,14 +269,6 @@ impl Share {
             for _ in 0..word(head)? {
                 map.insert(word(head)?, word(head)?);
             }
-        }
-        for _ in 0..word(head)? {
-            let (count, len) = (word(head)?, usize::try_from(word(head)?).unwrap_or(usize::MAX));
-            if head.len() < len {
-                return Err("a worker's name is cut short".into());
-            }
-            let name = String::from_utf8_lossy(&head.split_to(len)).into_owned();
-            self.registrations.insert(WorkerId::new(name).map_err(|error| error.to_string())?, count);
         }
         Ok(())
     }

@@ -23,11 +23,13 @@ pub enum Mutation {
     KeepOnImport,
     /// A follower that takes a stream over believes its own number instead of the replicated one.
     ForgetStamp,
+    /// What is decided of a stream does not say for which registration of its worker.
+    ForgetRegistration,
 }
 
 impl Mutation {
     /// All of them, by the name that the command line uses.
-    pub const ALL: [(Self, &'static str); 8] = [
+    pub const ALL: [(Self, &'static str); 9] = [
         (Self::None, "none"),
         (Self::SkipFlush, "skip-flush"),
         (Self::SkipVote, "skip-vote"),
@@ -36,6 +38,7 @@ impl Mutation {
         (Self::SkipBarrier, "skip-barrier"),
         (Self::KeepOnImport, "keep-on-import"),
         (Self::ForgetStamp, "forget-stamp"),
+        (Self::ForgetRegistration, "forget-registration"),
     ];
 
     /// The name that the command line uses.

@@ -1,8 +1,8 @@
 //! What clients ask an index.
 
 use kvindex_core::{
-    DpRank, IndexReader, LocalBlockHash, Prompt, Query, Scratch, SequenceHash, StreamId, Tier, WorkerId,
-    WorkerSpec, find_matches, local_hash_of_le_bytes,
+    ClearPolicy, DpRank, IndexReader, LocalBlockHash, Prompt, Query, Scratch, SequenceHash, StreamId, Tier,
+    WorkerId, WorkerSpec, find_matches, local_hash_of_le_bytes,
 };
 
 /// The model that all simulated engines serve.
@@ -16,7 +16,15 @@ pub(crate) type Matched = (StreamId, usize, Vec<(Tier, usize, usize)>);
 /// What is registered of a worker. Its offload tiers move single blocks, so that no chunk is guessed.
 #[must_use]
 pub(crate) fn spec(worker: WorkerId) -> WorkerSpec {
-    WorkerSpec { offload_chunk: Some(1), ..WorkerSpec::new(worker, MODEL) }
+    let cleared = if clears_all(&worker) { ClearPolicy::AllTiers } else { ClearPolicy::Device };
+    WorkerSpec { offload_chunk: Some(1), cleared, ..WorkerSpec::new(worker, MODEL) }
+}
+
+/// Whether an engine means every tier when it says that it cleared its cache; otherwise the device alone. Of both
+/// kinds there are some.
+#[must_use]
+pub(crate) fn clears_all(worker: &WorkerId) -> bool {
+    worker.as_str().bytes().last().is_some_and(|last| last % 2 == 1)
 }
 
 /// Tokens of a prompt of which each letter stands for a block.

@@ -258,14 +258,19 @@ impl Applying<'_> {
         self.index.release(at, slot);
     }
 
-    /// The engine says that it cleared its cache. What it holds is known again when nothing of it is left.
+    /// The engine says that it cleared its cache. What it holds is known again when nothing of it is left: after a
+    /// clear of every tier, or of the only one that can hold anything.
     fn clear(&mut self, tier: Option<&Tier>) {
         self.drop_blocks(tier, Cause::Cleared);
         let Some(stream) = self.index.registry.stream_mut(self.stream) else { return };
         stream.reports = Reports::default();
         stream.silent_clear |= stream.other_tiers;
-        if stream.slots.is_empty() && !stream.other_tiers {
+        stream.missed &= tier.is_some();
+        if tier.is_none() || stream.slots.is_empty() && !stream.other_tiers && !stream.missed {
             stream.stamp.coverage = Coverage::Complete;
+        } else if stream.slots.is_empty() && stream.stamp.coverage == Coverage::Suspect {
+            // Nothing is left that could be too much.
+            stream.stamp.coverage = Coverage::Incomplete;
         }
     }
 
@@ -339,7 +344,7 @@ impl Applying<'_> {
 
     fn suspect(&mut self) {
         if let Some(stream) = self.index.registry.stream_mut(self.stream) {
-            stream.stamp.coverage = Coverage::Suspect;
+            (stream.stamp.coverage, stream.missed) = (Coverage::Suspect, true);
         }
     }
 

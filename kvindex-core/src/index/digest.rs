@@ -49,7 +49,8 @@ impl IndexReader<'_> {
         let mut wanted = vec![false; registry.slot_count()];
         streams.iter().flat_map(|stream| &stream.slots).for_each(|slot| wanted[slot.index()] = true);
         let blocks = self.sums_of_blocks(&wanted);
-        let mut words: Vec<u64> = kept.iter().map(|worker| digest_of_record(&*worker.spec)).collect();
+        let mut words: Vec<u64> =
+            kept.iter().flat_map(|worker| [digest_of_record(&*worker.spec), worker.registration.0]).collect();
         for stream in streams {
             words.extend(words_of_stream(stream));
             let owners = stream.slots.iter().filter_map(|slot| Some((*slot, registry.owner(*slot)?)));
@@ -111,7 +112,7 @@ fn words_of_stream(stream: &Stream) -> [u64; 9] {
         stamp.applied.map_or(u64::MAX, |seq| seq.0),
         coverage,
         stamp.payload_digest.unwrap_or(0),
-        u64::from(stream.other_tiers) | u64::from(stream.silent_clear) << 1,
+        u64::from(stream.other_tiers) | u64::from(stream.silent_clear) << 1 | u64::from(stream.missed) << 2,
         digest_of_record(&stream.groups),
         digest_of_record(&stream.reports),
     ]

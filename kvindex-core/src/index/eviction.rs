@@ -36,6 +36,7 @@ impl IndexReader<'_> {
                     group: owner.group,
                     hashes: hashes.to_vec(),
                     at_ms,
+                    registration: stream.registration,
                 })
             }));
         }
@@ -68,8 +69,12 @@ impl Index {
             outcome.unknown_worker += 1;
             return;
         };
-        let generation = self.registry.stream(number).map(|stream| stream.stamp.generation);
-        if generation != Some(blocks.generation) {
+        let Some(stream) = self.registry.stream(number) else { return };
+        if !stream.takes(blocks.registration) {
+            outcome.other_registration += 1;
+            return;
+        }
+        if stream.stamp.generation != blocks.generation {
             outcome.stale += 1;
             return;
         }

@@ -52,7 +52,7 @@ pub(crate) use view::View;
 
 use crate::command::{Command, GapPolicy, StreamEvents};
 use crate::hash::SequenceHash;
-use crate::ids::{BatchSeq, Generation, StreamId, WorkerId};
+use crate::ids::{BatchSeq, Generation, Registration, StreamId, WorkerId};
 use crate::limits::IndexLimits;
 use crate::worker::WorkerSpec;
 use ages::Ages;
@@ -81,6 +81,8 @@ pub struct Index {
     journal: Journal,
     ages: Ages,
     entries: usize,
+    /// What workers get that become known from now on.
+    registration: Registration,
     /// Whether somebody listens to what the present command changes.
     heard: bool,
     /// Kept empty, for its capacity.
@@ -108,11 +110,19 @@ impl Index {
             journal: Journal::new(&limits),
             ages: Ages::default(),
             entries: 0,
+            registration: Registration(0),
             heard: false,
             chain: Vec::new(),
             #[cfg(feature = "mutations")]
             applies_again: false,
         }
+    }
+
+    /// Numbers registrations: workers that become known from now on get `number`. Whoever applies the commands says
+    /// it before each registration, a different one each time that a worker comes back; replicas must say the same,
+    /// as with the place of the command in a log. Until then they get 0, and nothing is told apart.
+    pub fn number_registrations(&mut self, number: Registration) {
+        self.registration = number;
     }
 
     /// Applies a command. Commands cannot fail: what makes no sense is ignored and counted.
@@ -138,7 +148,7 @@ impl Index {
                 };
                 let before = units(&self.registry);
                 self.change_book(spec);
-                self.registry.register((**spec).clone());
+                self.registry.register((**spec).clone(), self.registration);
                 for stream in self.registry.streams_of(&spec.id) {
                     self.review(stream);
                 }
@@ -152,12 +162,13 @@ impl Index {
             }
             Command::Unregister { worker } => self.unregister(worker, notice, &mut outcome),
             Command::Events(events) => self.events(events, notice, &mut outcome),
-            Command::NewGeneration { stream, generation, at_ms } => {
-                self.enter_generation(stream, *generation, *at_ms, notice, &mut outcome);
+            Command::NewGeneration { stream, generation, at_ms, registration } => {
+                let life = (*registration, *generation);
+                self.enter_generation(stream, life, *at_ms, notice, &mut outcome);
             }
-            Command::Gap { stream, generation, first, last, policy, at_ms } => {
+            Command::Gap { stream, generation, first, last, policy, at_ms, registration } => {
                 let gap = LostBatches { first: *first, last: *last, policy: *policy, at_ms: *at_ms };
-                self.gap(stream, *generation, gap, notice, &mut outcome);
+                self.gap(stream, (*registration, *generation), gap, notice, &mut outcome);
             }
             Command::Evict { entries, at_ms } => self.evict(*entries, *at_ms, notice, &mut outcome),
             Command::Forget(blocks) => self.forget(blocks, notice, &mut outcome),
@@ -197,9 +208,8 @@ impl Index {
     }
 
     fn events(&mut self, events: &StreamEvents, notice: &mut dyn FnMut(Notice<'_>), outcome: &mut Outcome) {
-        let Some(stream) =
-            self.enter_generation(&events.stream, events.generation, events.at_ms, notice, outcome)
-        else {
+        let life = (events.registration, events.generation);
+        let Some(stream) = self.enter_generation(&events.stream, life, events.at_ms, notice, outcome) else {
             return;
         };
         for batch in &events.batches {
@@ -221,18 +231,21 @@ impl Index {
     }
 
     /// The stream, in `generation`: cleared when that is a new one, `None` when it is over or the worker is
-    /// unknown.
+    /// unknown, or known by another registration.
     fn enter_generation(
         &mut self,
         id: &StreamId,
-        generation: Generation,
+        (registration, generation): (Registration, Generation),
         at_ms: u64,
         notice: &mut dyn FnMut(Notice<'_>),
         outcome: &mut Outcome,
     ) -> Option<u32> {
-        let Some(stream) = self.registry.open_stream(id) else {
-            outcome.unknown_worker += 1;
-            return None;
+        let stream = match self.registry.open_stream(id, registration) {
+            Ok(stream) => stream,
+            Err(astray) => {
+                outcome.count_astray(astray);
+                return None;
+            }
         };
         let current = self.registry.stream(stream)?.stamp;
         if generation < current.generation {
@@ -256,12 +269,12 @@ impl Index {
     fn gap(
         &mut self,
         id: &StreamId,
-        generation: Generation,
+        life: (Registration, Generation),
         gap: LostBatches,
         notice: &mut dyn FnMut(Notice<'_>),
         outcome: &mut Outcome,
     ) {
-        let Some(stream) = self.enter_generation(id, generation, gap.at_ms, notice, outcome) else {
+        let Some(stream) = self.enter_generation(id, life, gap.at_ms, notice, outcome) else {
             return;
         };
         let Some(state) = self.registry.stream_mut(stream) else { return };
@@ -270,6 +283,7 @@ impl Index {
             return;
         }
         (state.stamp.applied, state.stamp.payload_digest) = (Some(gap.last), None);
+        state.missed = true;
         let (first, last, at_ms) = (gap.first, gap.last, gap.at_ms);
         state.note(Incident::Gap { first, last, at_ms }, self.limits.journal_incidents_per_stream);
         state.stamp.coverage = match (gap.policy, state.stamp.coverage) {

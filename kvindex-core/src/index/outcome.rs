@@ -1,5 +1,6 @@
 //! What applying a command did: counts for metrics, and notices for those who follow the index.
 
+use super::registry::Astray;
 use crate::hash::SequenceHash;
 use crate::ids::{BatchSeq, Generation, Group, StreamId, Tier, WorkerId};
 use crate::worker::Namespace;
@@ -15,6 +16,8 @@ pub struct Outcome {
     pub stale: u64,
     /// Commands for a worker that is not registered: ignored.
     pub unknown_worker: u64,
+    /// Commands for another registration of their worker than the present one: ignored.
+    pub other_registration: u64,
     /// Generations begun.
     pub generations: u64,
     /// Blocks that an owner did not hold before.
@@ -45,6 +48,7 @@ impl std::ops::AddAssign for Outcome {
         self.duplicates += other.duplicates;
         self.stale += other.stale;
         self.unknown_worker += other.unknown_worker;
+        self.other_registration += other.other_registration;
         self.generations += other.generations;
         self.stored += other.stored;
         self.copies += other.copies;
@@ -56,6 +60,15 @@ impl std::ops::AddAssign for Outcome {
         self.refused += other.refused;
         self.dropped += other.dropped;
         self.evicted += other.evicted;
+    }
+}
+
+impl Outcome {
+    pub(super) fn count_astray(&mut self, astray: Astray) {
+        match astray {
+            Astray::UnknownWorker => self.unknown_worker += 1,
+            Astray::OtherRegistration => self.other_registration += 1,
+        }
     }
 }
 

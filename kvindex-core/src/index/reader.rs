@@ -11,7 +11,7 @@ use super::tree::RunTree;
 use super::view::View;
 use super::{Index, OwnerSlot, StreamStamp};
 use crate::hash::{EngineBlockHash, SequenceHash};
-use crate::ids::{DpRank, Group, StreamId, Tier, WorkerId};
+use crate::ids::{DpRank, Group, Registration, StreamId, Tier, WorkerId};
 use crate::worker::{Namespace, WorkerSpec};
 
 /// Sizes of an index.
@@ -97,6 +97,12 @@ impl<'a> IndexReader<'a> {
     #[must_use]
     pub fn worker(&self, worker: &WorkerId) -> Option<Arc<WorkerSpec>> {
         self.registry().worker(worker).map(|w| Arc::clone(&w.spec))
+    }
+
+    /// The number of a worker's registration, see [`Index::number_registrations`]; `None` for an unknown worker.
+    #[must_use]
+    pub fn registration(&self, worker: &WorkerId) -> Option<Registration> {
+        self.registry().worker(worker).map(|worker| worker.registration)
     }
 
     /// (Block, owner) entries of one worker; 0 for an unknown one.

@@ -10,7 +10,7 @@ use super::reports::Reports;
 use super::tree::{Place, Space};
 use super::{Coverage, Index, OwnerSlot, StreamStamp};
 use crate::hash::{EngineBlockHash, LocalBlockHash, SequenceHash};
-use crate::ids::{BatchSeq, DpRank, Generation, Group, StreamId, Tier};
+use crate::ids::{BatchSeq, DpRank, Generation, Group, Registration, StreamId, Tier};
 use crate::worker::WorkerSpec;
 
 /// Run number of a block whose position is not known.
@@ -20,6 +20,8 @@ pub(super) const NOWHERE: u32 = u32::MAX;
 pub(super) struct WorkerRecord {
     pub(super) spec: WorkerSpec,
     pub(super) streams: Vec<StreamRecord>,
+    #[serde(default)]
+    pub(super) registration: Registration,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -39,6 +41,8 @@ pub(super) struct StreamRecord {
     reports: Reports,
     #[serde(default)]
     payload_digest: Option<u64>,
+    #[serde(default)]
+    missed: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -78,14 +82,20 @@ impl StreamRecord {
             groups: stream.groups.clone(),
             reports: stream.reports.clone(),
             payload_digest: stream.stamp.payload_digest,
+            missed: stream.missed,
         }
     }
 
-    /// From version 1, which kept each owner's block size and knew no groups.
-    pub(super) fn upgrade(&mut self) {
+    /// From version 1 of a snapshot, which kept each owner's block size and knew no groups.
+    pub(super) fn restore_groups(&mut self) {
         for owner in &mut self.owners {
             self.groups.restore(owner.group, std::mem::take(&mut owner.chunk));
         }
+    }
+
+    /// From before it was kept whether anything was missed: what was not complete may have been for that.
+    pub(super) fn suppose_missed(&mut self) {
+        self.missed = self.coverage != Coverage::Complete;
     }
 }
 
@@ -125,13 +135,14 @@ impl OwnerRecord {
 impl Index {
     /// Makes a stream of its record, and answers its number. Its owners are not there yet.
     pub(super) fn restore_stream(&mut self, id: &StreamId, record: StreamRecord) -> Option<u32> {
-        let stream = self.registry.open_stream(id)?;
+        let stream = self.registry.open_stream(id, Registration(0)).ok()?;
         // The journal starts anew: it cannot speak of anything before the snapshot.
         let before = self.journal.forgotten_until_ms.unwrap_or(0);
         self.journal.forgotten_until_ms = Some(before.max(record.applied_at_ms));
         let state = self.registry.stream_mut(stream)?;
         state.other_tiers = record.other_tiers;
         state.silent_clear = record.silent_clear;
+        state.missed = record.missed;
         state.groups = record.groups;
         state.reports = record.reports;
         state.stamp = StreamStamp {

@@ -12,7 +12,7 @@ use super::reports::Reports;
 use super::tree::Place;
 use super::usage::{allocated, spec_bytes, tree_bytes, vec_bytes};
 use crate::engine::EngineProfile;
-use crate::ids::{BatchSeq, DpRank, Generation, Group, StreamId, Tier, WorkerId};
+use crate::ids::{BatchSeq, DpRank, Generation, Group, Registration, StreamId, Tier, WorkerId};
 use crate::limits::MAX_OWNERS_PER_STREAM;
 use crate::worker::WorkerSpec;
 use serde::{Deserialize, Serialize};
@@ -48,6 +48,7 @@ pub struct StreamStamp {
 #[derive(Debug)]
 pub(crate) struct Stream {
     pub(crate) id: StreamId,
+    pub(crate) registration: Registration,
     /// What is registered of its worker, and what follows from that.
     pub(crate) spec: Arc<WorkerSpec>,
     pub(crate) profile: EngineProfile,
@@ -59,6 +60,8 @@ pub(crate) struct Stream {
     pub(crate) other_tiers: bool,
     /// Whether the device was cleared while blocks lay beyond it: they may be gone as well.
     pub(crate) silent_clear: bool,
+    /// Whether there were batches or events that nobody could read: what they stored may lie on any tier.
+    pub(crate) missed: bool,
     pub(crate) groups: Groups,
     pub(crate) reports: Reports,
 }
@@ -66,7 +69,17 @@ pub(crate) struct Stream {
 #[derive(Debug)]
 pub(crate) struct WorkerEntry {
     pub(crate) spec: Arc<WorkerSpec>,
+    pub(crate) registration: Registration,
     pub(crate) streams: BTreeMap<DpRank, u32>,
+}
+
+/// Why a command goes to no stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Astray {
+    /// Its worker is not registered.
+    UnknownWorker,
+    /// It was made for another registration of the worker.
+    OtherRegistration,
 }
 
 /// One (worker, dp rank, tier, group).
@@ -102,8 +115,8 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
-    /// Adds a worker or replaces its description; answers whether it was new.
-    pub(crate) fn register(&mut self, spec: WorkerSpec) -> bool {
+    /// Adds a worker, or replaces its description; then it keeps its registration's number.
+    pub(crate) fn register(&mut self, spec: WorkerSpec, number: Registration) {
         let spec = Arc::new(spec);
         match self.workers.entry(spec.id.clone()) {
             std::collections::btree_map::Entry::Occupied(mut entry) => {
@@ -115,11 +128,9 @@ impl Registry {
                     }
                 }
                 entry.get_mut().spec = spec;
-                false
             }
             std::collections::btree_map::Entry::Vacant(entry) => {
-                entry.insert(WorkerEntry { spec, streams: BTreeMap::new() });
-                true
+                entry.insert(WorkerEntry { spec, registration: number, streams: BTreeMap::new() });
             }
         }
     }
@@ -183,17 +194,22 @@ impl Registry {
         self.stream(self.stream_number_of(id)?)
     }
 
-    /// The stream's number, made when new; `None` when its worker is not registered.
-    pub(crate) fn open_stream(&mut self, id: &StreamId) -> Option<u32> {
-        if let Some(stream) = self.numbers.get(id) {
-            return Some(*stream);
+    /// The stream's number, made when new, for a command of this registration.
+    pub(crate) fn open_stream(&mut self, id: &StreamId, made_for: Registration) -> Result<u32, Astray> {
+        if let Some(number) = self.numbers.get(id) {
+            let stream = self.stream(*number).ok_or(Astray::UnknownWorker)?;
+            return if stream.takes(made_for) { Ok(*number) } else { Err(Astray::OtherRegistration) };
         }
-        let worker = self.workers.get_mut(&id.worker)?;
+        let worker = self.workers.get_mut(&id.worker).ok_or(Astray::UnknownWorker)?;
+        if !is_for(made_for, worker.registration) {
+            return Err(Astray::OtherRegistration);
+        }
         let serial = self.next_serial;
         self.next_serial += 1;
         let stamp = StreamStamp::default();
         let new = Stream {
             id: id.clone(),
+            registration: worker.registration,
             spec: Arc::clone(&worker.spec),
             profile: worker.spec.profile(),
             serial,
@@ -202,13 +218,14 @@ impl Registry {
             incidents: VecDeque::new(),
             other_tiers: false,
             silent_clear: false,
+            missed: false,
             groups: Groups::default(),
             reports: Reports::default(),
         };
         let number = place_in(&mut self.streams, &mut self.free_streams, new);
         worker.streams.insert(id.dp_rank, number);
         self.numbers.insert(id.clone(), number);
-        Some(number)
+        Ok(number)
     }
 
     pub(crate) fn owner(&self, slot: OwnerSlot) -> Option<&Owner> {
@@ -289,6 +306,11 @@ impl Registry {
     }
 }
 
+/// Whether a command that was made for one registration is one for another.
+fn is_for(made_for: Registration, present: Registration) -> bool {
+    made_for == present || made_for == Registration(0)
+}
+
 /// Puts an item into a free place of a slab.
 fn place_in<T>(slab: &mut Vec<Option<T>>, free: &mut Vec<u32>, item: T) -> u32 {
     if let Some(at) = free.pop() {
@@ -300,11 +322,17 @@ fn place_in<T>(slab: &mut Vec<Option<T>>, free: &mut Vec<u32>, item: T) -> u32 {
 }
 
 impl Stream {
+    /// Whether a command made for this registration is for the present one.
+    pub(crate) fn takes(&self, made_for: Registration) -> bool {
+        is_for(made_for, self.registration)
+    }
+
     /// Begins another life: nothing that was learned of the old one counts.
     pub(crate) fn renew(&mut self, generation: Generation) {
         self.stamp = StreamStamp { generation, ..StreamStamp::default() };
         self.other_tiers = false;
         self.silent_clear = false;
+        self.missed = false;
         self.groups.clear();
         self.reports = Reports::default();
     }

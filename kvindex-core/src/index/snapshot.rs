@@ -3,7 +3,7 @@
 //! In the envelope of [`sealed`](super::sealed) with the magic `KVXSNAP\0`: msgpack of [`Snapshot`], structs as
 //! arrays, hash columns as little-endian byte strings. Version 2 put what a stream says of its groups behind what
 //! version 1 had, version 3 when runs were last touched behind that, version 4 the digest of each stream's last
-//! payload; older ones are still read. The same index makes the same bytes; the journal is not part of it.
+//! payload, version 5 numbers of registrations and whether anything was missed; older ones are still read. The same index makes the same bytes; the journal is not part of it.
 
 use serde::{Deserialize, Serialize};
 
@@ -21,7 +21,7 @@ use crate::ids::StreamId;
 use crate::limits::{IndexLimits, MAX_RUN_BLOCKS};
 use crate::worker::Namespace;
 
-const SEAL: Seal = Seal { magic: b"KVXSNAP\0", version: 4 };
+const SEAL: Seal = Seal { magic: b"KVXSNAP\0", version: 5 };
 
 /// Why bytes are not a usable snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -78,7 +78,10 @@ impl Index {
         let mut record: Snapshot =
             rmp_serde::from_slice(body).map_err(|e| SnapshotError::Damaged(e.to_string()))?;
         if version == 1 {
-            record.workers.iter_mut().flat_map(|worker| &mut worker.streams).for_each(StreamRecord::upgrade);
+            streams(&mut record).for_each(StreamRecord::restore_groups);
+        }
+        if version < 5 {
+            streams(&mut record).for_each(StreamRecord::suppose_missed);
         }
         Self::from_record(record, limits)
     }
@@ -108,7 +111,7 @@ impl Index {
         }
         for worker in record.workers {
             let id = worker.spec.id.clone();
-            index.registry.register(worker.spec);
+            index.registry.register(worker.spec, worker.registration);
             for stream in worker.streams {
                 let stream_id = StreamId { worker: id.clone(), dp_rank: stream.dp_rank };
                 index.restore_whole(&stream_id, stream).ok_or_else(|| damaged("a block lies nowhere"))?;
@@ -156,7 +159,8 @@ impl IndexReader<'_> {
                 };
                 Some(StreamRecord::of(stream, owners.into_iter().map(&mut record_of).collect()))
             });
-            WorkerRecord { spec: (*worker.spec).clone(), streams: streams.collect() }
+            let (spec, registration) = ((*worker.spec).clone(), worker.registration);
+            WorkerRecord { spec, streams: streams.collect(), registration }
         });
         Snapshot {
             spaces: self.spaces().all().to_vec(),
@@ -165,6 +169,10 @@ impl IndexReader<'_> {
             clock: self.ages().clock(),
         }
     }
+}
+
+fn streams(record: &mut Snapshot) -> impl Iterator<Item = &mut StreamRecord> {
+    record.workers.iter_mut().flat_map(|worker| &mut worker.streams)
 }
 
 fn record_owner(owner: &Owner, mut blocks: Vec<HeldBlock>, number: &[u32]) -> OwnerRecord {

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use kvindex_core::{
-    Command, Coverage, EngineProfile, Index, IndexLimits, KvEvent, Notice, Outcome, Query, Reason, Scratch,
-    WorkerSpec, explain,
+    Command, Coverage, EngineProfile, Index, IndexLimits, KvEvent, Notice, Outcome, Query, Reason,
+    Registration, Scratch, WorkerSpec, explain,
 };
 
 use crate::rig::{MODEL, Rig, removed, spec, stored, stream, tokens};
@@ -133,6 +133,7 @@ fn doubts_about_too_much_stay() {
         last: kvindex_core::BatchSeq(1),
         policy: kvindex_core::GapPolicy::KeepAsSuspect,
         at_ms: 0,
+        registration: Registration::default(),
     };
     rig.index.apply(&gap);
     evict(&mut rig.index, 1);

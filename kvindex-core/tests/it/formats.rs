@@ -1,7 +1,8 @@
 //! Golden bytes: what is persisted or sent never changes unnoticed. A new version gets new bytes beside these.
 
 use kvindex_core::{
-    Command, EngineBlockHash, ForgottenBlocks, Generation, Group, Index, IndexLimits, KvEvent, Tier,
+    Command, EngineBlockHash, ForgottenBlocks, Generation, Group, Index, IndexLimits, KvEvent, Registration,
+    Tier,
 };
 
 use crate::rig::{Rig, ask, removed, stored, stream};
@@ -38,24 +39,26 @@ pub(crate) fn golden(name: &str, bytes: &[u8]) {
 }
 
 #[test]
-fn snapshot_version_4() {
+fn snapshot_version_5() {
     let (rig, _) = history();
-    golden("snapshot-v4.bin", &rig.index.snapshot());
-    let kept = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/snapshot-v4.bin")).unwrap();
+    golden("snapshot-v5.bin", &rig.index.snapshot());
+    let kept = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/snapshot-v5.bin")).unwrap();
     let restored = Index::restore(&kept, IndexLimits::default()).unwrap();
     assert_eq!(restored.digest(), rig.index.digest());
     assert_eq!(restored.snapshot(), kept);
     assert_eq!(ask(&restored, b"xyz"), ask(&rig.index, b"xyz"));
 }
 
-/// The same history as versions 2 and 3 wrote it: nothing is lost but when runs were touched, and digests of
-/// payloads, of which there are none.
+/// The same history as versions 2 to 4 wrote it: nothing is lost but when runs were touched, and digests of payloads,
+/// of which there are none. Registrations had no numbers, as they have none here.
 #[test]
-fn snapshots_of_versions_2_and_3_are_read() {
+fn snapshots_of_versions_2_to_4_are_read() {
     let (rig, _) = history();
-    for kept in
-        [&include_bytes!("../golden/snapshot-v2.bin")[..], include_bytes!("../golden/snapshot-v3.bin")]
-    {
+    for kept in [
+        &include_bytes!("../golden/snapshot-v2.bin")[..],
+        include_bytes!("../golden/snapshot-v3.bin"),
+        include_bytes!("../golden/snapshot-v4.bin"),
+    ] {
         let restored = Index::restore(kept, IndexLimits::default()).unwrap();
         assert_eq!(restored.digest(), rig.index.digest());
         assert_eq!(ask(&restored, b"xyz"), ask(&rig.index, b"xyz"));
@@ -77,12 +80,14 @@ fn snapshot_version_1_is_read() {
 }
 
 #[test]
-fn commands_version_3() {
+fn commands_version_4() {
     let (rig, commands) = history();
     let bytes = rmp_serde::to_vec(&commands).unwrap();
-    golden("commands-v3.bin", &bytes);
+    golden("commands-v4.bin", &bytes);
     let read: Vec<Command> = rmp_serde::from_slice(&bytes).unwrap();
     assert_eq!(read, commands);
+    let before: Vec<Command> = rmp_serde::from_slice(include_bytes!("../golden/commands-v3.bin")).unwrap();
+    assert_eq!(before, commands, "version 3 did not say for which registration");
     let mut again = Rig::new(&["a", "b"]);
     for command in &read {
         again.index.apply(command);
@@ -108,10 +113,13 @@ fn forgetting_as_a_command() {
         group: Group(1),
         hashes: vec![EngineBlockHash(0x1122), EngineBlockHash(7)],
         at_ms: 5,
+        registration: Registration(0),
     });
     let bytes = rmp_serde::to_vec(&command).unwrap();
-    golden("forget-v1.bin", &bytes);
+    golden("forget-v2.bin", &bytes);
     assert_eq!(rmp_serde::from_slice::<Command>(&bytes).unwrap(), command);
+    let before = include_bytes!("../golden/forget-v1.bin");
+    assert_eq!(rmp_serde::from_slice::<Command>(before).unwrap(), command);
 }
 
 /// 16 bytes a block and little around it: what consensus will have to carry.

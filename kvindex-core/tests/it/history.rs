@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use kvindex_core::{
     Batch, BatchSeq, Change, Command, CopyPolicy, EngineBlockHash, EngineKind, GapPolicy, Generation, Group,
-    GroupKind, GroupSpec, HashScheme, Index, LocalBlockHash, StoredRun, StreamEvents, Tier, WorkerSpec,
+    GroupKind, GroupSpec, HashScheme, Index, LocalBlockHash, Registration, StoredRun, StreamEvents, Tier,
+    WorkerSpec,
 };
 
 use crate::rig::{BLOCK, engine_hash, spec, stream};
@@ -66,6 +67,7 @@ impl Step {
                     generation,
                     at_ms: 5,
                     payload_digest: None,
+                    registration: Registration::default(),
                     batches: batches.into(),
                 })
             }
@@ -73,11 +75,13 @@ impl Step {
                 let (generation, first) = next(*worker);
                 let policy = if *purge { GapPolicy::Purge } else { GapPolicy::KeepAsSuspect };
                 let stream = stream(WORKERS[*worker]);
-                Command::Gap { stream, generation, first, last: first, policy, at_ms: 6 }
+                let registration = Registration::default();
+                Command::Gap { stream, generation, first, last: first, policy, at_ms: 6, registration }
             }
             Step::Restart(worker) => {
                 let generation = Generation(next(*worker).0.0 + 1);
-                Command::NewGeneration { stream: stream(WORKERS[*worker]), generation, at_ms: 7 }
+                let (stream, registration) = (stream(WORKERS[*worker]), Registration::default());
+                Command::NewGeneration { stream, generation, at_ms: 7, registration }
             }
         })
     }

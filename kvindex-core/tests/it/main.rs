@@ -19,6 +19,7 @@ mod naive;
 mod oracle;
 mod places;
 mod reasons;
+mod registrations;
 mod regressions;
 mod rig;
 mod rules;

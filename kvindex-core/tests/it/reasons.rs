@@ -2,7 +2,7 @@
 
 use kvindex_core::{
     BatchSeq, BlockStored, Command, GapPolicy, Generation, Index, IndexLimits, KvEvent, Query, Reason,
-    Scratch, WorkerExplanation, WorkerId, WorkerSpec, explain,
+    Registration, Scratch, WorkerExplanation, WorkerId, WorkerSpec, explain,
 };
 
 use crate::rig::{MODEL, Rig, stored, stream, tokens};
@@ -58,6 +58,7 @@ fn clears_restarts_and_gaps_are_named() {
         last: BatchSeq(3),
         policy: GapPolicy::Purge,
         at_ms: 99,
+        registration: Registration::default(),
     };
     rig.index.apply(&gap);
     let lost = Reason::LostInGap { at_ms: 99, first: BatchSeq(1), last: BatchSeq(3) };

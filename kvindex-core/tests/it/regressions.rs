@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use kvindex_core::{
     Batch, BatchSeq, BlockStored, Change, Command, Coverage, Doubt, EngineBlockHash, EngineKind,
     EngineProfile, ExtraKey, Generation, Group, GroupKind, GroupSpec, HashScheme, HiddenIdentity, Index,
-    IndexLimits, KvEvent, LocalBlockHash, Notice, Outcome, Prompt, Query, Reason, Scratch, StoredRun,
-    StreamEvents, Tier, Tokens, WorkerId, WorkerMatch, WorkerSpec, explain, find_matches,
+    IndexLimits, KvEvent, LocalBlockHash, Notice, Outcome, Prompt, Query, Reason, Registration, Scratch,
+    StoredRun, StreamEvents, Tier, Tokens, WorkerId, WorkerMatch, WorkerSpec, explain, find_matches,
 };
 
 use crate::rig::{BLOCK, MODEL, Rig, ask, engine_hash, on_host, removed, stored, stream, tokens};
@@ -286,9 +286,14 @@ fn send_runs(rig: &mut Rig, strides: &[u32]) -> Outcome {
         })
     };
     let batch = Batch { seq: BatchSeq(0), changes: (0..).zip(strides).map(run).collect() };
-    let (stream, generation) = (stream("a"), Generation(0));
-    let events =
-        StreamEvents { stream, generation, at_ms: 1, payload_digest: None, batches: vec![batch].into() };
+    let events = StreamEvents {
+        stream: stream("a"),
+        generation: Generation(0),
+        at_ms: 1,
+        payload_digest: None,
+        registration: Registration::default(),
+        batches: vec![batch].into(),
+    };
     rig.index.apply(&Command::Events(events))
 }
 

@@ -2,8 +2,8 @@
 
 use kvindex_core::{
     Batch, BatchSeq, BlockHasher, BlockRemoved, BlockStored, Command, DpRank, EngineBlockHash, EngineProfile,
-    EventBatch, Generation, Index, KvEvent, Outcome, Query, ScoreQuery, Scratch, SequenceHash, StreamEvents,
-    StreamId, Tier, WorkerId, WorkerMatch, WorkerSpec, find_matches, score,
+    EventBatch, Generation, Index, KvEvent, Outcome, Query, Registration, ScoreQuery, Scratch, SequenceHash,
+    StreamEvents, StreamId, Tier, WorkerId, WorkerMatch, WorkerSpec, find_matches, score,
 };
 
 pub(crate) const MODEL: &str = "m";
@@ -87,6 +87,7 @@ impl Rig {
             generation: stamp.generation,
             at_ms: self.now_ms,
             payload_digest: None,
+            registration: Registration::default(),
             batches: vec![Batch { seq, changes }].into(),
         })
     }
@@ -101,7 +102,8 @@ impl Rig {
 
     pub(crate) fn restart(&mut self, worker: &str, generation: u64) -> Outcome {
         let generation = Generation(generation);
-        self.index.apply(&Command::NewGeneration { stream: stream(worker), generation, at_ms: self.now_ms })
+        let (stream, registration) = (stream(worker), Registration::default());
+        self.index.apply(&Command::NewGeneration { stream, generation, at_ms: self.now_ms, registration })
     }
 
     pub(crate) fn ask(&self, path: &str) -> Vec<WorkerMatch> {

@@ -6,7 +6,7 @@ mod allocator;
 use allocator::live;
 use kvindex_core::{
     Batch, BatchSeq, Change, Column, Command, DpRank, EngineBlockHash, Generation, Group, HashScheme, Index,
-    LocalBlockHash, StoredRun, StreamEvents, StreamId, Tier, WorkerId, WorkerSpec,
+    LocalBlockHash, Registration, StoredRun, StreamEvents, StreamId, Tier, WorkerId, WorkerSpec,
 };
 
 /// How far the index's own count may be from the truth.
@@ -49,8 +49,14 @@ impl Load {
         self.batches[number] += 1;
         let stream = StreamId { worker: worker(number), dp_rank: DpRank(0) };
         let batches = vec![Batch { seq, changes: vec![change].into() }].into();
-        let events =
-            StreamEvents { stream, generation: Generation(0), at_ms: 1, payload_digest: None, batches };
+        let events = StreamEvents {
+            stream,
+            generation: Generation(0),
+            at_ms: 1,
+            payload_digest: None,
+            registration: Registration::default(),
+            batches,
+        };
         self.index.apply(&Command::Events(events));
     }
 

@@ -179,6 +179,7 @@ impl From<PublishError> for ApiError {
     fn from(error: PublishError) -> Self {
         let (kind, field) = match &error {
             PublishError::UnknownWorker(_) => (Kind::NotFound, "worker_id"),
+            PublishError::OtherRegistration(_) => (Kind::Precondition, "worker_id"),
             PublishError::HasPublisher { .. } => (Kind::Precondition, "dp_rank"),
             PublishError::Gap { .. } => (Kind::Precondition, "seq"),
             PublishError::OldGeneration { .. } => (Kind::Precondition, "generation"),

@@ -203,7 +203,7 @@ fn wanted(node: &Node) -> BTreeMap<StreamId, Wanted> {
     let workers = node.known_workers();
     let streams = workers.iter().flat_map(|known| {
         let worker = known.definition.spec.id.clone();
-        Node::subscriptions(&known.definition).into_iter().map(move |source| {
+        Node::subscriptions(known).into_iter().map(move |source| {
             let wanted = Wanted { worker: worker.clone(), since: known.since, source };
             (wanted.source.stream.clone(), wanted)
         })

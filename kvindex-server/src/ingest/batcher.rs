@@ -1,9 +1,12 @@
 //! Turns what a sequencer decides into as few commands as possible: consecutive batches of one stream share
 //! one command, because each command costs the index's lock once.
 
-use kvindex_core::{Batch, BatchSeq, Command, GapPolicy, Generation, StreamEvents, StreamId};
+use kvindex_core::{Batch, BatchSeq, Command, GapPolicy, Generation, Registration, StreamEvents, StreamId};
 
 use super::limits::MAX_BLOCKS_PER_COMMAND;
+
+/// A stream, and the registration of its worker for which it is followed.
+pub(super) type Followed<'a> = (&'a StreamId, Registration);
 
 /// Commands of one turn, in order.
 #[derive(Debug, Default)]
@@ -18,7 +21,7 @@ impl Batcher {
     /// Adds one sealed batch that touches `blocks` blocks, with the digest of its payload.
     pub(super) fn batch(
         &mut self,
-        stream: &StreamId,
+        (stream, registration): Followed<'_>,
         generation: Generation,
         (batch, digest): (Batch, u64),
         blocks: usize,
@@ -29,6 +32,7 @@ impl Batcher {
             && open + blocks <= MAX_BLOCKS_PER_COMMAND
             && let Some(Command::Events(events)) = self.commands.last_mut()
             && events.stream == *stream
+            && events.registration == registration
             && events.generation == generation
         {
             events.batches.push(batch);
@@ -41,27 +45,35 @@ impl Batcher {
             generation,
             at_ms,
             payload_digest: Some(digest),
+            registration,
             batches: vec![batch].into(),
         };
         self.commands.push(Command::Events(events));
         self.open_blocks = Some(blocks);
     }
 
-    pub(super) fn new_generation(&mut self, stream: &StreamId, generation: Generation, at_ms: u64) {
+    pub(super) fn new_generation(
+        &mut self,
+        (stream, registration): Followed<'_>,
+        generation: Generation,
+        at_ms: u64,
+    ) {
         self.open_blocks = None;
-        self.commands.push(Command::NewGeneration { stream: stream.clone(), generation, at_ms });
+        let stream = stream.clone();
+        self.commands.push(Command::NewGeneration { stream, generation, at_ms, registration });
     }
 
     pub(super) fn gap(
         &mut self,
-        stream: &StreamId,
+        (stream, registration): Followed<'_>,
         generation: Generation,
         (first, last): (BatchSeq, BatchSeq),
         policy: GapPolicy,
         at_ms: u64,
     ) {
         self.open_blocks = None;
-        self.commands.push(Command::Gap { stream: stream.clone(), generation, first, last, policy, at_ms });
+        let stream = stream.clone();
+        self.commands.push(Command::Gap { stream, generation, first, last, policy, at_ms, registration });
     }
 
     /// Blocks waiting: the measure of when to flush within a turn.
@@ -88,7 +100,8 @@ mod tests {
 
     fn add(batcher: &mut Batcher, name: &str, generation: u64, seq: u64, blocks: usize) {
         let batch = Batch { seq: BatchSeq(seq), changes: Vec::new().into() };
-        batcher.batch(&stream(name), Generation(generation), (batch, 100 + seq), blocks, 1);
+        let followed = (&stream(name), Registration(1));
+        batcher.batch(followed, Generation(generation), (batch, 100 + seq), blocks, 1);
     }
 
     fn shape(commands: &[Command]) -> Vec<String> {
@@ -113,11 +126,23 @@ mod tests {
         add(&mut batcher, "b", 0, 5, 1);
         add(&mut batcher, "a", 0, 2, 1);
         add(&mut batcher, "a", 1, 0, 1);
-        batcher.gap(&stream("a"), Generation(1), (BatchSeq(1), BatchSeq(3)), GapPolicy::Purge, 1);
+        let followed = (&stream("a"), Registration(1));
+        batcher.gap(followed, Generation(1), (BatchSeq(1), BatchSeq(3)), GapPolicy::Purge, 1);
         add(&mut batcher, "a", 1, 4, 1);
         let expected = ["a 0 0,1", "b 0 5", "a 0 2", "a 1 0", "gap 1-3", "a 1 4"];
         assert_eq!(shape(&batcher.take()), expected);
         assert!(batcher.take().is_empty());
+    }
+
+    #[test]
+    fn batches_for_another_registration_do_not_share_a_command() {
+        let mut batcher = Batcher::default();
+        let (stream, generation) = (stream("a"), Generation(0));
+        for (seq, registration) in [(0, 4), (0, 9), (1, 9)] {
+            let batch = Batch { seq: BatchSeq(seq), changes: Vec::new().into() };
+            batcher.batch((&stream, Registration(registration)), generation, (batch, 100 + seq), 1, 1);
+        }
+        assert_eq!(shape(&batcher.take()), ["a 0 0", "a 0 0,1"]);
     }
 
     #[test]

@@ -8,9 +8,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use kvindex_core::mirror::HashProfile;
-use kvindex_core::{Command, EngineProfile, GapPolicy, StreamId};
+use kvindex_core::{Command, EngineProfile, GapPolicy, Registration, StreamId};
 use parking_lot::Mutex;
 
+use super::batcher::Followed;
 use super::contexts::Contexts;
 use super::counters::IngestCounters;
 use super::opening::{IngestError, check_endpoint, check_text, open};
@@ -112,6 +113,8 @@ impl Default for IngestConfig {
 pub struct Subscription {
     /// Whose it is.
     pub stream: StreamId,
+    /// For which registration of the worker; what is decided of the stream is for no other.
+    pub registration: Registration,
     /// What decoding and hashing need to know of the engine.
     pub profile: EngineProfile,
     /// The engine's PUB socket, `tcp://host:port` or `ipc://path`; or where it connects to us, `tcp://*:port` or
@@ -127,17 +130,23 @@ pub struct Subscription {
     pub hash_profile: Option<HashProfile>,
 }
 
+impl Subscription {
+    pub(super) fn followed(&self) -> Followed<'_> {
+        (&self.stream, self.registration)
+    }
+}
+
 /// Steers a running service. Dropping it shuts the service down.
 pub struct Handle {
     config: IngestConfig,
     clock: Clock,
     counters: Arc<IngestCounters>,
-    table: parking_lot::RwLock<HashMap<StreamId, Followed>>,
+    table: parking_lot::RwLock<HashMap<StreamId, Seat>>,
     threads: Vec<Thread>,
     contexts: Mutex<Contexts>,
 }
 
-struct Followed {
+struct Seat {
     status: Arc<SharedStatus>,
     thread: usize,
     context: usize,
@@ -241,7 +250,7 @@ impl Handle {
                 return Err(IngestError::AlreadyFollowed(id));
             }
             let thread = self.least_busy(&table);
-            table.insert(id.clone(), Followed { status, thread, context: number });
+            table.insert(id.clone(), Seat { status, thread, context: number });
             thread
         };
         // Not under the table's lock: whoever waits for that must not wait for a busy thread.
@@ -260,7 +269,7 @@ impl Handle {
         }
     }
 
-    fn least_busy(&self, table: &HashMap<StreamId, Followed>) -> usize {
+    fn least_busy(&self, table: &HashMap<StreamId, Seat>) -> usize {
         let load = |thread: &usize| table.values().filter(|followed| followed.thread == *thread).count();
         (0..self.threads.len()).min_by_key(load).unwrap_or(0)
     }

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use kvindex_core::{Batch, BatchSeq, Command, Generation, StreamEvents, WorkerId};
+use kvindex_core::{Batch, BatchSeq, Command, Generation, Registration, StreamEvents, WorkerId};
 
 use super::publish::{PublishError, Published};
 use super::registry::{KnownWorker, Origin, Registered};
@@ -63,6 +63,8 @@ pub enum ChangeAnswer {
     },
     /// Nobody knows the worker.
     UnknownWorker,
+    /// The worker was registered anew after the batch was pushed, or just before by way of another node.
+    OtherRegistration,
 }
 
 impl WorkerChange {
@@ -102,6 +104,7 @@ impl ChangeAnswer {
             Self::Published { applied, duplicate } => Ok(Published { applied, duplicate }),
             Self::PublishGap { expected } => Err(PublishError::Gap { seq, expected, generation }),
             Self::OldGeneration { current } => Err(PublishError::OldGeneration { generation, current }),
+            Self::OtherRegistration => Err(PublishError::OtherRegistration(events.stream.worker.clone())),
             _ => Err(PublishError::UnknownWorker(events.stream.worker.clone())),
         }
     }
@@ -146,14 +149,21 @@ impl Node {
                 self.apply(&[Command::Unregister { worker: id.clone() }]);
             }
         }
-        self.apply(&[Command::Register(Box::new(definition.spec.clone()))]);
-        self.registry.write().insert(KnownWorker { definition, origin, since });
+        let registration = self.make_known(&definition, Registration(at));
+        self.registry.write().insert(KnownWorker { definition, origin, since, registration });
         ChangeAnswer::Registered(if known.is_some() { Registered::Replaced } else { Registered::Created })
     }
 
     /// Applies a pushed batch if it is the next one.
     pub(super) fn apply_published(&self, events: StreamEvents) -> ChangeAnswer {
         let mut index = self.index.write();
+        match index.reader().registration(&events.stream.worker) {
+            None => return ChangeAnswer::UnknownWorker,
+            Some(present) if ![present, Registration(0)].contains(&events.registration) => {
+                return ChangeAnswer::OtherRegistration;
+            }
+            Some(_) => {}
+        }
         let stamp = index.reader().stream(&events.stream).unwrap_or_default();
         if events.generation < stamp.generation {
             return ChangeAnswer::OldGeneration { current: stamp.generation };
@@ -168,10 +178,93 @@ impl Node {
             _ if seq != expected => return ChangeAnswer::PublishGap { expected },
             _ => {}
         }
-        let outcome = self.apply_locked(&mut index, &Command::Events(events));
-        match outcome.unknown_worker {
-            0 => ChangeAnswer::Published { applied: seq, duplicate: false },
-            _ => ChangeAnswer::UnknownWorker,
-        }
+        self.apply_locked(&mut index, &Command::Events(events));
+        ChangeAnswer::Published { applied: seq, duplicate: false }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::config::Config;
+    use crate::metrics::Metrics;
+    use crate::node::{Content, Publication};
+    use crate::workers::RawWorker;
+    use kvindex_core::{DpRank, EventBatch, GapPolicy, StreamId};
+
+    fn worker() -> WorkerId {
+        WorkerId::new("a").unwrap()
+    }
+
+    fn definition(model: &str, role: &str) -> WorkerDefinition {
+        let raw = RawWorker {
+            worker_id: "a".into(),
+            model: model.into(),
+            role: Some(role.into()),
+            ..RawWorker::default()
+        };
+        raw.check(GapPolicy::Purge).unwrap()
+    }
+
+    fn register(node: &Node, definition: WorkerDefinition, at: u64) -> Registration {
+        let definition = Box::new(definition);
+        let change = WorkerChange::Register { definition, origin: Origin::Registered, replace: true };
+        assert!(matches!(node.apply_change(change, at), ChangeAnswer::Registered(_)));
+        let known = node.known_worker(&worker()).unwrap().registration;
+        assert_eq!(node.index.read().reader().registration(&worker()), Some(known));
+        known
+    }
+
+    fn pushed(node: &Node, seq: u64) -> WorkerChange {
+        let (worker, dp_rank, generation) = (worker(), DpRank(0), Generation(0));
+        let (stream, content) = (
+            StreamId { worker, dp_rank },
+            Content::Events(EventBatch { events: Vec::new(), ..EventBatch::default() }),
+        );
+        let events = node.seal(Publication { stream, generation, seq: BatchSeq(seq), content }).unwrap();
+        WorkerChange::Publish { events: Box::new(events) }
+    }
+
+    #[test]
+    fn a_registration_is_numbered_by_its_entry_until_the_worker_is_another_one() {
+        let node = Node::new(&Config::defaults(), Metrics::new());
+        assert_eq!(register(&node, definition("m", "prefill"), 10), Registration(10));
+        assert_eq!(register(&node, definition("m", "prefill"), 11), Registration(10), "nothing changed");
+        assert_eq!(register(&node, definition("m", "decode"), 12), Registration(10), "it keeps its blocks");
+        assert_eq!(register(&node, definition("n", "decode"), 13), Registration(13));
+        node.apply_change(WorkerChange::Unregister { worker: worker() }, 14);
+        assert_eq!(register(&node, definition("n", "decode"), 15), Registration(15));
+    }
+
+    #[test]
+    fn a_batch_pushed_for_an_earlier_registration_is_refused() {
+        let node = Node::new(&Config::defaults(), Metrics::new());
+        register(&node, definition("m", "prefill"), 10);
+        let (late, again) = (pushed(&node, 0), pushed(&node, 0));
+        let first = ChangeAnswer::Published { applied: BatchSeq(0), duplicate: false };
+        assert_eq!(node.apply_change(late.clone(), 11), first);
+        node.apply_change(WorkerChange::Unregister { worker: worker() }, 12);
+        assert_eq!(node.apply_change(again.clone(), 13), ChangeAnswer::UnknownWorker);
+        register(&node, definition("m", "prefill"), 14);
+        let refused = node.apply_change(again, 15);
+        assert_eq!(refused, ChangeAnswer::OtherRegistration);
+        let WorkerChange::Publish { events } = late else { unreachable!() };
+        let error = refused.published(&events).unwrap_err().to_string();
+        assert!(error.starts_with("worker a was registered anew meanwhile"), "{error}");
+        assert_eq!(node.apply_change(pushed(&node, 0), 16), first);
+    }
+
+    #[test]
+    fn a_node_without_a_log_counts_registrations() {
+        let node = Node::new(&Config::defaults(), Metrics::new());
+        let register = || {
+            node.register(&definition("m", "prefill"), Origin::Registered, true).unwrap();
+            node.known_worker(&worker()).unwrap().registration
+        };
+        let first = register();
+        assert_eq!(register(), first, "nothing changed");
+        node.unregister(&worker());
+        assert!(register() > first);
     }
 }

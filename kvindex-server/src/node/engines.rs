@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use kvindex_core::{Generation, StreamId, StreamStamp};
 
 use super::Node;
+use super::registry::KnownWorker;
 use crate::config::IngestConfig;
 use crate::ingest::sequencer::Phase;
 use crate::ingest::{Begin, Handle, IngestCounters, IngestError, Resume, Subscription, Wiring, start};
@@ -29,16 +30,16 @@ impl Engines {
     /// runs this does nothing: it follows all known workers when it starts.
     pub(super) fn follow(
         &self,
-        definition: &WorkerDefinition,
+        known: &KnownWorker,
         resume: impl Fn(&StreamId) -> Option<Resume>,
     ) -> Result<(), IngestError> {
         let Some(handle) = self.handle.get() else {
             return Ok(());
         };
-        for subscription in subscriptions(definition) {
+        for subscription in subscriptions(known) {
             let begin = Begin::Led(resume(&subscription.stream));
             if let Err(error) = handle.subscribe(subscription, begin) {
-                self.leave(definition);
+                self.leave(&known.definition);
                 return Err(error);
             }
         }
@@ -49,8 +50,9 @@ impl Engines {
     /// hold the index's lock: an event on its way may need it.
     pub(super) fn leave(&self, definition: &WorkerDefinition) {
         if let Some(handle) = self.handle.get() {
-            for subscription in subscriptions(definition) {
-                handle.unsubscribe(&subscription.stream);
+            for source in &definition.streams {
+                let worker = definition.spec.id.clone();
+                handle.unsubscribe(&StreamId { worker, dp_rank: source.dp_rank });
             }
         }
     }
@@ -76,9 +78,11 @@ impl Engines {
     }
 }
 
-fn subscriptions(definition: &WorkerDefinition) -> impl Iterator<Item = Subscription> + '_ {
+fn subscriptions(known: &KnownWorker) -> impl Iterator<Item = Subscription> + '_ {
+    let definition = &known.definition;
     definition.streams.iter().map(|source| Subscription {
         stream: StreamId { worker: definition.spec.id.clone(), dp_rank: source.dp_rank },
+        registration: known.registration,
         profile: definition.spec.profile(),
         endpoint: source.endpoint.clone(),
         replay_endpoint: source.replay_endpoint.clone(),
@@ -124,7 +128,7 @@ impl Node {
             return Ok(()); // it runs already
         }
         for known in self.known_workers() {
-            self.engines.follow(&known.definition, |stream| self.resume(stream))?;
+            self.engines.follow(&known, |stream| self.resume(stream))?;
         }
         Ok(())
     }
@@ -138,17 +142,17 @@ impl Node {
 
     /// Follows the streams of a worker that is registered now, from where the index stands. To check a hash profile,
     /// what the engine said earlier is read again: without a proof of its life a stream begins anew.
-    pub(super) fn follow(&self, definition: &WorkerDefinition) -> Result<(), IngestError> {
-        let reread = definition.hash_profile.is_some();
-        self.engines.follow(definition, |stream| {
+    pub(super) fn follow(&self, known: &KnownWorker) -> Result<(), IngestError> {
+        let reread = known.definition.hash_profile.is_some();
+        self.engines.follow(known, |stream| {
             let resume = self.resume(stream)?;
             Some(Resume { payload_digest: resume.payload_digest.filter(|_| !reread), ..resume })
         })
     }
 
     /// What is to be subscribed to for a worker.
-    pub(crate) fn subscriptions(definition: &WorkerDefinition) -> Vec<Subscription> {
-        subscriptions(definition).collect()
+    pub(crate) fn subscriptions(known: &KnownWorker) -> Vec<Subscription> {
+        subscriptions(known).collect()
     }
 
     /// Asks something of ingest; `None` when it does not run.

@@ -120,7 +120,7 @@ impl Feed {
             Command::Unregister { worker } => (worker, Generation::default(), unix_ms()),
             Command::Forget(blocks) => (&blocks.stream.worker, blocks.generation, blocks.at_ms),
             Command::Events(events) => (&events.stream.worker, events.generation, events.at_ms),
-            Command::NewGeneration { stream, generation, at_ms }
+            Command::NewGeneration { stream, generation, at_ms, .. }
             | Command::Gap { stream, generation, at_ms, .. } => (&stream.worker, *generation, *at_ms),
         };
         let model = match command {

@@ -44,6 +44,9 @@ pub enum PublishError {
     /// Events of a worker nobody knows.
     #[error("worker {0} is not registered")]
     UnknownWorker(WorkerId),
+    /// It was pushed for another registration of the worker than the present one.
+    #[error("worker {0} was registered anew meanwhile; push the batch again if it is still meant")]
+    OtherRegistration(WorkerId),
     /// The stream is subscribed to: two sources would number differently.
     #[error("{stream} is subscribed to at {endpoint}; its events cannot be pushed too")]
     HasPublisher {
@@ -82,7 +85,7 @@ impl Node {
     /// When the worker is not known or publishes itself, or the payload cannot be read.
     pub fn seal(&self, publication: Publication) -> Result<StreamEvents, PublishError> {
         let Publication { stream, generation, seq, content } = publication;
-        let profile = {
+        let (profile, registration) = {
             let registry = self.registry.read();
             let Some(known) = registry.get(&stream.worker) else {
                 return Err(PublishError::UnknownWorker(stream.worker));
@@ -91,7 +94,7 @@ impl Node {
             if let Some(source) = sources.find(|source| source.dp_rank == stream.dp_rank) {
                 return Err(PublishError::HasPublisher { stream, endpoint: source.endpoint.clone() });
             }
-            known.definition.spec.profile()
+            (known.definition.spec.profile(), known.registration)
         };
         let mut hasher = BlockHasher::new();
         let changes = match content {
@@ -103,7 +106,7 @@ impl Node {
             }
         };
         let batches = vec![Batch { seq, changes }].into();
-        Ok(StreamEvents { stream, generation, at_ms: unix_ms(), batches, payload_digest: None })
+        Ok(StreamEvents { stream, generation, at_ms: unix_ms(), batches, payload_digest: None, registration })
     }
 
     /// Applies one pushed batch.

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-use kvindex_core::{Command, StreamId, WorkerId};
+use kvindex_core::{Command, Registration, StreamId, WorkerId};
 
 use super::Node;
 use crate::ingest::IngestError;
@@ -30,6 +30,10 @@ pub struct KnownWorker {
     /// The entry of its shard's log since which its streams are followed as they are now; 0 without a log.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub since: u64,
+    /// The number of its registration, as the index has it: with a log the entry that made the worker known, without
+    /// one they are counted. What was made for another registration of the worker has no effect.
+    #[serde(default)]
+    pub registration: Registration,
 }
 
 impl KnownWorker {
@@ -103,11 +107,20 @@ fn not_followed(error: &IngestError) -> RegisterError {
 #[derive(Debug, Default)]
 pub(super) struct Registry {
     workers: BTreeMap<WorkerId, KnownWorker>,
+    /// The highest number of a registration that was given here.
+    last: u64,
 }
 
 impl Registry {
     pub(super) fn new(workers: Vec<KnownWorker>) -> Self {
-        Self { workers: workers.into_iter().map(|w| (w.definition.spec.id.clone(), w)).collect() }
+        let last = workers.iter().map(|worker| worker.registration.0).max().unwrap_or(0);
+        Self { workers: workers.into_iter().map(|w| (w.definition.spec.id.clone(), w)).collect(), last }
+    }
+
+    /// A number that no registration had before, on a node that numbers them itself.
+    fn number(&mut self) -> Registration {
+        self.last += 1;
+        Registration(self.last)
     }
 
     pub(super) fn get(&self, worker: &WorkerId) -> Option<&KnownWorker> {
@@ -190,13 +203,25 @@ impl Node {
 
     /// Index first, engine last: no event comes before its worker is known.
     fn admit(&self, definition: &WorkerDefinition, origin: Origin) -> Result<(), IngestError> {
-        self.describe(definition, origin);
-        self.follow(definition)
+        let known = self.describe(definition, origin);
+        self.follow(&known)
     }
 
-    fn describe(&self, definition: &WorkerDefinition, origin: Origin) {
-        self.apply(&[Command::Register(Box::new(definition.spec.clone()))]);
-        self.registry.write().insert(KnownWorker { definition: definition.clone(), origin, since: 0 });
+    fn describe(&self, definition: &WorkerDefinition, origin: Origin) -> KnownWorker {
+        let number = self.registry.write().number();
+        let registration = self.make_known(definition, number);
+        let known = KnownWorker { definition: definition.clone(), origin, since: 0, registration };
+        self.registry.write().insert(known.clone());
+        known
+    }
+
+    /// Registers a worker with the index, as `number` unless it is registered: then what is known of it changes.
+    /// Answers its number.
+    pub(super) fn make_known(&self, definition: &WorkerDefinition, number: Registration) -> Registration {
+        let mut index = self.index.write();
+        index.number_registrations(number);
+        self.apply_locked(&mut index, &Command::Register(Box::new(definition.spec.clone())));
+        index.reader().registration(&definition.spec.id).unwrap_or(number)
     }
 
     /// Whether one more worker fits.

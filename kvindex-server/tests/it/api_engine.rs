@@ -128,7 +128,10 @@ async fn a_generation_without_batches_is_not_forgotten_when_followed_anew() {
         dp_rank: kvindex_core::DpRank(0),
     };
     let generation = kvindex_core::Generation(3);
-    let restarted = kvindex_core::Command::NewGeneration { stream, generation, at_ms: 1 };
+    let restarted = {
+        let registration = kvindex_core::Registration::default();
+        kvindex_core::Command::NewGeneration { stream, generation, at_ms: 1, registration }
+    };
     server.running.node().apply(&[restarted]);
     let again = v1::RegisterRequest { gap_policy: "keep_as_suspect".into(), replace: true, ..definition };
     assert_eq!(server.ingest.register(again).await.unwrap().into_inner().outcome, "replaced");

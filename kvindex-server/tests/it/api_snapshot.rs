@@ -135,7 +135,7 @@ fn golden(name: &str) -> PathBuf {
 /// make the file anew when the index's own snapshot has a new version.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_file_is_read_and_written_unchanged() {
-    let golden = golden("node-snapshot-v1-index-v4.bin");
+    let golden = golden("node-snapshot-v1-index-v5.bin");
     let folder = Folder::new("golden");
     if std::env::var_os("KVINDEX_WRITE_GOLDEN").is_some() {
         let mut server = Server::start().await;
@@ -156,7 +156,12 @@ async fn the_file_is_read_and_written_unchanged() {
 /// Files with an index of an earlier version in them are still read.
 #[tokio::test(flavor = "multi_thread")]
 async fn files_of_versions_before_are_read() {
-    for file in ["node-snapshot-v1.bin", "node-snapshot-v1-index-v2.bin", "node-snapshot-v1-index-v3.bin"] {
+    for file in [
+        "node-snapshot-v1.bin",
+        "node-snapshot-v1-index-v2.bin",
+        "node-snapshot-v1-index-v3.bin",
+        "node-snapshot-v1-index-v4.bin",
+    ] {
         let folder = Folder::new(file);
         std::fs::copy(golden(file), folder.file()).unwrap();
         let mut server = Server::with(with_file(&folder.file(), None)).await;

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kvindex_core::{BlockHasher, Changes, Command, DpRank, EngineProfile, GapPolicy, StreamId, WorkerId};
+use kvindex_core::{
+    BlockHasher, Changes, Command, DpRank, EngineProfile, GapPolicy, Registration, StreamId, WorkerId,
+};
 use kvindex_recording::{Publisher, PublisherOptions, Recording};
 use kvindex_server::ingest::{
     Begin, Handle, IngestConfig, StreamStatus, Subscription, Wiring, decode, sequencer, start,
@@ -32,6 +34,7 @@ pub(crate) fn stream_id(number: u32) -> StreamId {
 pub(crate) fn subscription(number: u32, endpoint: &str, replay: Option<&str>) -> Subscription {
     Subscription {
         stream: stream_id(number),
+        registration: Registration(7),
         profile: EngineProfile::default(),
         endpoint: endpoint.into(),
         replay_endpoint: replay.map(String::from),

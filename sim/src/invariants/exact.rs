@@ -1,7 +1,8 @@
-//! The index says what the engine itself would: all of it when every batch was heard, and never more.
+//! The index says what the engine itself would: all of it when every batch was heard or when it claims to be complete,
+//! and never more.
 
-use kvindex_core::Index;
 use kvindex_core::replication::ShardId;
+use kvindex_core::{Coverage, Index};
 
 use super::{Applied, Invariant, Ledger, Settled, Verdict, held};
 use crate::cache::Truth;
@@ -20,20 +21,23 @@ fn look(node: u64, shard: ShardId, index: &Index, ledger: &Ledger) -> Verdict {
             continue;
         }
         let held = all.remove(stream).unwrap_or_default();
+        let claims = index.reader().stream(stream).is_some_and(|stamp| stamp.coverage == Coverage::Complete);
+        let exact = standing.whole || claims;
         let truths = || lives.iter().filter_map(|life| ledger.truth(stream, *life, seq));
-        let agrees = |truth: &Truth| match standing.whole {
+        let agrees = |truth: &Truth| match exact {
             true => held == *truth,
             false => held.iter().all(|(block, copies)| truth.get(block).is_some_and(|most| copies <= most)),
         };
         // Declared lost was the very last batch: nothing tells what the engine held after it.
-        if !truths().any(|truth| agrees(truth)) && (standing.whole || truths().next().is_some()) {
+        if !truths().any(|truth| agrees(truth)) && (exact || truths().next().is_some()) {
             let counts = truths().map(|truth| truth.len()).collect::<Vec<_>>();
             let more = truths()
                 .next()
                 .and_then(|t| held::beyond(&held, |tier, n| t.contains_key(&(tier.clone(), n))));
             return Err(format!(
-                "node {node} holds {} blocks of {stream} at {standing:?}, the engine {counts:?}; too much: {more:?}",
-                held.len()
+                "node {node} holds {} blocks of {stream} at {standing:?}{}, the engine {counts:?}; too much: {more:?}",
+                held.len(),
+                if claims { " and claims to be complete" } else { "" }
             ));
         }
     }

@@ -2,7 +2,7 @@
 //! packs nothing, gives the equal answer.
 
 use kvindex_core::replication::{ShardCommand, ShardId};
-use kvindex_core::{DEFAULT_TENANT, StreamId, Tier};
+use kvindex_core::{DEFAULT_TENANT, Registration, StreamId, Tier};
 use std::collections::BTreeMap;
 
 use super::{Answered, Invariant, Ledger, Verdict};
@@ -42,7 +42,8 @@ impl IndexOracle {
         let empty = BTreeMap::new();
         let mut entries = ledger.logs.get(&shard).unwrap_or(&empty).iter().peekable();
         for (position, noted) in answers {
-            while let Some((_, entry)) = entries.next_if(|(index, _)| Some(*index) <= position) {
+            while let Some((index, entry)) = entries.next_if(|(index, _)| Some(*index) <= position) {
+                naive.registration = Registration(*index);
                 for command in entry.commands.iter() {
                     if let ShardCommand::Index(command) = command {
                         naive.apply(command);

@@ -3,8 +3,8 @@
 
 use kvindex_core::replication::{LogPosition, ShardCommand, ShardId, encode, shard_of};
 use kvindex_core::{
-    Batch, BatchSeq, BlockHasher, Change, Command, EngineBlockHash, Generation, StreamEvents, StreamId, Tier,
-    WorkerId,
+    Batch, BatchSeq, BlockHasher, Change, Command, EngineBlockHash, Generation, Registration, StreamEvents,
+    StreamId, Tier, WorkerId,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -63,9 +63,8 @@ pub(crate) struct Ledger {
     shards: u16,
     pub(crate) logs: BTreeMap<ShardId, BTreeMap<u64, Committed>>,
     pub(crate) standings: BTreeMap<StreamId, Standing>,
-    /// Workers that were taken out: what was on its way for the old registration may land in the new one.
-    reborn: BTreeSet<WorkerId>,
-    registered: BTreeSet<WorkerId>,
+    /// Workers, each with the number of its registration: the entry that made it known.
+    registered: BTreeMap<WorkerId, Registration>,
     contents: BTreeMap<(StreamId, u64), BTreeSet<u64>>,
     truths: BTreeMap<(StreamId, u64, u64), Arc<Truth>>,
     stored: BTreeMap<(StreamId, u64), BTreeSet<(Tier, EngineBlockHash)>>,
@@ -134,7 +133,7 @@ impl Ledger {
         let mut effects = Vec::new();
         for command in applied.commands {
             if let ShardCommand::Index(command) = command {
-                self.follow(command, &mut effects);
+                self.follow(command, applied.at, &mut effects);
             }
         }
         let entry = encode(applied.commands).map_or(0, |bytes| xxh3_64(&bytes));
@@ -143,19 +142,20 @@ impl Ledger {
         self.logs.entry(applied.shard).or_default().insert(applied.at.index, committed);
     }
 
-    fn follow(&mut self, command: &Command, effects: &mut Vec<Effect>) {
+    fn follow(&mut self, command: &Command, at: LogPosition, effects: &mut Vec<Effect>) {
         match command {
             Command::Events(events) => {
-                let current = self.enter(&events.stream, events.generation, effects);
+                let life = (events.registration, events.generation);
+                let current = self.enter(&events.stream, life, effects);
                 let batches = events.batches.iter().filter(|_| current);
                 batches.for_each(|batch| self.follow_batch(events, batch, effects));
             }
-            Command::NewGeneration { stream, generation, .. } => {
-                self.enter(stream, *generation, effects);
+            Command::NewGeneration { stream, generation, registration, .. } => {
+                self.enter(stream, (*registration, *generation), effects);
             }
-            Command::Gap { stream, generation, first, last, .. } => {
+            Command::Gap { stream, generation, first, last, registration, .. } => {
                 let (first, last) = (first.0, last.0);
-                if self.enter(stream, *generation, effects)
+                if self.enter(stream, (*registration, *generation), effects)
                     && let Some(standing) = self.standings.get_mut(stream)
                     && standing.applied.is_none_or(|applied| last > applied)
                 {
@@ -169,21 +169,26 @@ impl Ledger {
                 }
             }
             Command::Register(spec) => {
-                self.registered.insert(spec.id.clone());
+                self.registered.entry(spec.id.clone()).or_insert(Registration(at.index));
             }
             Command::Unregister { worker } => {
                 self.registered.remove(worker);
                 self.standings.retain(|stream, _| stream.worker != *worker);
-                self.reborn.insert(worker.clone());
             }
             _ => {}
         }
     }
 
-    /// Whether the generation is the current one, or a later one, which begins.
-    fn enter(&mut self, stream: &StreamId, generation: Generation, effects: &mut Vec<Effect>) -> bool {
-        if !self.registered.contains(&stream.worker) {
-            return false;
+    /// Whether the registration is the current one, and the generation too, or a later one, which begins.
+    fn enter(
+        &mut self,
+        stream: &StreamId,
+        (made_for, generation): (Registration, Generation),
+        effects: &mut Vec<Effect>,
+    ) -> bool {
+        match self.registered.get(&stream.worker) {
+            Some(present) if [*present, Registration(0)].contains(&made_for) => {}
+            _ => return false,
         }
         let fresh = || Standing { whole: true, ..Standing::default() };
         let standing = self.standings.entry(stream.clone()).or_insert_with(fresh);
@@ -205,11 +210,8 @@ impl Ledger {
             return;
         }
         if seq > expected {
-            let strayed = standing.applied.is_none() && self.reborn.contains(&stream.worker);
             standing.whole = false;
-            if !strayed {
-                effects.push(Effect::Hole { stream: stream.clone(), generation, expected, found: seq });
-            }
+            effects.push(Effect::Hole { stream: stream.clone(), generation, expected, found: seq });
         }
         standing.applied = Some(seq);
         let possible = match standing.lives.take() {
@@ -239,6 +241,7 @@ fn content(stream: &StreamId, batch: Batch) -> u64 {
         at_ms: 0,
         batches: vec![batch].into(),
         payload_digest: None,
+        registration: Registration(0),
     };
     encode(&[ShardCommand::Index(Command::Events(events))]).map_or(0, |bytes| xxh3_64(&bytes))
 }

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::hint::black_box;
 
 use kvindex_core::{
-    Batch, BatchSeq, Change, Command, DpRank, EngineBlockHash, Generation, Group, HashScheme, HiddenIdentity,
+    Registration, Batch, BatchSeq, Change, Command, DpRank, EngineBlockHash, Generation, Group, HashScheme, HiddenIdentity,
     Index, IndexLimits, LocalBlockHash, Score, ScoreQuery, Scorer, Scratch, SequenceHash, StoredRun,
     StreamEvents, StreamId, Tier, WorkerId, WorkerSpec,
 };
@@ -55,7 +55,8 @@ impl Kvindex {
             index.apply(&Command::Register(Box::new(spec)));
             // Opens the stream, so that streams have the workers' numbers.
             let generation = Generation(0);
-            index.apply(&Command::NewGeneration { stream: stream.clone(), generation, at_ms: 0 });
+            let registration = Registration::default();
+            index.apply(&Command::NewGeneration { stream: stream.clone(), generation, at_ms: 0, registration });
             streams.push((stream, 0));
         }
         let (stream, next) = &mut streams[worker as usize];
@@ -66,6 +67,7 @@ impl Kvindex {
             generation: Generation(0),
             at_ms: 1,
             payload_digest: None,
+            registration: Registration::default(),
             batches: [Batch { seq, changes: [change].into() }].into(),
         })
     }

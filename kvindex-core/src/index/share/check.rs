@@ -6,7 +6,7 @@ use super::{Part, RunShare, SEAL, Share};
 use crate::hash::{EngineBlockHash, SequenceHash};
 use crate::index::SnapshotError;
 use crate::index::owner_blocks::Set;
-use crate::index::records::OwnerRecord;
+use crate::index::records::{OwnerRecord, StreamRecord};
 use crate::limits::{MAX_OWNERS_PER_STREAM, MAX_RUN_BLOCKS};
 
 /// What is wrong with a share, as a part of a sentence.
@@ -14,9 +14,13 @@ type Wrong = &'static str;
 
 impl Share {
     pub(super) fn read(bytes: &[u8]) -> Result<Self, SnapshotError> {
-        let (_, body) = SEAL.open(bytes)?;
+        let (version, body) = SEAL.open(bytes)?;
         let mut share: Self =
             rmp_serde::from_slice(body).map_err(|error| SnapshotError::Damaged(error.to_string()))?;
+        if version < 2 {
+            let streams = share.workers.iter_mut().flat_map(|worker| &mut worker.streams);
+            streams.for_each(StreamRecord::suppose_missed);
+        }
         share.check().map_err(|wrong| SnapshotError::Damaged(wrong.to_owned()))?;
         Ok(share)
     }

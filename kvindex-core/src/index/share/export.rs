@@ -76,7 +76,8 @@ impl Export<'_> {
                 let owners = slots.map(|(slot, owner)| self.add_owner(slot, owner)).collect();
                 streams.push(StreamRecord::of(stream, owners));
             }
-            self.share.workers.push(WorkerRecord { spec: (*worker.spec).clone(), streams });
+            let (spec, registration) = ((*worker.spec).clone(), worker.registration);
+            self.share.workers.push(WorkerRecord { spec, streams, registration });
         }
         self.extents.sort_unstable_by_key(|extent| (extent.run, extent.part.owner, extent.names));
     }

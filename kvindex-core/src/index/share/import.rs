@@ -86,7 +86,7 @@ impl Import<'_> {
         let workers = std::mem::take(&mut share.workers);
         for worker in workers {
             let id = worker.spec.id.clone();
-            self.index.registry.register(worker.spec);
+            self.index.registry.register(worker.spec, worker.registration);
             for mut stream in worker.streams {
                 let stream_id = StreamId { worker: id.clone(), dp_rank: stream.dp_rank };
                 let owners = std::mem::take(&mut stream.owners);

@@ -3,7 +3,8 @@
 //!
 //! In the envelope of [`sealed`](super::sealed) with the magic `KVXSHARE`: msgpack of [`Share`], structs as arrays,
 //! hash columns as little-endian byte strings. Runs are listed once a share, as far as its owners hold them, and the
-//! names that owners share once a run. A share says nothing of other workers, but runs and the order of names follow
+//! names that owners share once a run. Version 1 had no numbers of registrations, and did not say whether anything was
+//! missed; it is still read. A share says nothing of other workers, but runs and the order of names follow
 //! from how the index came to be: two indexes with equal content may write other bytes.
 
 mod check;
@@ -18,7 +19,7 @@ use super::sealed::Seal;
 use crate::hash::{EngineBlockHash, SequenceHash};
 use crate::worker::Namespace;
 
-const SEAL: Seal = Seal { magic: b"KVXSHARE", version: 1 };
+const SEAL: Seal = Seal { magic: b"KVXSHARE", version: 2 };
 
 /// Owners are numbered as they stand in `workers`, namespaces as in `spaces`.
 #[derive(Serialize, Deserialize)]

@@ -8,7 +8,7 @@ use super::words::{Words, get_column};
 use super::{CodecError, VERSION};
 use crate::command::{Batch, Batches, Change, Changes, Command, GapPolicy, StoredRun, StreamEvents};
 use crate::hash::EngineBlockHash;
-use crate::ids::{BatchSeq, DpRank, Generation, StreamId, WorkerId};
+use crate::ids::{BatchSeq, DpRank, Generation, Registration, StreamId, WorkerId};
 use crate::replication::ShardCommand;
 
 /// The commands of an entry, exactly as they were encoded.
@@ -17,19 +17,19 @@ use crate::replication::ShardCommand;
 /// When the bytes are no entry that this program can read; the error says why.
 pub fn decode(entry: &[u8]) -> Result<Vec<ShardCommand>, CodecError> {
     let mut rest = Head(entry);
-    match rest.byte("its version")? {
+    let version = match rest.byte("its version")? {
         0 => return Err(CodecError::NotAnEntry(0)),
-        VERSION => {}
+        known @ 1..=VERSION => known,
         newer => return Err(CodecError::Newer(newer)),
-    }
+    };
     let head = Head(rest.bytes("its head")?);
     let words = Words::new(rest.0)?;
-    let decoder =
-        Decoder { head, words, streams: Vec::new(), places: Vec::new(), shapes: Vec::new(), at_ms: 0 };
-    decoder.commands()
+    let (streams, places, shapes) = (Vec::new(), Vec::new(), Vec::new());
+    Decoder { version, head, words, streams, places, shapes, at_ms: 0 }.commands()
 }
 
 struct Decoder<'a> {
+    version: u8,
     head: Head<'a>,
     words: Words<'a>,
     streams: Vec<Stream>,
@@ -57,10 +57,10 @@ impl Decoder<'_> {
             1 => Command::Register(Box::new(read_described(self.head.bytes("a worker's description")?)?)),
             3 => Command::Unregister { worker: WorkerId::new(self.head.text("a worker")?)? },
             5 => {
-                let stream = self.stream_said()?;
-                let generation = self.generation(stream)?;
-                let (stream, at_ms) = (self.id_of(stream), self.time()?);
-                Command::NewGeneration { stream, generation, at_ms }
+                let number = self.stream_said()?;
+                let generation = self.generation(number)?;
+                let ((stream, registration), at_ms) = (self.id_of(number), self.time()?);
+                Command::NewGeneration { stream, generation, at_ms, registration }
             }
             7 => self.gap()?,
             9 => Command::Evict { entries: self.head.number("entries to evict")?, at_ms: self.time()? },
@@ -82,8 +82,9 @@ impl Decoder<'_> {
             0 => GapPolicy::Purge,
             _ => GapPolicy::KeepAsSuspect,
         };
-        let (stream, at_ms) = (self.id_of(number), self.time()?);
-        Ok(Command::Gap { stream, generation, first: BatchSeq(first), last: BatchSeq(last), policy, at_ms })
+        let ((stream, registration), at_ms) = (self.id_of(number), self.time()?);
+        let (first, last) = (BatchSeq(first), BatchSeq(last));
+        Ok(Command::Gap { stream, generation, first, last, policy, at_ms, registration })
     }
 
     fn stream_said(&mut self) -> Result<usize, CodecError> {
@@ -97,7 +98,11 @@ impl Decoder<'_> {
         if is_new(number, known, "a stream")? {
             let worker = self.worker()?;
             let dp_rank = DpRank(self.head.at_most(u32::MAX.into(), "a dp rank")? as u32);
-            self.streams.push(Stream::new(StreamId { worker, dp_rank }));
+            let last = self.streams.last().map_or(0, |stream| stream.registration.0);
+            // Version 1 did not say it.
+            let said = self.version > 1;
+            let registration = if said { self.head.step(last, "a registration")? } else { 0 };
+            self.streams.push(Stream::new(StreamId { worker, dp_rank }, Registration(registration)));
         }
         Ok(number as usize)
     }
@@ -115,8 +120,9 @@ impl Decoder<'_> {
         Ok(WorkerId::new(name)?)
     }
 
-    fn id_of(&self, stream: usize) -> StreamId {
-        self.streams[stream].id.clone()
+    fn id_of(&self, stream: usize) -> (StreamId, Registration) {
+        let stream = &self.streams[stream];
+        (stream.id.clone(), stream.registration)
     }
 
     fn generation(&mut self, stream: usize) -> Result<Generation, CodecError> {
@@ -144,7 +150,8 @@ impl Decoder<'_> {
             batches.push(self.batch(stream)?);
         }
         let generation = Generation(self.streams[stream].generation);
-        Ok(StreamEvents { stream: self.id_of(stream), generation, at_ms, batches, payload_digest })
+        let (stream, registration) = self.id_of(stream);
+        Ok(StreamEvents { stream, generation, at_ms, batches, payload_digest, registration })
     }
 
     fn batch(&mut self, stream: usize) -> Result<Batch, CodecError> {

@@ -7,7 +7,7 @@ use super::head::{Head, put_bytes, put_number};
 use crate::command::StoredRun;
 use crate::engine::GroupKind;
 use crate::hash::EngineBlockHash;
-use crate::ids::{Group, StreamId, Tier};
+use crate::ids::{Group, Registration, StreamId, Tier};
 use crate::limits::MAX_NAME_BYTES;
 use crate::worker::{HashScheme, ItemForm};
 
@@ -15,6 +15,7 @@ use crate::worker::{HashScheme, ItemForm};
 #[derive(Debug, Clone)]
 pub(super) struct Stream {
     pub(super) id: StreamId,
+    pub(super) registration: Registration,
     pub(super) generation: u64,
     pub(super) next_seq: u64,
     /// Last block of the run that it stored last.
@@ -22,8 +23,8 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    pub(super) fn new(id: StreamId) -> Self {
-        Self { id, generation: 0, next_seq: 0, last_stored: None }
+    pub(super) fn new(id: StreamId, registration: Registration) -> Self {
+        Self { id, registration, generation: 0, next_seq: 0, last_stored: None }
     }
 
     /// Its worker's name, which workers of one deployment share a beginning of.

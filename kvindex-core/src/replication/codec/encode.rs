@@ -9,7 +9,7 @@ use super::words::{WordWriter, put_column};
 use super::{CodecError, VERSION};
 use crate::command::{Batch, Change, Command, GapPolicy, StoredRun, StreamEvents};
 use crate::hash::EngineBlockHash;
-use crate::ids::{StreamId, Tier};
+use crate::ids::{Registration, StreamId, Tier};
 use crate::replication::ShardCommand;
 
 /// The commands as one entry.
@@ -30,6 +30,7 @@ pub struct EntryEncoder {
     head: Vec<u8>,
     words: WordWriter,
     streams: Vec<Stream>,
+    /// Of each stream's latest registration.
     stream_numbers: HashMap<StreamId, usize>,
     places: Vec<Place>,
     shapes: Vec<Shape>,
@@ -107,15 +108,15 @@ impl EntryEncoder {
                 put_number(&mut self.head, 3);
                 put_bytes(&mut self.head, worker.as_str().as_bytes());
             }
-            Command::NewGeneration { stream, generation, at_ms } => {
+            Command::NewGeneration { stream, generation, at_ms, registration } => {
                 put_number(&mut self.head, 5);
-                let stream = self.stream(stream, |number| number);
+                let stream = self.stream((stream, *registration), |number| number);
                 self.generation(stream, generation.0);
                 self.time(*at_ms);
             }
-            Command::Gap { stream, generation, first, last, policy, at_ms } => {
+            Command::Gap { stream, generation, first, last, policy, at_ms, registration } => {
                 put_number(&mut self.head, 7);
-                let stream = self.stream(stream, |number| number);
+                let stream = self.stream((stream, *registration), |number| number);
                 self.generation(stream, generation.0);
                 let next = std::mem::replace(&mut self.streams[stream].next_seq, last.0.wrapping_add(1));
                 put_step(&mut self.head, first.0, next);
@@ -143,14 +144,21 @@ impl EntryEncoder {
         Ok(())
     }
 
+    /// A stream's number, if it has one as of this registration.
+    fn number_of(&self, id: &StreamId, registration: Registration) -> Option<usize> {
+        let number = *self.stream_numbers.get(id)?;
+        (self.streams[number].registration == registration).then_some(number)
+    }
+
     /// Says which stream, within the number that `tag` makes of its own, and describes a new one.
-    fn stream(&mut self, id: &StreamId, tag: impl Fn(u64) -> u64) -> usize {
-        if let Some(number) = self.stream_numbers.get(id) {
-            put_number(&mut self.head, tag(*number as u64));
-            return *number;
+    fn stream(&mut self, (id, registration): (&StreamId, Registration), tag: impl Fn(u64) -> u64) -> usize {
+        if let Some(number) = self.number_of(id, registration) {
+            put_number(&mut self.head, tag(number as u64));
+            return number;
         }
         let number = self.streams.len();
-        self.streams.push(Stream::new(id.clone()));
+        let last = self.streams.last().map_or(0, |stream| stream.registration.0);
+        self.streams.push(Stream::new(id.clone(), registration));
         self.stream_numbers.insert(id.clone(), number);
         put_number(&mut self.head, tag(number as u64));
         let name = id.worker.as_str().as_bytes();
@@ -162,6 +170,7 @@ impl EntryEncoder {
         }
         put_bytes(&mut self.head, own);
         put_number(&mut self.head, id.dp_rank.0.into());
+        put_step(&mut self.head, registration.0, last);
         number
     }
 
@@ -176,12 +185,12 @@ impl EntryEncoder {
     }
 
     fn events(&mut self, events: &StreamEvents) {
-        let known =
-            self.stream_numbers.get(&events.stream).map_or(0, |number| self.streams[*number].generation);
+        let number = self.number_of(&events.stream, events.registration);
+        let known = number.map_or(0, |number| self.streams[number].generation);
         let anew = events.generation.0 != known;
         let (digest, many) = (events.payload_digest.is_some(), events.batches.len() != 1);
         let flags = u64::from(digest) << 1 | u64::from(anew) << 2 | u64::from(many) << 3;
-        let stream = self.stream(&events.stream, |number| number << 4 | flags);
+        let stream = self.stream((&events.stream, events.registration), |number| number << 4 | flags);
         if anew {
             self.generation(stream, events.generation.0);
         }

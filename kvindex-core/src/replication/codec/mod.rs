@@ -3,7 +3,7 @@
 //!
 //! # Layout
 //!
-//! `version` (one byte, 1), `length of the head` (number), `head`, `words`.
+//! `version` (one byte, 2), `length of the head` (number), `head`, `words`.
 //!
 //! A *number* is unsigned LEB128 of at most 64 bits. A *step* is a number that says how far a value is from the
 //! expected one: the wrapped 64-bit difference, zigzag. *Bytes* and *text* are their length as a number, then
@@ -21,8 +21,9 @@
 //! | 3 | not exactly one batch: their number follows, after the time |
 //! | 4 and up | the stream: its number in this entry, or the next free one, then it follows first |
 //!
-//! A *stream* is its worker and its rank (number). Of the worker's name the first bytes may be those of the stream
-//! before: their number, if there is a stream before; then the others (bytes).
+//! A *stream* is its worker, its rank (number) and the number of the worker's registration as a step from that of the
+//! stream before (at first 0). Of the worker's name the first bytes may be those of the stream before: their number, if
+//! there is a stream before; then the others (bytes). Version 1, which is still read, said nothing of registrations.
 //!
 //! Then: generation if said, time as a step from the last time in the entry (at first 0), number of batches if
 //! said, batches. A batch is a number, twice its number of changes plus 1 if its sequence number is not the one
@@ -81,4 +82,4 @@ pub use encode::{EntryEncoder, encode};
 pub use error::CodecError;
 
 /// The version written. Readers of version N read all up to N.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;

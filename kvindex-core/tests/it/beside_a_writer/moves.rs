@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use kvindex_core::{
     Batch, BatchSeq, BlockHasher, BlockRemoved, BlockStored, Command, EngineBlockHash, EngineProfile,
-    EventBatch, Generation, KvEvent, SequenceHash, StreamEvents,
+    EventBatch, Generation, KvEvent, Registration, SequenceHash, StreamEvents,
 };
 
 use crate::history::Dice;
@@ -169,7 +169,12 @@ impl Generator {
         engine.generation += 1;
         engine.next = 0;
         let generation = Generation(engine.generation);
-        let command = Command::NewGeneration { stream: stream(WORKERS[worker]), generation, at_ms: 5 };
+        let command = Command::NewGeneration {
+            stream: stream(WORKERS[worker]),
+            generation,
+            at_ms: 5,
+            registration: Registration::default(),
+        };
         Move { worker, command, steps: batches.steps }
     }
 
@@ -191,6 +196,7 @@ impl Generator {
             generation,
             at_ms: 5,
             payload_digest: None,
+            registration: Registration::default(),
             batches: sealed,
         });
         Move { worker, command, steps: batches.steps }

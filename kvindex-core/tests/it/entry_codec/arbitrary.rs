@@ -7,7 +7,8 @@ use kvindex_core::replication::ShardCommand;
 use kvindex_core::{
     Batch, BatchSeq, Change, ClearPolicy, Command, CopyPolicy, DpRank, EngineBlockHash, EngineKind,
     ForgottenBlocks, GapPolicy, Generation, Group, GroupKind, GroupSpec, HashScheme, HiddenIdentity,
-    ItemForm, LocalBlockHash, PodRef, StoredRun, StreamEvents, StreamId, Tier, WorkerId, WorkerSpec,
+    ItemForm, LocalBlockHash, PodRef, Registration, StoredRun, StreamEvents, StreamId, Tier, WorkerId,
+    WorkerSpec,
 };
 use proptest::prelude::*;
 
@@ -17,6 +18,10 @@ fn worker(name: &str) -> WorkerId {
 
 fn stream(name: &str, rank: u32) -> StreamId {
     StreamId { worker: worker(name), dp_rank: DpRank(rank) }
+}
+
+fn registration() -> impl Strategy<Value = Registration> {
+    number().prop_map(Registration)
 }
 
 /// Small ones, as logs have them, and any.
@@ -128,27 +133,31 @@ fn events_of_any_kind() -> impl Strategy<Value = Command> {
         2 => prop::collection::vec(batch(), 1..=1),
         1 => prop::collection::vec(batch(), 0..4),
     ];
-    (streams(), number(), number(), batches, prop::option::of(any::<u64>())).prop_map(
-        |(stream, generation, at_ms, batches, payload_digest)| {
+    (streams(), number(), number(), batches, prop::option::of(any::<u64>()), registration()).prop_map(
+        |(stream, generation, at_ms, batches, payload_digest, registration)| {
             let (generation, batches) = (Generation(generation), batches.into());
-            Command::Events(StreamEvents { stream, generation, at_ms, batches, payload_digest })
+            Command::Events(StreamEvents { stream, generation, at_ms, batches, payload_digest, registration })
         },
     )
 }
 
 /// Any command.
 pub(super) fn command() -> impl Strategy<Value = ShardCommand> {
-    let new_generation = (streams(), number(), number()).prop_map(|(stream, generation, at_ms)| {
-        Command::NewGeneration { stream, generation: Generation(generation), at_ms }
-    });
-    let gap = (streams(), number(), number(), number(), any::<bool>(), number()).prop_map(
-        |(stream, generation, first, last, keep, at_ms)| Command::Gap {
+    let new_generation = (streams(), number(), number(), registration()).prop_map(
+        |(stream, generation, at_ms, registration)| {
+            let generation = Generation(generation);
+            Command::NewGeneration { stream, generation, at_ms, registration }
+        },
+    );
+    let gap = (streams(), number(), number(), number(), any::<bool>(), number(), registration()).prop_map(
+        |(stream, generation, first, last, keep, at_ms, registration)| Command::Gap {
             stream,
             generation: Generation(generation),
             first: BatchSeq(first),
             last: BatchSeq(last),
             policy: if keep { GapPolicy::KeepAsSuspect } else { GapPolicy::Purge },
             at_ms,
+            registration,
         },
     );
     let evict = (number(), number()).prop_map(|(entries, at_ms)| Command::Evict { entries, at_ms });
@@ -162,6 +171,7 @@ pub(super) fn command() -> impl Strategy<Value = ShardCommand> {
                 group,
                 hashes,
                 at_ms,
+                registration: Registration(at_ms / 2),
             })
         });
     let host = prop::collection::vec(any::<u8>(), 0..20).prop_map(|bytes| ShardCommand::Host(bytes.into()));
@@ -230,8 +240,8 @@ fn removal(hashes: impl IntoIterator<Item = u64>) -> Change {
 pub(super) fn events(changes: Vec<Change>) -> ShardCommand {
     let batches = vec![Batch { seq: BatchSeq(7), changes: changes.into() }].into();
     let (stream, generation, at_ms) = (stream("a", 0), Generation(3), 1_760_000_000_000);
-    Command::Events(StreamEvents { stream, generation, at_ms, batches, payload_digest: Some(u64::MAX) })
-        .into()
+    let (payload_digest, registration) = (Some(u64::MAX), Registration(300));
+    Command::Events(StreamEvents { stream, generation, at_ms, batches, payload_digest, registration }).into()
 }
 
 /// A removal of these hashes.
@@ -277,13 +287,14 @@ pub(super) fn every_form() -> Vec<ShardCommand> {
     ];
     let batches = [(7, vec![]), (8, vec![Change::Unreadable]), (20, vec![removal([1])])];
     let batches = batches.map(|(seq, changes)| Batch { seq: BatchSeq(seq), changes: changes.into() });
-    let (b, at_ms) = (stream("ab", 1), 1_760_000_000_001);
+    let (b, at_ms, registration) = (stream("ab", 1), 1_760_000_000_001, Registration(290));
     let several = StreamEvents {
         stream: b.clone(),
         generation: Generation(0),
         at_ms,
         batches: batches.into_iter().collect(),
         payload_digest: None,
+        registration,
     };
     let gap = |policy| Command::Gap {
         stream: b.clone(),
@@ -292,13 +303,22 @@ pub(super) fn every_form() -> Vec<ShardCommand> {
         last: BatchSeq(30),
         policy,
         at_ms: at_ms + 1,
+        registration,
     };
     vec![
         Command::Register(Box::new(described("a"))).into(),
         events(changes),
         events(vec![removal([13])]),
         Command::Events(several).into(),
-        Command::NewGeneration { stream: b.clone(), generation: Generation(1), at_ms: 5 }.into(),
+        Command::NewGeneration { stream: b.clone(), generation: Generation(1), at_ms: 5, registration }
+            .into(),
+        Command::NewGeneration {
+            stream: b.clone(),
+            generation: Generation(1),
+            at_ms: 5,
+            registration: Registration(0),
+        }
+        .into(),
         gap(GapPolicy::Purge).into(),
         gap(GapPolicy::KeepAsSuspect).into(),
         Command::Evict { entries: 1000, at_ms }.into(),
@@ -309,9 +329,23 @@ pub(super) fn every_form() -> Vec<ShardCommand> {
             group: Group(2),
             hashes: vec![EngineBlockHash(17), EngineBlockHash(16)],
             at_ms,
+            registration,
         })
         .into(),
         ShardCommand::Host(Bytes::from_static(b"of the host")),
         Command::Unregister { worker: worker("b") }.into(),
     ]
+}
+
+/// Makes a command one of which nobody says for which registration it was made.
+pub(super) fn without_registration(command: &mut ShardCommand) {
+    let ShardCommand::Index(command) = command else { return };
+    match command {
+        Command::Events(events) => events.registration = Registration(0),
+        Command::NewGeneration { registration, .. } | Command::Gap { registration, .. } => {
+            *registration = Registration(0);
+        }
+        Command::Forget(blocks) => blocks.registration = Registration(0),
+        Command::Register(_) | Command::Unregister { .. } | Command::Evict { .. } => {}
+    }
 }

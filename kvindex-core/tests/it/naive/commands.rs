@@ -1,6 +1,8 @@
 //! A history's steps as commands.
 
-use kvindex_core::{Batch, BatchSeq, Change, Command, GapPolicy, Generation, StreamEvents, StreamId};
+use kvindex_core::{
+    Batch, BatchSeq, Change, Command, GapPolicy, Generation, Registration, StreamEvents, StreamId,
+};
 
 use super::fleet::Fleet;
 use super::history::Step;
@@ -28,6 +30,7 @@ impl Step {
                 generation,
                 at_ms: 5,
                 payload_digest: None,
+                registration: Registration::default(),
                 batches,
             })
         };
@@ -48,7 +51,8 @@ impl Step {
                     Some(first) => events(*stream, generation, 0, std::slice::from_ref(first)),
                     None => {
                         let stream = streams[*stream].clone();
-                        Command::NewGeneration { stream, generation, at_ms: 6 }
+                        let registration = Registration::default();
+                        Command::NewGeneration { stream, generation, at_ms: 6, registration }
                     }
                 }
             }
@@ -57,7 +61,8 @@ impl Step {
                 let first = BatchSeq(if *lost == 0 { next.saturating_sub(1) } else { next });
                 let last = BatchSeq(first.0 + lost.saturating_sub(1));
                 let policy = if *purge { GapPolicy::Purge } else { GapPolicy::KeepAsSuspect };
-                Command::Gap { stream: streams[*stream].clone(), generation, first, last, policy, at_ms: 7 }
+                let (stream, registration) = (streams[*stream].clone(), Registration::default());
+                Command::Gap { stream, generation, first, last, policy, at_ms: 7, registration }
             }
             Step::Register(spec) => Command::Register(spec.clone()),
             Step::Unregister(worker) => Command::Unregister { worker: worker.clone() },

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 
 use kvindex_core::{
     BatchSeq, Command, DpRank, EngineBlockHash, ForgottenBlocks, GapPolicy, Generation, LocalBlockHash,
-    Namespace, Outcome, SequenceHash, StreamEvents, StreamId, Tier, WorkerId, WorkerSpec,
+    Namespace, Outcome, Registration, SequenceHash, StreamEvents, StreamId, Tier, WorkerId, WorkerSpec,
 };
 
 pub(crate) use answers::{Followed, View};
@@ -65,6 +65,7 @@ struct Stream {
 #[derive(Debug)]
 struct Worker {
     spec: WorkerSpec,
+    registration: Registration,
     streams: BTreeMap<DpRank, Stream>,
 }
 
@@ -74,11 +75,14 @@ pub(crate) struct Naive {
     max_orphans: usize,
     spaces: Vec<Namespace>,
     workers: BTreeMap<WorkerId, Worker>,
+    /// What workers get that become known from now on.
+    pub(crate) registration: Registration,
 }
 
 impl Naive {
     pub(crate) fn new(max_orphans: usize) -> Self {
-        Self { max_orphans, spaces: Vec::new(), workers: BTreeMap::new() }
+        let (spaces, workers) = (Vec::new(), BTreeMap::new());
+        Self { max_orphans, spaces, workers, registration: Registration(0) }
     }
 
     /// Applies what the index applies, and says the same of it.
@@ -86,7 +90,8 @@ impl Naive {
         let mut outcome = Outcome::default();
         match command {
             Command::Register(spec) => {
-                let new = || Worker { spec: (**spec).clone(), streams: BTreeMap::new() };
+                let (registration, streams) = (self.registration, BTreeMap::new());
+                let new = || Worker { spec: (**spec).clone(), registration, streams };
                 self.workers.entry(spec.id.clone()).or_insert_with(new).spec = (**spec).clone();
             }
             Command::Unregister { worker } => {
@@ -95,11 +100,11 @@ impl Naive {
                 outcome.dropped = streams.map(|stream| stream.entries() as u64).sum();
             }
             Command::Events(events) => self.events(events, &mut outcome),
-            Command::NewGeneration { stream, generation, .. } => {
-                self.enter(stream, *generation, &mut outcome);
+            Command::NewGeneration { stream, generation, registration, .. } => {
+                self.enter(stream, (*registration, *generation), &mut outcome);
             }
-            Command::Gap { stream, generation, first, last, policy, .. } => {
-                if let Some((_, stream)) = self.enter(stream, *generation, &mut outcome) {
+            Command::Gap { stream, generation, first, last, policy, registration, .. } => {
+                if let Some((_, stream)) = self.enter(stream, (*registration, *generation), &mut outcome) {
                     stream.gap(*first, *last, *policy, &mut outcome);
                 }
             }
@@ -113,13 +118,17 @@ impl Naive {
     fn enter(
         &mut self,
         id: &StreamId,
-        generation: Generation,
+        (made_for, generation): (Registration, Generation),
         outcome: &mut Outcome,
     ) -> Option<(&WorkerSpec, &mut Stream)> {
-        let Some(Worker { spec, streams }) = self.workers.get_mut(&id.worker) else {
+        let Some(Worker { spec, registration, streams }) = self.workers.get_mut(&id.worker) else {
             outcome.unknown_worker += 1;
             return None;
         };
+        if ![*registration, Registration(0)].contains(&made_for) {
+            outcome.other_registration += 1;
+            return None;
+        }
         let stream = streams.entry(id.dp_rank).or_default();
         if generation < stream.generation {
             outcome.stale += 1;
@@ -134,8 +143,9 @@ impl Naive {
     }
 
     fn events(&mut self, events: &StreamEvents, outcome: &mut Outcome) {
+        let life = (events.registration, events.generation);
         let (mut spaces, max_orphans) = (std::mem::take(&mut self.spaces), self.max_orphans);
-        if let Some((spec, stream)) = self.enter(&events.stream, events.generation, outcome) {
+        if let Some((spec, stream)) = self.enter(&events.stream, life, outcome) {
             for batch in &events.batches {
                 if stream.applied.is_some_and(|applied| batch.seq <= applied) {
                     outcome.duplicates += 1;
@@ -153,10 +163,18 @@ impl Naive {
 
     fn forget(&mut self, blocks: &ForgottenBlocks, outcome: &mut Outcome) {
         let worker = self.workers.get_mut(&blocks.stream.worker);
-        let Some(stream) = worker.and_then(|worker| worker.streams.get_mut(&blocks.stream.dp_rank)) else {
+        let stream = worker.and_then(|worker| {
+            let stream = worker.streams.get_mut(&blocks.stream.dp_rank)?;
+            Some((worker.registration, stream))
+        });
+        let Some((registration, stream)) = stream else {
             outcome.unknown_worker += 1;
             return;
         };
+        if ![registration, Registration(0)].contains(&blocks.registration) {
+            outcome.other_registration += 1;
+            return;
+        }
         if stream.generation != blocks.generation {
             outcome.stale += 1;
             return;

@@ -32,7 +32,7 @@ impl Stream {
         let changes = decoded.seal(&self.source.profile, turn.hasher);
         let blocks = blocks_of(&decoded.batch);
         let batch = (Batch { seq, changes }, digest);
-        turn.batcher.batch(&self.source.stream, generation, batch, blocks, turn.unix_ms);
+        turn.batcher.batch(self.source.followed(), generation, batch, blocks, turn.unix_ms);
     }
 
     /// A batch of another rank shows that the stream's endpoint is that rank's: a wrong port, most often.
@@ -63,7 +63,7 @@ impl Stream {
         }
         turn.counters.new_generations.add(1);
         tracing::info!(stream = %self.source.stream, %generation, "new generation");
-        turn.batcher.new_generation(&self.source.stream, generation, turn.unix_ms);
+        turn.batcher.new_generation(self.source.followed(), generation, turn.unix_ms);
     }
 
     pub(super) fn gap(
@@ -79,6 +79,6 @@ impl Stream {
         tracing::warn!(stream = %self.source.stream, %generation, %first, %last, "event batches are lost");
         // A life joined late has nothing yet that could be kept.
         let policy = if first == BatchSeq(0) { GapPolicy::Purge } else { self.source.gap_policy };
-        turn.batcher.gap(&self.source.stream, generation, (first, last), policy, turn.unix_ms);
+        turn.batcher.gap(self.source.followed(), generation, (first, last), policy, turn.unix_ms);
     }
 }

@@ -2,7 +2,8 @@
 
 use kvindex_core::{
     Batch, BatchSeq, BlockHasher, ClearPolicy, Command, DpRank, EngineKind, Generation, Group, GroupKind,
-    GroupSpec, HiddenIdentity, Index, IndexLimits, StreamEvents, StreamId, WorkerId, WorkerSpec,
+    GroupSpec, HiddenIdentity, Index, IndexLimits, Registration, StreamEvents, StreamId, WorkerId,
+    WorkerSpec,
 };
 use kvindex_recording::{GroupHeader, Header, Record};
 use kvindex_server::ingest::decode::decode;
@@ -62,6 +63,7 @@ impl Replayed {
             generation: Generation(self.generations[engine]),
             at_ms: record.t_us / 1000,
             payload_digest: None,
+            registration: Registration::default(),
             batches: vec![Batch { seq: BatchSeq(record.seq), changes }].into(),
         };
         let outcome = self.index.apply(&Command::Events(events));
