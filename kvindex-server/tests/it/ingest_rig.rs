@@ -18,6 +18,9 @@ use parking_lot::Mutex;
 /// A stream that is taken in from the start, into an index that knows nothing of it.
 pub(crate) const LED: Begin = Begin::Led(None);
 
+/// The registration for which every stream here is followed.
+pub(crate) const REGISTRATION: Registration = Registration(7);
+
 /// Quick timers, so that tests of silence and dead sockets take no longer than they must.
 pub(crate) fn quick() -> IngestConfig {
     IngestConfig {
@@ -34,7 +37,7 @@ pub(crate) fn stream_id(number: u32) -> StreamId {
 pub(crate) fn subscription(number: u32, endpoint: &str, replay: Option<&str>) -> Subscription {
     Subscription {
         stream: stream_id(number),
-        registration: Registration(7),
+        registration: REGISTRATION,
         profile: EngineProfile::default(),
         endpoint: endpoint.into(),
         replay_endpoint: replay.map(String::from),
@@ -68,17 +71,18 @@ impl View {
     pub(crate) fn obey(&mut self, command: Command) {
         match command {
             Command::Events(events) => {
-                assert_eq!(events.generation.0, self.generation);
+                assert_eq!((events.generation.0, events.registration), (self.generation, REGISTRATION));
                 for batch in events.batches {
                     assert_eq!(batch.seq.0, self.next(), "in order, once, without holes");
                     self.batches.insert(batch.seq.0, Some(batch.changes));
                 }
             }
-            Command::NewGeneration { generation, .. } => {
-                assert!(generation.0 > self.generation);
+            Command::NewGeneration { generation, registration, .. } => {
+                assert!(generation.0 > self.generation && registration == REGISTRATION);
                 *self = Self { generation: generation.0, ..Self::default() };
             }
-            Command::Gap { generation, first, last, .. } => {
+            Command::Gap { generation, first, last, registration, .. } => {
+                assert_eq!(registration, REGISTRATION);
                 assert_eq!((generation.0, first.0), (self.generation, self.next()));
                 self.batches.extend((first.0..=last.0).map(|seq| (seq, None)));
             }

@@ -12,7 +12,7 @@ use kvindex_server::ingest::sequencer::Phase;
 use kvindex_server::ingest::{Begin, Handle, NotTaken, Resume, StreamStatus, Wiring, start};
 use parking_lot::Mutex;
 
-use crate::ingest_rig::{View, quick, recording, stream_id, subscription, truth};
+use crate::ingest_rig::{REGISTRATION, View, quick, recording, stream_id, subscription, truth};
 
 /// What all services agree on, as replicas of one index would.
 #[derive(Default)]
@@ -33,7 +33,9 @@ impl Agreed {
         let (index, views) = &mut *self.index.lock();
         for command in commands.into_iter().filter(|command| Some(stream_of(command)) != refused.as_ref()) {
             let outcome = index.apply(&command);
-            assert_eq!((outcome.duplicates, outcome.stale, outcome.unknown_worker), (0, 0, 0), "{command:?}");
+            let ignored =
+                [outcome.duplicates, outcome.stale, outcome.unknown_worker, outcome.other_registration];
+            assert_eq!(ignored, [0; 4], "{command:?}");
             views.entry(stream_of(&command).clone()).or_default().obey(command);
         }
         refused.map_or(Ok(()), |stream| Err(NotTaken::Streams([stream].into())))
@@ -72,7 +74,9 @@ impl Fleet {
         let agreed = Arc::new(Agreed::default());
         for engine in publisher.endpoints() {
             let spec = WorkerSpec::new(stream_id(engine.engine).worker, "m");
-            agreed.index.lock().0.apply(&Command::Register(Box::new(spec)));
+            let index = &mut agreed.index.lock().0;
+            index.number_registrations(REGISTRATION);
+            index.apply(&Command::Register(Box::new(spec)));
         }
         let services = (0..services).map(|_| Self::service(&publisher, &agreed, with_replay)).collect();
         let fleet = Self { publisher, agreed, services };
