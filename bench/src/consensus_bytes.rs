@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use kvindex_core::replication::{EntryEncoder, ShardCommand, decode, encode};
-use kvindex_core::{Change, Command};
+use kvindex_core::{Change, Command, Registration};
 use kvindex_recording::Recording;
 
 use crate::ingest::{commands, decode_all, seal_all, workers};
@@ -52,6 +52,8 @@ fn recorded(recording: &Recording) -> anyhow::Result<Vec<(u64, ShardCommand)>> {
     let stamped = timed.map(|(mut command, record)| {
         if let Command::Events(events) = &mut command {
             events.at_ms += BASE_MS;
+            // Of a log that is not young: three bytes once an entry.
+            events.registration = Registration(100_000);
             // Any 8 bytes cost the same.
             events.payload_digest = Some(record.seq.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         }
