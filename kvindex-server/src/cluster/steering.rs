@@ -46,10 +46,27 @@ struct Seats {
     ready: BTreeMap<ShardId, u64>,
 }
 
+impl Seats {
+    /// Streams that are led as of a term which is over, perhaps in a later one: another node may have led in between,
+    /// and what they went on from does not hold any more. They are not led from here on.
+    fn overtaken(
+        &mut self,
+        terms: &BTreeMap<ShardId, u64>,
+        shard_of: impl Fn(&StreamId) -> ShardId,
+    ) -> Vec<StreamId> {
+        let overtaken = self.followed.iter_mut().filter_map(|(stream, followed)| {
+            let over = Some(&followed.led?) != terms.get(&shard_of(stream));
+            over.then(|| followed.led = None).map(|()| stream.clone())
+        });
+        overtaken.collect()
+    }
+}
+
 #[derive(Debug)]
 struct Followed {
     wanted: Wanted,
-    led: bool,
+    /// The shard's term in which its events are taken in here.
+    led: Option<u64>,
 }
 
 /// While this lives, none of a worker's events are proposed here.
@@ -114,7 +131,7 @@ impl Steering {
         *self.held.lock().entry(worker.clone()).or_default() += 1;
         let held = Held { steering: self, worker: worker.clone() };
         for (stream, followed) in seats.followed.iter_mut().filter(|(stream, _)| stream.worker == *worker) {
-            if std::mem::take(&mut followed.led) {
+            if followed.led.take().is_some() {
                 self.streams.stand_by(stream).await;
             }
         }
@@ -128,14 +145,14 @@ impl Steering {
             // What it proposed may come yet: its shard is made sure of again.
             seats.ready.remove(&replica.shard_of(&stream.worker));
             if let Some(followed) = seats.followed.get_mut(&stream) {
-                followed.led = false;
+                followed.led = None;
             }
         }
         let all_ready = self.make_sure(&mut seats, replica).await;
         let wanted = wanted(node);
         self.leave_others(&mut seats, &wanted, replica).await;
         for (stream, wanted) in wanted {
-            let leads = seats.ready.contains_key(&replica.shard_of(&wanted.worker));
+            let leads = seats.ready.get(&replica.shard_of(&wanted.worker)).copied();
             self.seat(&mut seats, node, (stream, wanted), leads).await;
         }
         all_ready
@@ -149,6 +166,10 @@ impl Steering {
             .map(|status| (status.shard, status.term))
             .collect();
         seats.ready.retain(|shard, term| led.get(shard) == Some(term));
+        // Before the entry, which then comes after all that they proposed.
+        for stream in seats.overtaken(&led, |stream| replica.shard_of(&stream.worker)) {
+            self.streams.stand_by(&stream).await;
+        }
         let new = led.iter().filter(|(shard, _)| !seats.ready.contains_key(shard));
         let committed = new.map(async |(shard, term)| {
             let done = replica.propose_here(*shard, Bytes::clone(&nothing), FIRST_ENTRY).await;
@@ -175,24 +196,30 @@ impl Steering {
         }
     }
 
-    async fn seat(&self, seats: &mut Seats, node: &Node, (stream, wanted): (StreamId, Wanted), leads: bool) {
+    async fn seat(
+        &self,
+        seats: &mut Seats,
+        node: &Node,
+        (stream, wanted): (StreamId, Wanted),
+        leads: Option<u64>,
+    ) {
         if !seats.followed.contains_key(&stream) {
-            if !leads && !self.standby {
+            if leads.is_none() && !self.standby {
                 return;
             }
             if let Err(error) = self.streams.follow(wanted.source.clone()).await {
                 tracing::warn!(%stream, %error, "cannot be followed here");
                 return;
             }
-            seats.followed.insert(stream.clone(), Followed { wanted, led: false });
+            seats.followed.insert(stream.clone(), Followed { wanted, led: None });
         }
         let Some(followed) = seats.followed.get_mut(&stream) else { return };
-        let leads = leads && !self.held.lock().contains_key(&stream.worker);
+        let leads = leads.filter(|_| !self.held.lock().contains_key(&stream.worker));
         if leads != followed.led {
             followed.led = leads;
             match leads {
-                true => self.streams.lead(&stream, node.resume(&stream)).await,
-                false => self.streams.stand_by(&stream).await,
+                Some(_) => self.streams.lead(&stream, node.resume(&stream)).await,
+                None => self.streams.stand_by(&stream).await,
             }
         }
     }
@@ -209,4 +236,43 @@ fn wanted(node: &Node) -> BTreeMap<StreamId, Wanted> {
         })
     });
     streams.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use kvindex_core::{DpRank, EngineProfile, GapPolicy, Registration};
+
+    fn stream(shard: u16) -> StreamId {
+        StreamId { worker: WorkerId::new(format!("w{shard}")).unwrap(), dp_rank: DpRank(0) }
+    }
+
+    fn followed(stream: &StreamId, led: Option<u64>) -> Followed {
+        let source = crate::ingest::Subscription {
+            stream: stream.clone(),
+            registration: Registration(1),
+            profile: EngineProfile::default(),
+            endpoint: "tcp://127.0.0.1:1".into(),
+            replay_endpoint: None,
+            topic: String::new(),
+            gap_policy: GapPolicy::Purge,
+            hash_profile: None,
+        };
+        Followed { wanted: Wanted { worker: stream.worker.clone(), since: 0, source }, led }
+    }
+
+    /// A look around may take seconds, so a node may lose a shard and lead it again between two of them.
+    #[test]
+    fn a_stream_does_not_go_on_in_a_later_term_of_its_shard() {
+        let (mut seats, terms) = (Seats::default(), BTreeMap::from([(ShardId(0), 3), (ShardId(1), 5)]));
+        for (shard, led) in [(0, Some(3)), (1, Some(3)), (2, Some(3)), (3, None)] {
+            seats.followed.insert(stream(shard), followed(&stream(shard), led));
+        }
+        let shard_of = |of: &StreamId| ShardId(of.worker.as_str()[1..].parse().unwrap());
+        assert_eq!(seats.overtaken(&terms, shard_of), [stream(1), stream(2)]);
+        let led: Vec<Option<u64>> = seats.followed.values().map(|followed| followed.led).collect();
+        assert_eq!(led, [Some(3), None, None, None]);
+        assert_eq!(seats.overtaken(&terms, shard_of), []);
+    }
 }
