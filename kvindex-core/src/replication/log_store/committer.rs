@@ -271,6 +271,8 @@ impl Committer {
     async fn commit(&mut self, batch: Batch) {
         if let Some(failure) = self.failure.get() {
             batch.done.into_iter().for_each(|done| done(Err(failure.clone())));
+            // Nothing is written or flushed any more. A time that has come and stays would be due again at once.
+            (self.lazy_until, self.flush_at) = (None, None);
             return;
         }
         let now = Instant::now();

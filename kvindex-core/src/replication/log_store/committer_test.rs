@@ -35,6 +35,23 @@ async fn a_failure_is_final() {
     assert_eq!(store.failure(), Some(failed));
 }
 
+/// A flush that was due by time stayed due once the log had failed: the task that writes went round and round.
+#[test]
+fn a_log_that_has_failed_rests() {
+    let (done, rests) = std::sync::mpsc::sync_channel(1);
+    std::thread::spawn(move || {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        runtime.enable_time().start_paused(true).build().unwrap().block_on(async {
+            let store = LogStore::start(Arc::new(FailsOnce::default()), Durability::ASYNC);
+            store.write(vec![commit_mark()], Urgency::Ordinary).await.unwrap_err();
+            // A paused clock moves on only when nobody has anything to do.
+            tokio::time::sleep(Duration::from_secs(10)).await;
+        });
+        done.send(()).unwrap();
+    });
+    assert!(rests.recv_timeout(Duration::from_secs(30)).is_ok());
+}
+
 fn commit_mark() -> Change {
     Change::Mark { shard: ShardId(0), mark: Mark::Committed, record: Bytes::new() }
 }
