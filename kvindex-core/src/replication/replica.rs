@@ -300,6 +300,15 @@ impl Replica {
         self.shard(shard)?.change(ChangeMembers::AddVoterIds(BTreeSet::from([node])), false).await
     }
 
+    /// Finishes a change of voters that an earlier leader began: until then two sets of them decide together, and no
+    /// other change is taken. Only a shard's leader can.
+    ///
+    /// # Errors
+    /// See [`ProposeError`].
+    pub async fn finish_change(&self, shard: ShardId) -> Result<(), ProposeError> {
+        self.shard(shard)?.change(ChangeMembers::AddVoterIds(BTreeSet::new()), true).await
+    }
+
     /// Takes a node's vote away; it goes on following. Only a shard's leader can.
     ///
     /// # Errors

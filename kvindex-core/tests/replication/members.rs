@@ -103,3 +103,36 @@ async fn a_watch_tells_of_changes_after_it_began_and_of_no_others() {
     rig.replica(1).add(ShardId(0), NodeId(2), address(2)).await.unwrap();
     timeout(PATIENCE, changed).await.unwrap();
 }
+
+/// A leader that stops between the two steps of a change of voters left its shard between two sets of them, for ever.
+#[tokio::test]
+async fn a_change_of_voters_can_be_finished_by_the_next_leader() {
+    let shard = ShardId(0);
+    let mut rig = Rig::found(3, 1).await;
+    rig.start(4).await;
+    let leader = rig.leader(0).unwrap();
+    rig.replica(leader).add(shard, NodeId(4), address(4)).await.unwrap();
+    let others: Vec<u64> = (1..=3).filter(|node| *node != leader).collect();
+    let (next, away) = (others[0], others[1]);
+    // Without these two, the new set of voters has no quorum, and the old one has.
+    for node in [away, 4] {
+        let all = [1, 2, 3, 4].map(|other| address(other).peer);
+        let all: Vec<&str> =
+            all.iter().filter(|other| **other != address(node).peer).map(String::as_str).collect();
+        rig.wires.isolate(&address(node).peer, &all);
+    }
+    let promoting = std::sync::Arc::clone(rig.replica(leader));
+    let promotion = tokio::spawn(async move { promoting.promote(shard, NodeId(4)).await });
+    let changing = |rig: &Rig| rig.replica(next).shard_status(shard).unwrap().changing;
+    rig.until("the first step came here", changing).await;
+    rig.stop(leader).await;
+    promotion.abort();
+    rig.wires.heal();
+    rig.until("it leads", |rig| rig.leader(0) == Some(next)).await;
+    rig.replica(next).propose(shard, &word("between"), PATIENCE).await.unwrap();
+    assert!(changing(&rig));
+    rig.replica(next).finish_change(shard).await.unwrap();
+    assert!(!changing(&rig));
+    let status = rig.replica(next).shard_status(shard).unwrap();
+    assert_eq!(status.members.values().filter(|member| member.voter).count(), 4);
+}

@@ -52,7 +52,9 @@ async fn step(
 ) -> Result<(), ProposeError> {
     let (shard, me) = (status.shard, replica.identity().node);
     if status.changing {
-        return Ok(());
+        // Changes are made here and waited for, so this one is an earlier leader's, which will not finish it any more.
+        tracing::info!(%shard, "a change of voters is finished");
+        return replica.finish_change(shard).await;
     }
     for (node, known) in directory.nodes() {
         if status.members.get(&node).is_none_or(|member| member.address != known.address) {
