@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kvindex_core::replication::{ClusterId, Identity, NodeId, ReadLevel, Replica, ShardId};
+use kvindex_core::replication::{ClusterId, Identity, NodeAddress, NodeId, ReadLevel, Replica, ShardId};
 
 use super::changes::ClusterError;
 use super::directory::{DirectoryAnswer, DirectoryChange, KnownNode};
@@ -288,9 +288,7 @@ impl Cluster {
         let answer = match messages::read(request) {
             Ok(NodeRequest::Hello(other)) => self.answer_hello(&other),
             Ok(NodeRequest::Found(plan)) => self.take_part(&plan).await,
-            Ok(NodeRequest::Join { address, nonce }) => {
-                self.admit(DirectoryChange::Admit { address, nonce }).await
-            }
+            Ok(NodeRequest::Join { address, nonce }) => self.admit(address, nonce).await,
             Ok(NodeRequest::Change { cluster, shard, command }) => {
                 self.answer_change(cluster, shard, command).await
             }
@@ -332,12 +330,34 @@ impl Cluster {
         }
     }
 
-    async fn admit(&self, change: DirectoryChange) -> NodeResponse {
+    /// A request to join may come late: of a process that is gone, or of one that became a member by its founder's plan
+    /// meanwhile. If it were granted, it would take the place of whoever is there.
+    async fn still_asks(&self, address: &NodeAddress, nonce: u64) -> Result<(), String> {
+        if self.directory().is_empty() {
+            return Err("the cluster is still being founded: ask again".into());
+        }
+        let peer = &address.peer;
+        match self.ask(peer, &NodeRequest::Hello(self.greeting()), GREETING).await {
+            Ok(NodeResponse::Hello(other)) if other.run != nonce => {
+                Err(format!("another process answers at {peer}"))
+            }
+            Ok(NodeResponse::Hello(Greeting { member: Some((cluster, node)), .. })) => {
+                Err(format!("{peer} is {node} of cluster {cluster} by now"))
+            }
+            // Who cannot be heard from here may be heard by others.
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    async fn admit(&self, address: NodeAddress, nonce: u64) -> NodeResponse {
         let Some(replica) = self.replica() else {
             return NodeResponse::Refused("this node is no member itself".into());
         };
         let Identity { cluster, shards, .. } = replica.identity();
-        match self.change_directory(change).await {
+        if let Err(reason) = self.still_asks(&address, nonce).await {
+            return NodeResponse::Refused(reason);
+        }
+        match self.change_directory(DirectoryChange::Admit { address, nonce }).await {
             Ok(DirectoryAnswer::Admitted(node)) => NodeResponse::Joined { cluster, node, shards },
             Ok(other) => NodeResponse::Refused(format!("{other:?}")),
             Err(error @ ClusterError::Unsure { .. }) => NodeResponse::Unsure(error.to_string()),
