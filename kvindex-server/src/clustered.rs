@@ -111,6 +111,7 @@ fn parts(
         durability: config.durability,
         transport: Arc::new(GrpcTransport::default()),
         streams: Arc::new(EngineStreams::new(Arc::clone(node))),
+        witness: None,
         run,
     })
 }

@@ -2,35 +2,33 @@
 //! happened; they never assume that it did not.
 
 use kvindex_core::replication::{ReadLevel, ShardId};
+use kvindex_server::cluster::{ClusterError, WorkerError};
+use kvindex_server::node::Origin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::sleep;
 
 use crate::dice::Dice;
 use crate::invariants::{Answered, Asked, Register};
-use crate::machine::RegisterWrite;
 use crate::mutation::Mutation;
 use crate::node::Running;
+use crate::workers::{REGISTERS, register, register_id};
 use crate::world::World;
 
-/// Registers of each shard.
-const REGISTERS: u64 = 2;
 /// How long a client waits for an answer.
 const PATIENCE: Duration = Duration::from_millis(1_500);
 
 /// Asks and writes until the engines rest.
 pub(crate) async fn live(world: Arc<World>, client: u64) {
     let mut dice = Dice::of(world.plan.seed, &format!("client {client}"));
-    let mut writes = 0;
     while !world.engines_rest() {
         sleep(Duration::from_millis(dice.within(5..60))).await;
-        let Some(running) = dice.pick(&world.network.all_running()).cloned() else { continue };
+        // Nobody asks a node that says that it is not ready.
+        let Some(running) = dice.pick(&world.members()).cloned() else { continue };
         let shard = ShardId(u16::try_from(dice.below(usize::from(world.plan.shards))).unwrap_or(0));
         let register = dice.within(0..REGISTERS);
         if dice.percent(35) {
-            writes += 1;
-            let write = RegisterWrite { client, number: writes, register, value: world.number() };
-            tell(&world, &running, shard, write).await;
+            tell(&world, &running, (shard, register)).await;
         } else {
             let level = [ReadLevel::Local, ReadLevel::Lease, ReadLevel::Linearizable][dice.below(3)];
             let path = dice.pick(&world.plan.prompts).cloned().unwrap_or_default();
@@ -39,19 +37,25 @@ pub(crate) async fn live(world: Arc<World>, client: u64) {
     }
 }
 
-async fn tell(world: &Arc<World>, running: &Arc<Running>, shard: ShardId, write: RegisterWrite) {
-    let (register, value) = ((shard, write.register), write.value);
-    world.judge.register(Register::Writes { register, value });
-    let replica = Arc::clone(&running.replica);
-    let gate = Arc::clone(&running.life.gate);
+async fn tell(world: &Arc<World>, running: &Arc<Running>, (shard, number): (ShardId, u64)) {
+    let Some(id) = register_id(shard, number, world.plan.shards) else { return };
+    let (register_of, value) = ((shard, number), world.number());
+    world.judge.register(Register::Writes { register: register_of, value });
+    let there = Arc::clone(running);
     let written = running.life.spawn(async move {
-        gate.pass().await;
-        let written = replica.propose(shard, &[write.command()], PATIENCE).await;
-        gate.pass().await;
+        there.life.gate.pass().await;
+        let written = there.cluster.register(register(id, value), Origin::Registered, true).await;
+        there.life.gate.pass().await;
         written
     });
-    if matches!(written.await, Ok(Ok(_))) {
-        world.judge.register(Register::Wrote { register, value });
+    match written.await {
+        Ok(Ok(_)) => world.judge.register(Register::Wrote { register: register_of, value }),
+        // A client whose node dies knows as little.
+        Err(_) | Ok(Err(WorkerError::Cluster(ClusterError::Unsure { .. }))) => {}
+        Ok(Err(error)) => {
+            world.trace.say("refused", running.life.node, format!("{value}: {error}"));
+            world.judge.register(Register::Refused { register: register_of, value });
+        }
     }
 }
 
@@ -64,10 +68,10 @@ async fn ask(world: &Arc<World>, running: &Arc<Running>, asked: Asked, path: Vec
     let answered = life.spawn(async move {
         running.life.gate.pass().await;
         if world.mutation != Mutation::SkipBarrier {
-            running.replica.barrier([shard], level, PATIENCE).await.ok()?;
+            running.cluster.barrier(level, PATIENCE).await.ok()?;
         }
         running.life.gate.pass().await;
-        let answer = running.machine.answer(shard, &path);
+        let answer = running.answer(shard, &path, world.plan.shards);
         let (node, life) = (running.life.node, running.life.number);
         world.judge.answered(&Answered { asked: &asked, node, life, path: &path, answer: &answer });
         if level != ReadLevel::Local {

@@ -6,6 +6,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use kvindex_core::replication::log_store::{Change, LogBackend, LogError, Mark, StoredShard};
 use kvindex_core::replication::{ShardId, SnapshotStore};
+use kvindex_server::cluster::NodeRecord;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -22,6 +23,10 @@ struct Content {
     entries: BTreeMap<(ShardId, u64), Bytes>,
     marks: BTreeMap<(ShardId, Mark), Bytes>,
     snapshots: BTreeMap<ShardId, Bytes>,
+    /// Who the node is: written whole, and flushed at once.
+    record: Option<NodeRecord>,
+    /// Whether a log was ever opened.
+    has_log: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -76,6 +81,8 @@ struct State {
     takes_ms: (u64, u64),
     full: bool,
     was_full: bool,
+    /// How often all of it was lost or put aside: ids belong to one of these.
+    incarnation: u64,
 }
 
 /// The disk of one node; it outlives the node's processes.
@@ -100,6 +107,7 @@ impl Disk {
             takes_ms: usual_ms,
             full: false,
             was_full: false,
+            incarnation: 1,
         };
         Self { place, usual_ms, mutation, state: Mutex::new(state) }
     }
@@ -117,6 +125,14 @@ impl Disk {
         }
         state.written = state.flushed.clone();
         lost
+    }
+
+    /// Takes everything away.
+    pub(crate) fn wipe(&self) {
+        let state = &mut *self.state.lock();
+        (state.written, state.flushed) = Default::default();
+        state.unflushed.iter_mut().for_each(VecDeque::clear);
+        state.incarnation += 1;
     }
 
     /// Makes every write take so long from now on; `None`: as usual.
@@ -186,6 +202,52 @@ pub(crate) struct OpenDisk {
 }
 
 impl OpenDisk {
+    /// Who the node is.
+    pub(crate) fn record(&self) -> Option<NodeRecord> {
+        self.disk.state.lock().written.record.clone()
+    }
+
+    /// Whether a log was ever opened.
+    pub(crate) fn has_log(&self) -> bool {
+        self.disk.state.lock().written.has_log
+    }
+
+    /// Which disk this is, for messages.
+    pub(crate) fn place(&self) -> &str {
+        &self.disk.place
+    }
+
+    /// Changes what is written whole and flushed at once.
+    fn change<T>(&self, mut change: impl FnMut(&mut Content) -> T) -> Result<T, &'static str> {
+        let state = &mut *self.disk.state.lock();
+        if self.life.is_over() {
+            return Err("the process was killed");
+        }
+        if state.full {
+            return Err("no space left on device");
+        }
+        change(&mut state.flushed);
+        Ok(change(&mut state.written))
+    }
+
+    /// Keeps who the node is; answers in which incarnation of the disk.
+    pub(crate) fn keep(&self, record: &NodeRecord) -> Result<u64, &'static str> {
+        self.change(|content| content.record = Some(record.clone()))?;
+        Ok(self.disk.state.lock().incarnation)
+    }
+
+    /// Makes a log, if there is none.
+    pub(crate) fn open_log(&self) -> Result<(), &'static str> {
+        self.change(|content| content.has_log = true)
+    }
+
+    /// Moves everything out of the way.
+    pub(crate) fn put_aside(&self) -> Result<(), &'static str> {
+        self.change(|content| *content = Content::default())?;
+        self.disk.wipe();
+        Ok(())
+    }
+
     fn failed(&self, why: &str) -> LogError {
         LogError::Engine { doing: "writing", place: self.disk.place.clone(), why: why.into() }
     }

@@ -236,16 +236,6 @@ impl Subscription {
         });
     }
 
-    /// The next message, if it arrives until `deadline`.
-    pub(crate) async fn hear(&mut self, deadline: Instant) -> Option<Heard> {
-        if self.next.is_none() {
-            self.next = tokio::time::timeout_at(deadline, self.receiver.recv()).await.ok().flatten();
-        }
-        let due = self.next.as_ref()?.0;
-        tokio::time::sleep_until(due.min(deadline)).await;
-        if due > deadline { None } else { self.next.take().map(|(_, heard)| heard) }
-    }
-
     /// The next message, if it is there already.
     pub(crate) fn hear_now(&mut self) -> Option<Heard> {
         if self.next.is_none() {

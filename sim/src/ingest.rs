@@ -1,322 +1,387 @@
-//! What a node does with engines' streams: it subscribes to all and keeps what it hears in the real backlog; the
-//! leader of a stream's shard lets the real sequencer put that into order, and proposes what it decides. A new leader
-//! goes on from what is replicated. Stands for the server's steering and its threads, which have sockets.
+//! The one ingest thread of a process, without sockets: it follows the streams that the server's steering names,
+//! keeps what it hears in the server's backlog, lets the server's sequencer decide where a stream is led, and hands
+//! a turn's commands to the server's intake. Stands for `ingest/service` and `ingest/subscriber`.
 
-use bytes::Bytes;
-use kvindex_core::replication::{LogPosition, ProposeError, ShardCommand, ShardId, encode, shard_of};
-use kvindex_core::{
-    Batch, BatchSeq, BlockHasher, Command, GapPolicy, Generation, Registration, StreamEvents, StreamId,
-    StreamStamp,
-};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use kvindex_core::{Batch, BlockHasher, Command, EngineProfile, GapPolicy, Registration, StreamId};
+use kvindex_server::cluster::{self, Cluster};
 use kvindex_server::ingest::sequencer::{Action, Arrival, Input, Resume, SequencerConfig};
 use kvindex_server::ingest::standby::Follower;
-use std::sync::Arc;
+use kvindex_server::ingest::{Batcher, IngestError, NotTaken, Subscription as Source, Wiring};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep};
 
 use crate::dice::Dice;
-use crate::engine::{Engine, Heard, Publication, Subscription};
-use crate::invariants::Acknowledged;
+use crate::engine::{Heard, Publication, Subscription};
+use crate::invariants::acknowledgements;
+use crate::life::Life;
 use crate::mutation::Mutation;
 use crate::node::{Node, Running};
-use crate::question::spec;
 use crate::world::World;
 
-/// Messages that one proposal takes together.
+/// Messages that one turn takes of a stream.
 const TOGETHER: usize = 48;
-/// How long a turn waits for something to be heard.
-const TURN: Duration = Duration::from_millis(40);
-/// A proposal whose outcome is not known is made again so many times.
-const TRIES: usize = 3;
+/// Silence after which an engine's last batch is asked for again.
+const IDLE: Duration = Duration::from_millis(500);
+/// Between two looks at the streams' idle timers.
+const TICK: Duration = Duration::from_millis(125);
+/// Orders that may wait for the thread.
+const ORDERS: usize = 256;
 
-/// Follows every stream, as long as the process lives.
-pub(crate) fn start(world: &Arc<World>, node: &Arc<Node>, running: &Arc<Running>) {
-    for engine in &world.engines {
-        let seed = format!("{} on node {} in life {}", engine.plan.stream, node.number, running.life.number);
-        let seat = Seat {
-            world: Arc::clone(world),
-            node: Arc::clone(node),
-            running: Arc::clone(running),
-            engine: Arc::clone(engine),
-            shard: shard_of(&engine.plan.stream.worker, world.plan.shards),
-            dice: Dice::of(world.plan.seed, &seed),
-            requests: 0,
-        };
-        running.life.spawn(seat.run());
+/// What steering asks of the thread.
+#[derive(Debug)]
+pub(crate) enum Order {
+    Follow(Box<Source>),
+    Leave(StreamId, oneshot::Sender<()>),
+    Lead(StreamId, Option<Resume>),
+    StandBy(StreamId, oneshot::Sender<()>),
+}
+
+/// The streams of one process, as steering moves them.
+#[derive(Debug)]
+pub(crate) struct Streams {
+    world: Weak<World>,
+    life: Arc<Life>,
+    orders: mpsc::Sender<Order>,
+}
+
+impl Streams {
+    /// Those of a process, and where its thread finds its orders.
+    #[must_use]
+    pub(crate) fn new(world: &Arc<World>, life: &Arc<Life>) -> (Self, mpsc::Receiver<Order>) {
+        let (orders, receiver) = mpsc::channel(ORDERS);
+        (Self { world: Arc::downgrade(world), life: Arc::clone(life), orders }, receiver)
+    }
+
+    fn say(&self, what: &'static str, text: String) {
+        if let Some(world) = self.world.upgrade() {
+            world.trace.say(what, self.life.node, text);
+        }
+    }
+
+    /// Through when the thread has done it, or is gone.
+    async fn ask(&self, order: impl FnOnce(oneshot::Sender<()>) -> Order) {
+        let (done, answer) = oneshot::channel();
+        if self.orders.send(order(done)).await.is_ok() {
+            let _ = answer.await;
+        }
     }
 }
 
-/// One stream on one node.
-struct Seat {
-    world: Arc<World>,
-    node: Arc<Node>,
-    running: Arc<Running>,
-    engine: Arc<Engine>,
-    shard: ShardId,
-    dice: Dice,
-    /// Number of the replay that was asked for last: answers of others are of no use.
-    requests: u64,
+impl cluster::Streams for Streams {
+    fn follow(&self, source: Source) -> BoxFuture<'_, Result<(), IngestError>> {
+        async move {
+            self.say("follows", source.stream.to_string());
+            let ordered = self.orders.send(Order::Follow(Box::new(source))).await;
+            ordered.map_err(|_| IngestError::ShutDown)
+        }
+        .boxed()
+    }
+
+    fn leave<'a>(&'a self, stream: &'a StreamId) -> BoxFuture<'a, ()> {
+        self.say("leaves", stream.to_string());
+        self.ask(|done| Order::Leave(stream.clone(), done)).boxed()
+    }
+
+    fn lead<'a>(&'a self, stream: &'a StreamId, resume: Option<Resume>) -> BoxFuture<'a, ()> {
+        async move {
+            self.say("leads", format!("{stream} from {resume:?}"));
+            // An error says that the thread is gone.
+            let _ = self.orders.send(Order::Lead(stream.clone(), resume)).await;
+        }
+        .boxed()
+    }
+
+    fn stand_by<'a>(&'a self, stream: &'a StreamId) -> BoxFuture<'a, ()> {
+        self.say("stands by", stream.to_string());
+        self.ask(|done| Order::StandBy(stream.clone(), done)).boxed()
+    }
 }
 
-/// What is followed, and what was decided and not yet proposed.
-struct Following {
+/// Starts the thread of a process.
+pub(crate) fn start(
+    world: &Arc<World>,
+    node: &Arc<Node>,
+    running: &Arc<Running>,
+    orders: mpsc::Receiver<Order>,
+) {
+    let life = &running.life;
+    let seed = format!("ingest on node {} in life {}", node.number, life.number);
+    let thread = Thread {
+        world: Arc::clone(world),
+        node: Arc::clone(node),
+        life: Arc::clone(life),
+        cluster: Arc::downgrade(&running.cluster),
+        wiring: running.cluster.wiring(&Handle::current()),
+        orders,
+        seats: BTreeMap::new(),
+        dice: Dice::of(world.plan.seed, &seed),
+        batcher: Batcher::default(),
+        hasher: BlockHasher::new(),
+    };
+    life.spawn(thread.run());
+}
+
+struct Thread {
+    world: Arc<World>,
+    node: Arc<Node>,
+    life: Arc<Life>,
+    cluster: Weak<Cluster>,
+    /// Its sink is not used: it waits as only a thread of its own can.
+    wiring: Wiring,
+    orders: mpsc::Receiver<Order>,
+    seats: BTreeMap<StreamId, Seat>,
+    dice: Dice,
+    batcher: Batcher,
+    hasher: BlockHasher,
+}
+
+/// A followed stream.
+struct Seat {
+    stream: StreamId,
+    /// Of its worker, for which it is followed.
+    registration: Registration,
+    profile: EngineProfile,
+    gap_policy: GapPolicy,
     follower: Follower<Publication>,
     subscription: Subscription,
-    actions: Vec<Action<Publication>>,
-    /// Which registration of the worker this is.
-    registration: Registration,
+    /// Number of the replay that was asked for last: answers of others are of no use.
+    requests: u64,
+    /// Commands of it were made in this turn.
+    deciding: bool,
+}
+
+/// What all streams share during one turn.
+struct Turn<'a> {
+    now_ms: u64,
+    wall_ms: u64,
+    batcher: &'a mut Batcher,
+    hasher: &'a mut BlockHasher,
+}
+
+impl Thread {
+    async fn run(mut self) {
+        let mut next_tick = Instant::now();
+        loop {
+            sleep(Duration::from_millis(self.dice.within(1..9))).await;
+            self.life.gate.pass().await;
+            self.obey();
+            let tick = Instant::now() >= next_tick;
+            if tick {
+                next_tick = Instant::now() + TICK;
+            }
+            let mut turn = Turn {
+                now_ms: self.world.trace.now_ms(),
+                wall_ms: self.node.wall_ms(&self.world),
+                batcher: &mut self.batcher,
+                hasher: &mut self.hasher,
+            };
+            for seat in self.seats.values_mut() {
+                seat.read(&mut turn);
+                if tick {
+                    seat.tick(&self.wiring, &mut turn);
+                }
+            }
+            self.flush().await;
+        }
+    }
+
+    fn obey(&mut self) {
+        while let Ok(order) = self.orders.try_recv() {
+            match order {
+                Order::Follow(source) => {
+                    if let Some(seat) = self.follow(*source) {
+                        self.seats.insert(seat.stream.clone(), seat);
+                    }
+                }
+                Order::Leave(stream, done) => {
+                    self.seats.remove(&stream);
+                    let _ = done.send(());
+                }
+                Order::Lead(stream, resume) => {
+                    let resume = resume.filter(|_| self.world.mutation != Mutation::ForgetStamp);
+                    self.seats.get_mut(&stream).into_iter().for_each(|seat| seat.lead(resume));
+                }
+                Order::StandBy(stream, done) => {
+                    self.seats.get_mut(&stream).into_iter().for_each(Seat::stand_by);
+                    let _ = done.send(());
+                }
+            }
+        }
+    }
+
+    fn follow(&self, source: Source) -> Option<Seat> {
+        let engine = self.world.engine_at(&source.endpoint)?;
+        let config = SequencerConfig {
+            has_replay: source.replay_endpoint.is_some(),
+            idle_poll_ms: u64::try_from(IDLE.as_millis()).unwrap_or(u64::MAX),
+            ..SequencerConfig::default()
+        };
+        let Source { stream, profile, gap_policy, registration, .. } = source;
+        let forgets = self.world.mutation == Mutation::ForgetRegistration;
+        let registration = if forgets { Registration(0) } else { registration };
+        let subscription = engine.subscribe(self.node.number);
+        let (follower, requests, deciding) = (Follower::new(config), 0, false);
+        Some(Seat { stream, registration, profile, gap_policy, follower, subscription, requests, deciding })
+    }
+
+    /// Hands the turn's commands over; streams whose own were not taken fall back to standby.
+    async fn flush(&mut self) {
+        let commands = self.batcher.take();
+        let mut refused = None;
+        if !commands.is_empty() {
+            refused = self.hand_over(commands).await.err();
+        }
+        let mut fell_back = Vec::new();
+        for seat in self.seats.values_mut() {
+            if seat.settle(refused.as_ref()) {
+                self.world.trace.say("falls back", self.node.number, seat.stream.to_string());
+                fell_back.push(seat.stream.clone());
+            }
+        }
+        if !fell_back.is_empty() {
+            (self.wiring.fell_back)(&fell_back);
+        }
+    }
+
+    /// Now and then what was taken is handed over once more: what was applied already changes nothing.
+    async fn hand_over(&mut self, commands: Vec<Command>) -> Result<(), NotTaken> {
+        let Some(cluster) = self.cluster.upgrade() else { return Err(NotTaken::All) };
+        let acknowledged = acknowledgements(self.node.number, &commands, self.world.plan.shards);
+        let judge = &self.world.judge;
+        if self.world.mutation == Mutation::AnswerEarly {
+            acknowledged.iter().for_each(|of_a_shard| judge.acknowledged(of_a_shard));
+        }
+        let again = self.dice.percent(15).then(|| commands.clone());
+        let taken = cluster.take_in(commands).await;
+        self.life.gate.pass().await;
+        if taken.is_ok() {
+            acknowledged.iter().for_each(|of_a_shard| judge.acknowledged(of_a_shard));
+            if let Some(commands) = again {
+                // Whatever becomes of it.
+                let _ = cluster.take_in(commands).await;
+                self.life.gate.pass().await;
+            }
+        }
+        taken
+    }
 }
 
 impl Seat {
-    fn stream(&self) -> &StreamId {
-        &self.engine.plan.stream
-    }
-
-    async fn run(mut self) {
-        loop {
-            sleep(Duration::from_millis(20)).await;
-            self.running.life.gate.pass().await;
-            if let Some(registration) = self.running.machine.registration(&self.stream().worker) {
-                self.follow(registration).await;
-            }
-        }
-    }
-
-    /// Follows the stream for as long as this registration of its worker stands.
-    async fn follow(&mut self, registration: Registration) {
-        let config = SequencerConfig {
-            has_replay: self.engine.plan.buffer > 0,
-            idle_poll_ms: 500,
-            ..SequencerConfig::default()
-        };
-        let subscription = self.engine.subscribe(self.node.number);
-        let (follower, actions) = (Follower::new(config), Vec::new());
-        let mut following = Following { follower, subscription, actions, registration };
-        loop {
-            let heard = following.subscription.hear(Instant::now() + TURN).await;
-            self.running.life.gate.pass().await;
-            if self.running.machine.registration(&self.stream().worker) != Some(following.registration) {
-                return;
-            }
-            self.steer(&mut following).await;
-            let quiet = heard.is_none();
-            self.read(&mut following, heard);
-            if quiet {
-                self.tick(&mut following);
-            }
-            let commands = self.commands(std::mem::take(&mut following.actions), following.registration);
-            if commands.is_empty() || self.propose(commands).await {
-                following.follower.taken();
-            } else {
-                self.stand_by(&mut following);
-            }
-        }
-    }
-
-    /// Leads the stream where this node leads its shard, from where the index stands; stands by otherwise.
-    async fn steer(&mut self, following: &mut Following) {
-        let leads = self.running.leads(self.shard);
-        if !leads && following.follower.is_led() {
-            self.stand_by(following);
-        }
-        if !leads || following.follower.is_led() {
-            return;
-        }
-        // Once an entry of ours is applied, all that earlier leaders proposed is applied or void.
-        let Ok(nothing) = encode(&[]) else { return };
-        let sure = self.running.replica.propose_here(self.shard, nothing, Duration::from_secs(1)).await;
-        self.running.life.gate.pass().await;
-        let Some(stamp) = self.running.machine.stamp(self.stream()).filter(|_| sure.is_ok()) else { return };
-        let resume = stamp.filter(|_| self.world.mutation != Mutation::ForgetStamp).map(resume);
-        self.world.trace.say("leads", self.node.number, format!("{} from {resume:?}", self.stream()));
+    fn lead(&mut self, resume: Option<Resume>) {
         self.requests += 1;
-        following.follower.lead(resume);
+        self.follower.lead(resume);
     }
 
-    fn stand_by(&mut self, following: &mut Following) {
-        self.world.trace.say("stands by", self.node.number, self.stream().to_string());
+    fn stand_by(&mut self) {
         self.requests += 1;
-        following.follower.stand_by();
+        self.follower.stand_by();
     }
 
-    /// Takes in what was heard, and what is there besides.
-    fn read(&mut self, following: &mut Following, first: Option<Heard>) {
-        let mut heard = first;
+    /// Takes in what is there.
+    fn read(&mut self, turn: &mut Turn<'_>) {
+        let mut left = true;
         for _ in 0..TOGETHER {
-            let Some(message) = heard.take() else { break };
-            self.take(following, message);
-            heard = following.subscription.hear_now();
+            let Some(message) = self.subscription.hear_now() else {
+                left = false;
+                break;
+            };
+            self.take(message, turn);
         }
-        if let Some(message) = heard {
-            self.take(following, message);
-        } else if following.follower.must_drain() {
-            following.follower.drained();
+        if !left && self.follower.must_drain() {
+            self.follower.drained();
         }
-        self.feed(following);
+        self.feed(turn);
     }
 
-    fn take(&mut self, following: &mut Following, heard: Heard) {
-        let now = self.world.trace.now_ms();
+    fn take(&mut self, heard: Heard, turn: &mut Turn<'_>) {
+        let now = turn.now_ms;
         match heard {
-            Heard::Connected => following.follower.link_changed(true, 0),
-            Heard::Disconnected => following.follower.link_changed(false, 0),
+            Heard::Connected => self.follower.link_changed(true, 0),
+            Heard::Disconnected => self.follower.link_changed(false, 0),
             Heard::Live(publication) => {
-                following.follower.hear(arrival(publication), now);
+                self.follower.hear(arrival(publication), now);
             }
             // Batches that were kept go first.
             Heard::Replayed(request, publication) if request == self.requests => {
-                self.feed(following);
-                self.step(following, Input::Replayed(arrival(publication)), now);
+                self.feed(turn);
+                self.step(Input::Replayed(arrival(publication)), now, turn);
             }
             Heard::ReplayEnd(request) if request == self.requests => {
-                self.feed(following);
-                self.step(following, Input::ReplayEnd, now);
+                self.feed(turn);
+                self.step(Input::ReplayEnd, now, turn);
             }
             Heard::ReplayFailed(request) if request == self.requests => {
-                self.feed(following);
-                self.step(following, Input::ReplayFailed, now);
+                self.feed(turn);
+                self.step(Input::ReplayFailed, now, turn);
             }
             Heard::Replayed(..) | Heard::ReplayEnd(_) | Heard::ReplayFailed(_) => {}
         }
     }
 
     /// Gives the sequencer what is in the backlog, if the stream is led.
-    fn feed(&mut self, following: &mut Following) {
-        while let Some((input, heard_ms)) = following.follower.next_input() {
-            self.step(following, input, heard_ms);
+    fn feed(&mut self, turn: &mut Turn<'_>) {
+        while let Some((input, heard_ms)) = self.follower.next_input() {
+            self.step(input, heard_ms, turn);
         }
     }
 
-    fn step(&mut self, following: &mut Following, input: Input<Publication>, at_ms: u64) {
-        let before = following.actions.len();
-        following.follower.step(input, at_ms, &mut following.actions);
-        for action in &following.actions[before..] {
-            if let Action::RequestReplay { from } = action {
-                self.requests += 1;
-                following.subscription.ask_again(self.requests, from.0);
-            }
+    fn tick(&mut self, wiring: &Wiring, turn: &mut Turn<'_>) {
+        if self.follower.is_led() {
+            self.step(Input::Tick, turn.now_ms, turn);
+        } else if self.follower.wants_trim() {
+            self.follower.trim((wiring.applied)(&self.stream));
         }
     }
 
-    fn tick(&mut self, following: &mut Following) {
-        let now = self.world.trace.now_ms();
-        if following.follower.is_led() {
-            self.step(following, Input::Tick, now);
-        } else if following.follower.wants_trim() {
-            let stamp = self.running.machine.stamp(self.stream()).flatten();
-            following.follower.trim(stamp.map(resume));
-        }
-    }
-
-    /// As few commands as possible.
-    fn commands(&self, actions: Vec<Action<Publication>>, registration: Registration) -> Vec<Command> {
-        let forgets = self.world.mutation == Mutation::ForgetRegistration;
-        let registration = if forgets { Registration(0) } else { registration };
-        let at_ms = self.node.wall_ms(&self.world);
-        let stream = self.stream();
-        let profile = spec(stream.worker.clone()).profile();
-        let mut hasher = BlockHasher::new();
-        let mut commands: Vec<Command> = Vec::new();
+    /// Puts one input into the sequencer and does what it says.
+    fn step(&mut self, input: Input<Publication>, at_ms: u64, turn: &mut Turn<'_>) {
+        let mut actions = Vec::new();
+        self.follower.step(input, at_ms, &mut actions);
+        let followed = (&self.stream, self.registration);
         for action in actions {
+            self.deciding |= !matches!(action, Action::Duplicate | Action::RequestReplay { .. });
             match action {
                 Action::Apply { generation, seq, digest, batch } => {
-                    let sealed = Batch { seq, changes: batch.batch.seal(&profile, &mut hasher) };
-                    match commands.last_mut() {
-                        Some(Command::Events(events)) if events.generation == generation => {
-                            events.batches.push(sealed);
-                            events.payload_digest = Some(digest);
-                        }
-                        _ => commands.push(Command::Events(StreamEvents {
-                            stream: stream.clone(),
-                            generation,
-                            at_ms,
-                            batches: vec![sealed].into(),
-                            payload_digest: Some(digest),
-                            registration,
-                        })),
-                    }
+                    let batch = Batch { seq, changes: batch.batch.seal(&self.profile, turn.hasher) };
+                    turn.batcher.batch(followed, generation, (batch, digest), 1, turn.wall_ms);
                 }
                 Action::NewGeneration(generation) => {
-                    let stream = stream.clone();
-                    commands.push(Command::NewGeneration { stream, generation, at_ms, registration });
+                    turn.batcher.new_generation(followed, generation, turn.wall_ms);
                 }
                 Action::Gap { generation, first, last } => {
-                    let (stream, policy) = (stream.clone(), GapPolicy::Purge);
-                    commands.push(Command::Gap {
-                        stream,
-                        generation,
-                        first,
-                        last,
-                        policy,
-                        at_ms,
-                        registration,
-                    });
+                    turn.batcher.gap(followed, generation, (first, last), self.gap_policy, turn.wall_ms);
                 }
-                Action::Duplicate | Action::RequestReplay { .. } => {}
+                Action::RequestReplay { from } => {
+                    self.requests += 1;
+                    self.subscription.ask_again(self.requests, from.0);
+                }
+                Action::Duplicate => {}
             }
         }
-        commands
     }
 
-    /// Whether the commands were taken. Where the outcome is not known the stream falls back to standby, or now and
-    /// then the same is proposed again: what was applied already changes nothing.
-    async fn propose(&mut self, commands: Vec<Command>) -> bool {
-        let reached = commands.iter().filter_map(reached).next_back();
-        let commands: Vec<ShardCommand> = commands.into_iter().map(ShardCommand::Index).collect();
-        let Ok(entry) = encode(&commands) else { return false };
-        if self.world.mutation == Mutation::AnswerEarly {
-            self.acknowledge(None, &entry, reached);
+    /// Learns what became of the turn's commands; whether the stream fell back to standby.
+    fn settle(&mut self, refused: Option<&NotTaken>) -> bool {
+        let concerned = refused.is_some_and(|refused| match refused {
+            NotTaken::All => true,
+            NotTaken::Streams(streams) => streams.contains(&self.stream),
+        });
+        let falls_back = std::mem::take(&mut self.deciding) && concerned;
+        if falls_back {
+            self.stand_by();
+        } else {
+            self.follower.taken();
         }
-        let tries = if self.dice.percent(50) { TRIES } else { 1 };
-        for _ in 0..tries {
-            let patience = Duration::from_millis(800);
-            let proposed = self.running.replica.propose_here(self.shard, entry.clone(), patience).await;
-            self.running.life.gate.pass().await;
-            match proposed {
-                Ok((at, _)) => {
-                    self.acknowledge(Some(at), &entry, reached);
-                    return true;
-                }
-                Err(ProposeError::Unsure { .. }) => {
-                    self.world.trace.say(
-                        "unsure",
-                        self.node.number,
-                        format!("{} {reached:?}", self.stream()),
-                    );
-                }
-                Err(_) => return false,
-            }
-        }
-        false
-    }
-
-    fn acknowledge(
-        &self,
-        at: Option<LogPosition>,
-        entry: &Bytes,
-        reached: Option<(Generation, Option<BatchSeq>)>,
-    ) {
-        let (shard, node, stream) = (self.shard, self.node.number, self.stream().clone());
-        let acknowledged =
-            Acknowledged { shard, node, at, entry: entry.clone(), stream: Some(stream), reached };
-        self.world.judge.acknowledged(&acknowledged);
+        falls_back
     }
 }
 
 fn arrival(publication: Publication) -> Arrival<Publication> {
     Arrival { seq: publication.seq, digest: publication.digest, bytes: 1, batch: publication }
-}
-
-fn resume(stamp: StreamStamp) -> Resume {
-    Resume { generation: stamp.generation, applied: stamp.applied, payload_digest: stamp.payload_digest }
-}
-
-/// Up to where a command brings its stream.
-fn reached(command: &Command) -> Option<(Generation, Option<BatchSeq>)> {
-    match command {
-        Command::Events(events) => Some((events.generation, events.batches.last().map(|batch| batch.seq))),
-        Command::Gap { generation, last, .. } => Some((*generation, Some(*last))),
-        Command::NewGeneration { generation, .. } => Some((*generation, None)),
-        _ => None,
-    }
 }

@@ -1,19 +1,20 @@
-//! Whole clusters, lived through in one thread under a clock that only simulation moves: the real replicas, logs,
-//! sequencers and indexes, between a network, disks, clocks and engines that do what a seed says. One seed is one
-//! run, byte for byte.
+//! Whole clusters, lived through in one thread under a clock that only simulation moves: the server's own room for
+//! clusters, its replicas, logs, sequencers and indexes, between a network, disks, clocks and engines that do what a
+//! seed says. One seed is one run, byte for byte.
 //!
 //! Read `world.rs` first, then one file of `invariants/` and one of `faults/`.
 
+mod answer;
 mod cache;
 mod clients;
 mod dice;
 mod disk;
 mod engine;
 pub mod faults;
+mod home;
 mod ingest;
 mod invariants;
 mod life;
-mod machine;
 mod mutation;
 mod network;
 mod node;
@@ -21,6 +22,8 @@ mod plan;
 mod question;
 mod run;
 mod trace;
+mod witness;
+mod workers;
 mod world;
 
 // The oracle is the model that the index's own tests are held against, where it is: in those tests.

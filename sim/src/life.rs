@@ -63,6 +63,17 @@ impl Life {
         self.tasks.lock().drain(..).for_each(|task| task.abort());
     }
 
+    /// Takes tasks over that were started without it.
+    pub(crate) fn adopt(&self, started: Vec<JoinHandle<()>>) {
+        let mut tasks = self.tasks.lock();
+        for task in started {
+            if self.is_over() {
+                task.abort();
+            }
+            tasks.push(task.abort_handle());
+        }
+    }
+
     /// Runs something in this process.
     pub(crate) fn spawn<T: Send + 'static>(
         &self,

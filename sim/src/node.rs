@@ -1,47 +1,69 @@
-//! A node: a disk that stays, and processes on it that come and go.
+//! A node: a disk that stays, and processes on it that come and go. A process is the server's own room, put together
+//! as the server puts it together, around what is simulated.
 
-use kvindex_core::replication::log_store::{LogBackend, LogStore};
-use kvindex_core::replication::{ClusterId, Identity, NodeId, Replica, Role, ShardId, Surroundings};
+use bytes::Bytes;
+use kvindex_core::replication::{NodeId, Replica, Role, ShardId};
+use kvindex_server::cluster::{Cluster, ClusterSettings, JoinError, Parts};
+use kvindex_server::config::{ClusterConfig, Config};
+use kvindex_server::metrics::Metrics;
+use kvindex_server::node::Node as Server;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
-use tokio::time::sleep;
 
+use crate::dice::Dice;
 use crate::disk::{Disk, OpenDisk};
+use crate::home::Home;
 use crate::ingest;
 use crate::life::{Gate, Life};
-use crate::machine::SimMachine;
-use crate::network::Wire;
+use crate::network::{Wire, address};
+use crate::plan::PATIENCE;
+use crate::witness::{Seat, Witness};
 use crate::world::World;
 
-/// The simulated cluster's id.
-const CLUSTER: ClusterId = ClusterId(0x7369_6d75_6c61_7465);
 /// What a node's wall clock shows at the start.
 const WALL_MS: i64 = 1_700_000_000_000;
 
-/// A process that has started.
+/// A process that answers.
 #[derive(Debug)]
 pub(crate) struct Running {
     /// Its life.
     pub life: Arc<Life>,
-    /// What is simulated: the real thing.
-    pub replica: Arc<Replica>,
-    /// Its state.
-    pub machine: Arc<SimMachine>,
+    /// Its part in the cluster.
+    pub cluster: Arc<Cluster>,
+    /// Its index and its workers.
+    pub server: Arc<Server>,
+    /// Who sees what is applied.
+    pub witness: Arc<Witness>,
 }
 
 impl Running {
+    /// Its shards, once it is a member.
+    pub(crate) fn replica(&self) -> Option<&Arc<Replica>> {
+        self.cluster.replica()
+    }
+
+    /// Its id, once it is a member.
+    pub(crate) fn id(&self) -> Option<NodeId> {
+        Some(self.replica()?.identity().node)
+    }
+
     /// Whether it says that it leads a shard.
     pub(crate) fn leads(&self, shard: ShardId) -> bool {
-        self.replica.shard_status(shard).is_some_and(|status| status.role == Role::Leader)
+        let status = self.replica().and_then(|replica| replica.shard_status(shard));
+        status.is_some_and(|status| status.role == Role::Leader)
+    }
+
+    /// Answers another node.
+    pub(crate) async fn handle(&self, request: Bytes) -> Bytes {
+        self.cluster.handle(request).await
     }
 }
 
 /// One node.
 #[derive(Debug)]
 pub(crate) struct Node {
-    /// Its number, which is its id.
+    /// Its number, which is its address.
     pub number: u64,
     /// Its disk.
     pub disk: Arc<Disk>,
@@ -99,60 +121,64 @@ impl Node {
         if let Some(running) = world.network.running(self.number) {
             world.network.leave(self.number);
             // Nothing comes of this but that its tasks end: disk and network are gone for it.
-            tokio::spawn(async move { running.replica.shutdown().await });
+            tokio::spawn(async move { running.cluster.shutdown().await });
         }
     }
 }
 
-/// Starts everything that a process consists of.
-async fn run(world: Arc<World>, node: Arc<Node>, life: Arc<Life>) {
-    let open = Arc::new(OpenDisk { disk: Arc::clone(&node.disk), life: Arc::clone(&life) });
-    let logs = LogStore::start(Arc::clone(&open) as Arc<dyn LogBackend>, world.plan.durability);
+/// What the server's room is made of here.
+fn process(world: &Arc<World>, node: &Node, life: &Arc<Life>, streams: ingest::Streams) -> Running {
     let plan = &world.plan;
-    let machine =
-        Arc::new(SimMachine::new(plan.shards, Arc::clone(&life), Arc::clone(&world.judge), world.mutation));
-    let wire = Wire { network: Arc::clone(&world.network), life: Arc::clone(&life) };
-    let surroundings = Surroundings {
-        logs: logs.clone(),
-        snapshots: open,
-        machine: Arc::clone(&machine) as _,
-        transport: Arc::new(wire),
-    };
-    let identity = Identity { cluster: CLUSTER, node: NodeId(node.number), shards: plan.shards };
-    let settings = plan.settings(node.number, life.number);
-    let started = Replica::start(identity, settings, surroundings).await;
-    let replica = match started {
-        Ok(replica) => Arc::new(replica),
-        Err(error) => {
-            if !life.is_over() {
-                node.kill(&world);
-                world.start_failed(&node, &error.to_string());
-            }
-            return;
-        }
-    };
+    let config = Config { cluster: Some(ClusterConfig::default()), ..Config::defaults() };
+    let server = Arc::new(Server::new(&config, Metrics::new()));
+    let judge = Arc::clone(&world.judge);
+    let witness = Witness::new(Arc::clone(life), Arc::clone(&judge), world.mutation, Arc::clone(&server));
+    let witness = Arc::new(witness);
+    let disk = Arc::new(OpenDisk { disk: Arc::clone(&node.disk), life: Arc::clone(life) });
+    let cluster = Cluster::new(Parts {
+        settings: ClusterSettings {
+            address: address(node.number),
+            peers: plan.peers(),
+            size: plan.size_for(node.number),
+            shards: Some(plan.shards),
+            standby: plan.standby,
+            pace: plan.settings(node.number, life.number),
+            patience: PATIENCE,
+        },
+        node: Arc::clone(&server),
+        home: Arc::new(Home { disk, judge }),
+        durability: plan.durability,
+        transport: Arc::new(Wire { network: Arc::clone(&world.network), life: Arc::clone(life) }),
+        streams: Arc::new(streams),
+        witness: Some(Arc::new(Seat(Arc::clone(&witness)))),
+        run: Dice::of(plan.seed, &format!("run {} of node {}", life.number, node.number)).next(),
+    });
+    Running { life: Arc::clone(life), cluster, server, witness }
+}
+
+/// Starts everything that a process consists of, in the order of the server's own start.
+async fn run(world: Arc<World>, node: Arc<Node>, life: Arc<Life>) {
+    let (streams, orders) = ingest::Streams::new(&world, &life);
+    let running = Arc::new(process(&world, &node, &life, streams));
+    let came_back = running.cluster.come_back().await;
     if life.is_over() {
-        replica.shutdown().await;
+        running.cluster.shutdown().await;
         return;
     }
-    let running = Arc::new(Running { life: Arc::clone(&life), replica: Arc::clone(&replica), machine });
+    if let Err(error) = came_back {
+        node.kill(&world);
+        world.start_failed(&node, &error.to_string(), matches!(error, JoinError::Dismissed { .. }));
+        return;
+    }
     world.network.join(&running);
-    world.judge.began(node.number, life.number);
-    let snapshots = Arc::clone(&replica);
-    life.spawn(async move { snapshots.keep_log_short(settings).await });
-    ingest::start(&world, &node, &running);
-    life.spawn(watch_over(world, node, running, logs));
+    ingest::start(&world, &node, &running, orders);
+    life.adopt(running.cluster.start());
+    life.spawn(watch_over(world, node, running));
 }
 
 /// Ends the process when its log or a shard has failed, as the program does.
-async fn watch_over(world: Arc<World>, node: Arc<Node>, running: Arc<Running>, logs: LogStore) {
-    loop {
-        sleep(Duration::from_millis(20)).await;
-        let stopped = running.replica.status().into_iter().find_map(|status| status.stopped);
-        if let Some(reason) = logs.failure().map(|failure| failure.to_string()).or(stopped) {
-            world.stopped_itself(&node, &reason);
-            node.kill(&world);
-            return;
-        }
-    }
+async fn watch_over(world: Arc<World>, node: Arc<Node>, running: Arc<Running>) {
+    let reason = running.cluster.until_failed().await;
+    world.stopped_itself(&node, &reason);
+    node.kill(&world);
 }

@@ -9,10 +9,15 @@ use std::time::Duration;
 use crate::dice::Dice;
 use crate::engine::EnginePlan;
 use crate::faults::Kind;
-use crate::network::Link;
+use crate::network::{Link, address};
 
 /// Faults strike from here, so that there is something to break.
 const CALM_MS: u64 = 1_500;
+
+/// Nodes that a run has at most.
+pub(crate) const MOST_NODES: u64 = 7;
+/// How long a change of workers or nodes may take.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A fault and when it strikes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +51,10 @@ pub(crate) struct Plan {
     pub disk_ms: (u64, u64),
     /// When an entry counts as kept.
     pub durability: Durability,
+    /// Whether followers listen to the engines.
+    pub standby: bool,
+    /// Whether faults strike while the cluster is being founded.
+    pub rough: bool,
     /// Clients that read and write.
     pub clients: u64,
     /// Log bytes after which a snapshot is taken.
@@ -62,6 +71,8 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (nodes, shards, streams) = (self.nodes, self.shards, self.engines.len());
         write!(f, "{nodes} nodes, {shards} shards, {streams} streams, {}", self.durability.name())?;
+        let said = [(!self.standby, ", no standby"), (self.rough, ", a rough founding")];
+        said.iter().filter(|(so, _)| *so).try_for_each(|(_, text)| f.write_str(text))?;
         self.faults.iter().try_for_each(|fault| write!(f, ", {}", fault.kind.name()))
     }
 }
@@ -86,7 +97,9 @@ impl Plan {
         let snapshot_after = [2 << 10, 8 << 10, 64 << 10][dice.below(3)];
         let (keep_entries, clients) = (dice.within(0..20), dice.within(1..4));
         let disk_ms = [(0, 1), (0, 3), (1, 8)][dice.below(3)];
-        let faults = faults(&mut dice, only, durability);
+        let (standby, rough) = (dice.percent(85), dice.percent(20));
+        let calm_ms = if rough { 0 } else { CALM_MS };
+        let faults = faults(&mut dice, only, durability, calm_ms);
         let storm_ends_ms =
             faults.iter().map(|fault| fault.at_ms + fault.lasts_ms).max().unwrap_or(CALM_MS).max(CALM_MS);
         Self {
@@ -98,12 +111,28 @@ impl Plan {
             link,
             disk_ms,
             durability,
+            standby,
+            rough,
             clients,
             snapshot_after,
             keep_entries,
             faults,
             storm_ends_ms,
         }
+    }
+
+    /// Where nodes look for each other.
+    #[must_use]
+    pub(crate) fn peers(&self) -> Vec<String> {
+        (1..=MOST_NODES).map(|node| address(node).peer).collect()
+    }
+
+    /// Voters that a node is told the cluster shall have. Who joins a cluster of one must not found another one while it
+    /// cannot reach it.
+    #[must_use]
+    pub(crate) fn size_for(&self, node: u64) -> u16 {
+        let size = if self.nodes == 1 && node > 1 { MOST_NODES } else { self.nodes };
+        u16::try_from(size).unwrap_or(u16::MAX)
     }
 
     /// How a process of a node paces its shards.
@@ -155,7 +184,7 @@ fn engines(dice: &mut Dice) -> Vec<EnginePlan> {
     engines
 }
 
-fn faults(dice: &mut Dice, only: &[Kind], durability: Durability) -> Vec<PlannedFault> {
+fn faults(dice: &mut Dice, only: &[Kind], durability: Durability, calm_ms: u64) -> Vec<PlannedFault> {
     // Where what is acknowledged is not flushed, a loss of power may lose it, and says so: such a node joins anew.
     let fits = |kind: &Kind| durability == Durability::Fsync || *kind != Kind::PowerLoss;
     let kinds: Vec<Kind> = match only {
@@ -165,7 +194,7 @@ fn faults(dice: &mut Dice, only: &[Kind], durability: Durability) -> Vec<Planned
     let mut faults = Vec::new();
     for _ in 0..1 + dice.below(8) {
         let Some(kind) = dice.pick(&kinds).copied() else { break };
-        let at_ms = CALM_MS + dice.within(0..6_000);
+        let at_ms = calm_ms + dice.within(0..6_000);
         let lasts_ms =
             [dice.within(20..300), dice.within(300..1_500), dice.within(1_500..4_000)][dice.below(3)];
         faults.push(PlannedFault { kind, at_ms, lasts_ms, seed: dice.next() });

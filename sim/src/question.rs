@@ -1,9 +1,10 @@
 //! What clients ask an index.
 
 use kvindex_core::{
-    ClearPolicy, DpRank, IndexReader, LocalBlockHash, Prompt, Query, Scratch, SequenceHash, StreamId, Tier,
-    WorkerId, WorkerSpec, find_matches, local_hash_of_le_bytes,
+    ClearPolicy, DpRank, LocalBlockHash, Prompt, Query, SequenceHash, StreamId, Tier, WorkerId, WorkerSpec,
+    local_hash_of_le_bytes,
 };
+use kvindex_server::node::Node;
 
 /// The model that all simulated engines serve.
 pub(crate) const MODEL: &str = "m";
@@ -52,12 +53,13 @@ pub(crate) fn sequence_hashes(path: &[u8]) -> Vec<SequenceHash> {
 }
 
 /// What each stream that serves anything serves of a prompt, in order of streams.
-pub(crate) fn ask(reader: &IndexReader<'_>, path: &[u8], scratch: &mut Scratch) -> Vec<Matched> {
+pub(crate) fn ask(node: &Node, path: &[u8]) -> Vec<Matched> {
     let hashes = sequence_hashes(path);
     let prompt = Prompt::SequenceHashes(&hashes);
     let query = Query { prompt, block_size: Some(BLOCK), ..Query::tokens(MODEL, &[]) };
-    let Ok(found) = find_matches(reader, &query, scratch) else { return Vec::new() };
-    let serving = found.workers.iter().filter(|found| found.matched_blocks > 0);
+    let Ok(found) = node.find(&query, false) else { return Vec::new() };
+    let all = found.workers.into_iter().map(|found| found.matched);
+    let serving = all.filter(|found| found.matched_blocks > 0);
     let matched = serving.map(|found| {
         let tiers = found.tiers.iter().map(|tier| (tier.tier.clone(), tier.blocks, tier.prefix_blocks));
         (stream_of(&found.worker.id, found.dp_rank), found.matched_blocks, tiers.collect())

@@ -53,6 +53,11 @@ impl Trace {
         Self { begin: Instant::now(), loud, state: Mutex::default() }
     }
 
+    /// Whether events are printed as they come.
+    pub(crate) fn is_loud(&self) -> bool {
+        self.loud
+    }
+
     /// Virtual milliseconds since the start.
     #[must_use]
     pub(crate) fn now_ms(&self) -> u64 {

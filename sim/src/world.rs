@@ -1,7 +1,8 @@
 //! One simulated life of a cluster, from its foundation through a storm of faults to rest.
 
-use kvindex_core::replication::{NodeId, ShardCommand, ShardId, shard_of};
-use kvindex_core::{Command, WorkerId};
+use kvindex_core::replication::{NodeId, ShardId};
+use kvindex_server::WorkerDefinition;
+use kvindex_server::node::Origin;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,17 +15,17 @@ use crate::dice::Dice;
 use crate::disk::Disk;
 use crate::engine::{Engine, EnginePlan};
 use crate::faults;
-use crate::invariants::{Judge, Settled};
-use crate::machine::RegisterWrite;
+use crate::invariants::Judge;
 use crate::mutation::Mutation;
-use crate::network::{Network, address};
+use crate::network::Network;
 use crate::node::{Node, Running};
 use crate::plan::Plan;
-use crate::question::spec;
 use crate::trace::Trace;
+use crate::workers;
 
-/// Virtual time in which a cluster must have recovered once nothing is broken any more.
-const RECOVERY: Duration = Duration::from_secs(10);
+/// Virtual time in which a cluster must have recovered once nothing is broken any more: a node that lost everything
+/// has joined anew by then, and its old id has left every shard, step by step.
+const RECOVERY: Duration = Duration::from_secs(15);
 /// Virtual time that engines go on after the storm.
 const AFTERWARDS: Duration = Duration::from_millis(700);
 const STEP: Duration = Duration::from_millis(10);
@@ -47,6 +48,10 @@ pub(crate) struct World {
     nodes: Mutex<BTreeMap<u64, Arc<Node>>>,
     /// Nodes that left the cluster, for good.
     left: Mutex<BTreeSet<u64>>,
+    /// Nodes that are about to.
+    leaving: Mutex<BTreeSet<u64>>,
+    /// Held by whoever takes a node or its data away: one at a time, and until the cluster has got over it.
+    pub operator: tokio::sync::Mutex<()>,
     resting: AtomicBool,
     /// Numbers for questions and writes.
     numbers: AtomicU64,
@@ -66,6 +71,8 @@ impl World {
             engines: plan.engines.iter().map(engine).collect(),
             nodes: Mutex::default(),
             left: Mutex::default(),
+            leaving: Mutex::default(),
+            operator: tokio::sync::Mutex::default(),
             resting: AtomicBool::new(false),
             numbers: AtomicU64::new(1),
             mutation,
@@ -101,6 +108,11 @@ impl World {
         number
     }
 
+    /// A node is being removed: it may find that it was, and stop.
+    pub(crate) fn dismiss(&self, number: u64) {
+        self.leaving.lock().insert(number);
+    }
+
     /// Takes a node out of the cluster's life, for good.
     pub(crate) fn retire(&self, number: u64) {
         self.left.lock().insert(number);
@@ -109,10 +121,26 @@ impl World {
         }
     }
 
+    /// How many nodes there ever were.
+    pub(crate) fn nodes_ever(&self) -> u64 {
+        self.nodes.lock().len() as u64
+    }
+
+    /// Everyone who runs and is a member.
+    pub(crate) fn members(&self) -> Vec<Arc<Running>> {
+        self.network.all_running().into_iter().filter(|running| running.replica().is_some()).collect()
+    }
+
+    /// The engine that publishes at an endpoint.
+    pub(crate) fn engine_at(&self, endpoint: &str) -> Option<Arc<Engine>> {
+        let mut engines = self.engines.iter();
+        engines.find(|engine| workers::endpoint(&engine.plan.stream) == endpoint).cloned()
+    }
+
     /// Who leads a shard, by the highest term.
     pub(crate) fn leader(&self, shard: ShardId) -> Option<Arc<Running>> {
         let leaders = self.network.all_running().into_iter().filter(|running| running.leads(shard));
-        leaders.max_by_key(|running| running.replica.shard_status(shard).map(|status| status.term))
+        leaders.max_by_key(|running| Some(running.replica()?.shard_status(shard)?.term))
     }
 
     /// All shards.
@@ -120,10 +148,11 @@ impl World {
         (0..self.plan.shards).map(ShardId)
     }
 
-    /// A process could not start; only a broken disk excuses that.
-    pub(crate) fn start_failed(&self, node: &Node, reason: &str) {
+    /// A process could not start; only a broken disk excuses that, and that the node was removed.
+    pub(crate) fn start_failed(&self, node: &Node, reason: &str, dismissed: bool) {
         self.trace.say("no start", node.number, reason);
-        if !node.disk.was_full() {
+        let removed = dismissed && self.leaving.lock().contains(&node.number);
+        if !node.disk.was_full() && !removed {
             self.judge.fail("starts from its disk", format!("node {}: {reason}", node.number));
         }
     }
@@ -157,37 +186,56 @@ impl World {
         self.judge.violation().is_none()
     }
 
+    /// Nodes find each other and found the cluster; nobody tells them to.
     async fn found(self: &Arc<Self>) -> bool {
         for _ in 0..self.plan.nodes {
             self.add_node();
         }
-        let all = self.plan.nodes as usize;
-        let mut fine = self.until(RECOVERY, || self.network.all_running().len() == all).await;
-        let voters = (1..=self.plan.nodes).map(|node| (NodeId(node), address(node))).collect();
-        if let Some(first) = self.network.running(1).filter(|_| fine) {
-            fine = first.replica.found(&voters).await.is_ok();
-            let led = || self.shards().all(|shard| self.leader(shard).is_some());
-            fine = fine && self.until(RECOVERY, led).await;
-            let workers: BTreeSet<WorkerId> =
-                self.plan.engines.iter().map(|engine| engine.stream.worker.clone()).collect();
-            for worker in workers {
-                let shard = shard_of(&worker, self.plan.shards);
-                let register = Command::Register(Box::new(spec(worker))).into();
-                // Registering again changes nothing, so an unknown outcome is no harm.
-                let mut tries = 0;
-                while first.replica.propose(shard, std::slice::from_ref(&register), RECOVERY).await.is_err() {
-                    tries += 1;
-                    fine = fine && tries < 3;
-                    if !fine {
-                        break;
-                    }
-                }
-            }
+        let workers = tokio::spawn(Arc::clone(self).register_all());
+        if self.plan.rough {
+            return true;
         }
+        let fine = self.until(RECOVERY, || workers.is_finished()).await;
         if !fine {
-            self.judge.fail("a cluster can be founded", "it was not within its time");
+            self.judge.fail("a cluster can be founded", format!("it was not: {}", self.obstacles()));
         }
         fine
+    }
+
+    /// What stands in the way of the nodes' membership.
+    fn obstacles(&self) -> String {
+        let running = self.network.all_running();
+        let obstacles =
+            running.iter().map(|one| format!("node {}: {}", one.life.node, one.cluster.waits_for()));
+        obstacles.collect::<Vec<_>>().join("; ")
+    }
+
+    async fn register_all(self: Arc<Self>) {
+        let engines: Vec<EnginePlan> = self.engines.iter().map(|engine| engine.plan.clone()).collect();
+        for (turn, worker) in workers::all(&engines).into_iter().enumerate() {
+            // Whoever registers asks until there is an answer; registering again changes nothing.
+            for node in turn.. {
+                let members = self.members();
+                if let Some(running) = members.get(node % members.len().max(1))
+                    && self.register(running, worker.clone()).await
+                {
+                    break;
+                }
+                sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+
+    /// Registers a worker through a node; whether it surely is.
+    pub(crate) async fn register(&self, running: &Arc<Running>, worker: WorkerDefinition) -> bool {
+        let there = Arc::clone(running);
+        let registered = running.life.spawn(async move {
+            there.life.gate.pass().await;
+            let registered = there.cluster.register(worker, Origin::Registered, true).await;
+            there.life.gate.pass().await;
+            registered.is_ok()
+        });
+        registered.await.unwrap_or(false)
     }
 
     async fn storm(self: &Arc<Self>) -> bool {
@@ -237,14 +285,9 @@ impl World {
             self.judge.fail("liveness", format!("{RECOVERY:?} after the storm: {}", unsettled.lock()));
             return;
         }
-        for shard in self.shards() {
-            let write = RegisterWrite { client: u64::MAX, number: 1, register: u64::MAX, value: 1 };
-            let Some(running) = self.network.all_running().into_iter().next() else { return };
-            let written = running.replica.propose(shard, &[write.command()], Duration::from_secs(3)).await;
-            if let Err(error) = written {
-                self.judge.fail("liveness", format!("a fresh write: {error}"));
-                return;
-            }
+        if !self.fresh_write().await {
+            self.judge.fail("liveness", "a fresh write is not acknowledged");
+            return;
         }
         let settled = || self.unsettled().is_none();
         if !self.until(RECOVERY, settled).await {
@@ -252,41 +295,94 @@ impl World {
         }
     }
 
+    /// A register of every shard that no client knows is written through any node.
+    async fn fresh_write(&self) -> bool {
+        for shard in self.shards() {
+            let Some(id) = workers::register_id(shard, workers::REGISTERS, self.plan.shards) else {
+                return false;
+            };
+            let Some(running) = self.members().into_iter().next() else { return false };
+            if !self.register(&running, workers::register(id, self.number())).await {
+                return false;
+            }
+        }
+        true
+    }
+
     /// What is not yet as it must be at rest.
     fn unsettled(&self) -> Option<String> {
-        for shard in self.shards() {
-            let Some(leader) = self.leader(shard) else { return Some(format!("{shard} has no leader")) };
-            let applied = leader.machine.applied(shard);
-            let members = leader.replica.shard_status(shard).map(|status| status.members).unwrap_or_default();
-            for member in members.keys() {
-                let Some(running) = self.network.running(member.0) else {
-                    return Some(format!("{member}, of {shard}, does not run"));
-                };
-                if running.machine.applied(shard) != applied {
-                    let found = running.machine.applied(shard);
+        self.incomplete().or_else(|| self.shards().find_map(|shard| self.unequal(shard)))
+    }
+
+    /// What keeps the cluster from being whole: every node that has not left is listed and runs, and every shard's
+    /// members are those that are listed, wherever one looks.
+    pub(crate) fn incomplete(&self) -> Option<String> {
+        let mut listed = BTreeMap::new();
+        for node in self.nodes() {
+            let Some(running) = self.network.running(node.number) else {
+                return Some(format!("node {} does not run", node.number));
+            };
+            let Some(id) = running.id() else {
+                return Some(format!("node {} is no member: {}", node.number, running.cluster.waits_for()));
+            };
+            listed.insert(id, crate::network::address(node.number));
+        }
+        for running in self.members() {
+            let (number, directory) = (running.life.node, running.cluster.directory());
+            let known: BTreeMap<_, _> =
+                directory.nodes().map(|(id, known)| (id, known.address.clone())).collect();
+            if known != listed {
+                return Some(format!("node {number} knows {known:?}, there are {listed:?}"));
+            }
+            for status in running.cluster.status() {
+                let members: BTreeMap<_, _> =
+                    status.members.iter().map(|(id, member)| (*id, member.address.clone())).collect();
+                if members != listed || status.changing {
+                    return Some(format!("node {number} has members {members:?} of {}", status.shard));
+                }
+                let voters = |id: &NodeId| directory.get(*id).is_some_and(|known| known.voter);
+                if status.members.iter().any(|(id, member)| member.voter != voters(id)) {
                     return Some(format!(
-                        "{member} has {shard} up to {found:?}, the leader up to {applied:?}"
+                        "node {number} sees other voters of {} than are listed",
+                        status.shard
                     ));
                 }
-                let status = running.replica.shard_status(shard);
-                let follows = status.as_ref().and_then(|status| status.leader);
-                if follows != Some(NodeId(leader.life.node)) {
-                    return Some(format!("{member} takes {follows:?} for the leader of {shard}"));
-                }
-                let behind = self.engines.iter().find(|engine| {
-                    shard_of(&engine.plan.stream.worker, self.plan.shards) == shard
-                        && !running.machine.is_as(&engine.plan, &engine.now())
-                });
-                if let Some(engine) = behind {
-                    let (life, next, truth) = engine.now();
-                    let stamp = running.machine.stamp(&engine.plan.stream);
-                    return Some(format!(
-                        "{member} has {} at {stamp:?}, the engine is at batch {next} of life {life}; held and truth \
-                         differ in {:?}",
-                        engine.plan.stream,
-                        running.machine.difference(&engine.plan.stream, &truth)
-                    ));
-                }
+            }
+        }
+        None
+    }
+
+    /// What of a shard its nodes do not agree on with each other and the engines.
+    fn unequal(&self, shard: ShardId) -> Option<String> {
+        let Some(leader) = self.leader(shard) else { return Some(format!("{shard} has no leader")) };
+        let applied = leader.witness.applied(shard);
+        for running in self.members() {
+            let number = running.life.node;
+            let found = running.witness.applied(shard);
+            if found != applied {
+                return Some(format!(
+                    "node {number} has {shard} up to {found:?}, the leader up to {applied:?}"
+                ));
+            }
+            let status = running.replica().and_then(|replica| replica.shard_status(shard));
+            let follows = status.and_then(|status| status.leader);
+            if follows != leader.id() {
+                return Some(format!("node {number} takes {follows:?} for the leader of {shard}"));
+            }
+            let mut engines = self.engines.iter();
+            let behind = engines.find(|engine| {
+                kvindex_core::replication::shard_of(&engine.plan.stream.worker, self.plan.shards) == shard
+                    && !running.is_as(&self.judge, &engine.plan, &engine.now())
+            });
+            if let Some(engine) = behind {
+                let (life, next, truth) = engine.now();
+                let stream = &engine.plan.stream;
+                return Some(format!(
+                    "node {number} has {stream} at {:?}, the engine is at batch {next} of life {life}; held and truth \
+                     differ in {:?}",
+                    running.server.stream_stamp(stream),
+                    running.difference(stream, &truth)
+                ));
             }
         }
         None
@@ -295,15 +391,11 @@ impl World {
     /// The last look at everything.
     fn end(&self) {
         if self.judge.violation().is_none() {
-            for running in self.network.all_running() {
-                running.machine.show(|index, shares| {
-                    if let Err(reason) = index.check_invariants() {
-                        self.judge.fail("the index agrees with itself", reason);
-                    }
-                    let mut shares = shares.clone();
-                    shares.retain(|shard, _| self.is_member(*shard, running.life.node));
-                    self.judge.settled(&Settled { node: running.life.node, index, shares: &shares });
-                });
+            for running in self.members() {
+                if let Err(reason) = running.server.look(|index| index.check_invariants()) {
+                    self.judge.fail("the index agrees with itself", reason);
+                }
+                running.witness.show(|share| self.judge.settled(share));
             }
             self.judge.finish();
         }
@@ -312,15 +404,4 @@ impl World {
         self.nodes.lock().clear();
         self.network.all_running().iter().for_each(|running| self.network.leave(running.life.node));
     }
-
-    fn is_member(&self, shard: ShardId, node: u64) -> bool {
-        let status = self.leader(shard).and_then(|leader| leader.replica.shard_status(shard));
-        status.is_some_and(|status| status.members.contains_key(&NodeId(node)))
-    }
-}
-
-/// A registration, for faults that take one back.
-#[must_use]
-pub(crate) fn registration(worker: WorkerId) -> ShardCommand {
-    Command::Register(Box::new(spec(worker))).into()
 }

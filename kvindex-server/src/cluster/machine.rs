@@ -10,7 +10,7 @@ use kvindex_core::WorkerId;
 use kvindex_core::replication::{LogPosition, Machine, ShardCommand, ShardId, shard_of};
 
 use super::directory::{Directory, DirectoryAnswer};
-use super::messages::{self, HostCommand};
+use super::messages::HostCommand;
 use crate::node::{KnownWorker, Node};
 
 /// The shard that replicates the directory of nodes.
@@ -18,6 +18,12 @@ pub(crate) const DIRECTORY_SHARD: ShardId = ShardId(0);
 
 /// Entries of one piece of a snapshot, about: a piece is read under the index's lock.
 const PIECE_ENTRIES: usize = 200_000;
+
+/// Stands between the logs and a node's state and sees all that passes: how a simulation knows what is applied.
+pub trait Witness: std::fmt::Debug + Send + Sync + 'static {
+    /// What the logs are applied to instead of `machine`, to which it passes everything on.
+    fn around(&self, machine: Arc<dyn Machine>) -> Arc<dyn Machine>;
+}
 
 /// The replicated state of one node.
 #[derive(Debug)]
@@ -57,7 +63,7 @@ impl NodeMachine {
     }
 
     fn apply_host(&self, bytes: &[u8], at: LogPosition) -> Result<Bytes, String> {
-        let answer = match messages::read(bytes)? {
+        let answer = match HostCommand::from_bytes(bytes)? {
             HostCommand::Worker(change) => self.node.apply_change(change, at.index).to_bytes(),
             HostCommand::Directory(change) => {
                 let answer = self.directory.write().apply(change);

@@ -41,7 +41,7 @@ pub(crate) struct Plan {
 
 /// A change for a shard's leader to propose.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) enum HostCommand {
+pub enum HostCommand {
     /// Of its workers.
     Worker(WorkerChange),
     /// Of the cluster's nodes; only in shard 0.
@@ -114,8 +114,17 @@ pub(crate) fn read<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Result<T, Stri
 
 impl HostCommand {
     /// As a log entry carries it.
-    pub(crate) fn to_bytes(&self) -> Bytes {
+    #[must_use]
+    pub fn to_bytes(&self) -> Bytes {
         write(self)
+    }
+
+    /// Out of a log entry.
+    ///
+    /// # Errors
+    /// When it is of a newer version, or none.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
+        read(bytes)
     }
 }
 

@@ -25,6 +25,8 @@ pub use directory::{Directory, DirectoryAnswer, DirectoryChange, KnownNode};
 pub use home::{DataDirectory, Home, HomeError};
 pub use identity::{IdentityError, NodeRecord};
 pub use link::LinkSettings;
+pub use machine::Witness;
+pub use messages::HostCommand;
 pub use service::{PeerHandler, serve_peers};
 pub use settings::{ClusterSettings, DEFAULT_SHARDS};
 pub use streams::{EngineStreams, Streams};
@@ -113,6 +115,8 @@ pub struct Parts {
     pub transport: Arc<dyn Transport>,
     /// The engines' streams.
     pub streams: Arc<dyn Streams>,
+    /// Who sees what the logs say before the node does; in service nobody.
+    pub witness: Option<Arc<dyn Witness>>,
     /// Drawn anew at every start.
     pub run: u64,
 }
@@ -125,6 +129,7 @@ pub struct Cluster {
     home: Arc<dyn Home>,
     durability: Durability,
     transport: Arc<dyn Transport>,
+    witness: Option<Arc<dyn Witness>>,
     run: u64,
     /// Held while the node becomes a member.
     forming: tokio::sync::Mutex<()>,
@@ -184,7 +189,7 @@ impl Cluster {
     /// A node that takes no part yet.
     #[must_use]
     pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { settings, node, home, durability, transport, streams, run } = parts;
+        let Parts { settings, node, home, durability, transport, streams, witness, run } = parts;
         let (joined, _) = watch::channel(false);
         Arc::new(Self {
             steering: Steering::new(streams, settings.standby),
@@ -193,6 +198,7 @@ impl Cluster {
             home,
             durability,
             transport,
+            witness,
             run,
             forming: tokio::sync::Mutex::default(),
             member: OnceLock::new(),
@@ -237,10 +243,14 @@ impl Cluster {
             );
             logs.accept_tail().map_err(HomeError::from)?;
         }
+        let witnessed = match &self.witness {
+            Some(witness) => witness.around(Arc::clone(&machine) as _),
+            None => Arc::clone(&machine) as _,
+        };
         let surroundings = Surroundings {
             logs,
             snapshots: self.home.snapshots()?,
-            machine: Arc::clone(&machine) as _,
+            machine: witnessed,
             transport: Arc::clone(&self.transport),
         };
         let replica = Arc::new(Replica::start(identity, self.settings.pace, surroundings).await?);

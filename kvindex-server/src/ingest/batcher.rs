@@ -6,11 +6,11 @@ use kvindex_core::{Batch, BatchSeq, Command, GapPolicy, Generation, Registration
 use super::limits::MAX_BLOCKS_PER_COMMAND;
 
 /// A stream, and the registration of its worker for which it is followed.
-pub(super) type Followed<'a> = (&'a StreamId, Registration);
+pub type Followed<'a> = (&'a StreamId, Registration);
 
 /// Commands of one turn, in order.
 #[derive(Debug, Default)]
-pub(super) struct Batcher {
+pub struct Batcher {
     commands: Vec<Command>,
     /// Blocks in the last command, when that one still takes batches.
     open_blocks: Option<usize>,
@@ -19,7 +19,7 @@ pub(super) struct Batcher {
 
 impl Batcher {
     /// Adds one sealed batch that touches `blocks` blocks, with the digest of its payload.
-    pub(super) fn batch(
+    pub fn batch(
         &mut self,
         (stream, registration): Followed<'_>,
         generation: Generation,
@@ -52,7 +52,8 @@ impl Batcher {
         self.open_blocks = Some(blocks);
     }
 
-    pub(super) fn new_generation(
+    /// Adds the beginning of a new generation.
+    pub fn new_generation(
         &mut self,
         (stream, registration): Followed<'_>,
         generation: Generation,
@@ -63,7 +64,8 @@ impl Batcher {
         self.commands.push(Command::NewGeneration { stream, generation, at_ms, registration });
     }
 
-    pub(super) fn gap(
+    /// Adds batches that are lost.
+    pub fn gap(
         &mut self,
         (stream, registration): Followed<'_>,
         generation: Generation,
@@ -77,12 +79,13 @@ impl Batcher {
     }
 
     /// Blocks waiting: the measure of when to flush within a turn.
-    pub(super) fn blocks(&self) -> usize {
+    #[must_use]
+    pub fn blocks(&self) -> usize {
         self.blocks
     }
 
     /// Takes all commands.
-    pub(super) fn take(&mut self) -> Vec<Command> {
+    pub fn take(&mut self) -> Vec<Command> {
         (self.open_blocks, self.blocks) = (None, 0);
         std::mem::take(&mut self.commands)
     }

@@ -17,6 +17,7 @@ pub mod standby;
 mod status;
 mod subscriber;
 
+pub use batcher::{Batcher, Followed};
 pub use counters::{Counter, IngestCounters};
 pub use opening::IngestError;
 pub use profile_check::HashCheck;

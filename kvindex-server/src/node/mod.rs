@@ -110,6 +110,17 @@ impl Node {
         outcome
     }
 
+    /// Lets something look at the index as it is; nothing is applied meanwhile.
+    pub fn look<T>(&self, look: impl FnOnce(&Index) -> T) -> T {
+        look(&self.index.read())
+    }
+
+    /// Puts a bug in: from now on a batch that comes again is applied again.
+    #[cfg(feature = "mutations")]
+    pub fn apply_again(&self) {
+        self.index.write().applies_again = true;
+    }
+
     /// Where a stream stands; `None` when nothing was ever applied for it.
     #[must_use]
     pub fn stream_stamp(&self, stream: &StreamId) -> Option<StreamStamp> {

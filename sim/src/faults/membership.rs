@@ -1,23 +1,17 @@
-//! The cluster changes: a node joins, learns, gets a vote; another one leaves; leadership is handed over.
+//! The cluster changes, as an operator changes it: a node joins by itself, gets a vote; another one is removed;
+//! leadership is handed over.
 
-use kvindex_core::replication::{NodeId, ShardId};
+use kvindex_core::replication::NodeId;
+use kvindex_server::cluster::{DirectoryAnswer, DirectoryChange};
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::Strike;
-use crate::network::address;
+use crate::node::Running;
+use crate::plan::MOST_NODES;
 
-/// Nodes that a run adds at most.
-const MOST_NODES: u64 = 7;
-const TRIES: usize = 12;
-const PATIENCE: Duration = Duration::from_secs(2);
-
-#[derive(Debug, Clone, Copy)]
-enum Change {
-    Add,
-    Promote,
-    Remove,
-}
+const TRIES: usize = 30;
 
 pub(super) async fn strike(mut strike: Strike) {
     match strike.dice.below(4) {
@@ -33,67 +27,70 @@ pub(super) async fn strike(mut strike: Strike) {
 
 async fn hand_over(strike: &mut Strike) {
     for shard in strike.world.shards() {
-        let Some(leader) = strike.world.leader(shard) else { continue };
-        let others: Vec<u64> = strike.world.nodes().iter().map(|node| node.number).collect();
-        let Some(to) = strike.dice.pick(&others).copied() else { continue };
-        strike.say(leader.life.node, format!("hands {shard} over to node {to}"));
+        let members = strike.world.members();
+        let (asked, heir) = (strike.dice.pick(&members).cloned(), strike.dice.pick(&members).cloned());
+        let Some((asked, to)) = asked.zip(heir.and_then(|heir| heir.id())) else { continue };
+        strike.say(asked.life.node, format!("is asked to hand {shard} over to {to}"));
+        let there = Arc::clone(&asked);
         // Refused where it makes no sense.
-        let _ = timeout(PATIENCE, leader.replica.hand_over(shard, NodeId(to))).await;
+        let _ = asked.life.spawn(async move { there.cluster.hand_over(shard, to).await }).await;
     }
 }
 
+/// A node with an empty disk joins; now and then it gets a vote beyond the cluster's size.
 async fn join(strike: &mut Strike) {
-    if strike.world.nodes().len() as u64 >= MOST_NODES {
+    if strike.world.nodes_ever() >= MOST_NODES {
         return;
     }
     let number = strike.world.add_node();
-    strike.say(number, "joins");
-    if !everywhere(strike, Change::Add, number).await {
-        return;
-    }
+    strike.say(number, "starts empty");
     sleep(strike.lasts / 2).await;
-    if strike.dice.percent(70) {
-        strike.say(number, "is promoted");
-        everywhere(strike, Change::Promote, number).await;
+    let id = strike.world.network.running(number).and_then(|running| running.id());
+    if let Some(node) = id.filter(|_| strike.dice.percent(70)) {
+        strike.say(number, "is given a vote");
+        change(strike, DirectoryChange::Vote { node, voter: true }).await;
     }
 }
 
-/// A node that surely is no member of any shard any more is stopped for good.
+/// One that the cluster can lose is removed, and then stopped for good.
 async fn leave(strike: &mut Strike) {
-    let numbers: Vec<u64> = strike.world.nodes().iter().map(|node| node.number).collect();
-    if numbers.len() < 3 {
+    let world = Arc::clone(&strike.world);
+    let _alone = world.operator.lock().await;
+    let members = world.members();
+    if members.len() < 4 || world.nodes().len() < 4 || world.incomplete().is_some() {
         return;
     }
-    let Some(number) = strike.dice.pick(&numbers).copied() else { return };
-    strike.say(number, "is removed");
-    // The vote first, then the node.
-    if everywhere(strike, Change::Remove, number).await && everywhere(strike, Change::Remove, number).await {
-        strike.world.retire(number);
+    let (Some(asked), Some(leaving)) =
+        (strike.dice.pick(&members).cloned(), strike.dice.pick(&members).cloned())
+    else {
+        return;
+    };
+    let Some(node) = leaving.id() else { return };
+    if !can_lose(&asked, node).await {
+        return;
     }
+    strike.say(leaving.life.node, "is removed");
+    world.dismiss(leaving.life.node);
+    // Until it surely is: what an operator began must be brought to its end.
+    while !change(strike, DirectoryChange::Dismiss(node)).await {}
+    world.retire(leaving.life.node);
+    strike.wait_until_whole().await;
 }
 
-async fn everywhere(strike: &mut Strike, change: Change, number: u64) -> bool {
-    let mut done = true;
-    for shard in strike.world.shards() {
-        done &= somehow(strike, change, shard, number).await;
-    }
-    done
+async fn can_lose(asked: &Arc<Running>, node: NodeId) -> bool {
+    let there = Arc::clone(asked);
+    let can = asked.life.spawn(async move { there.cluster.can_lose(node).await.is_ok() });
+    can.await.unwrap_or(false)
 }
 
-/// Asks whoever leads, again and again; whether it was done for sure.
-async fn somehow(strike: &mut Strike, change: Change, shard: ShardId, number: u64) -> bool {
-    let node = NodeId(number);
+/// Asks any node, again and again; whether it was done for sure.
+async fn change(strike: &mut Strike, change: DirectoryChange) -> bool {
     for _ in 0..TRIES {
-        if let Some(leader) = strike.world.leader(shard) {
-            let replica = &leader.replica;
-            let changed = match change {
-                Change::Add => timeout(PATIENCE, replica.add(shard, node, address(number))).await,
-                Change::Promote => timeout(PATIENCE, replica.promote(shard, node)).await,
-                Change::Remove => timeout(PATIENCE, replica.remove(shard, node)).await,
-            };
-            let done = matches!(changed, Ok(Ok(()))) && !leader.life.is_over();
-            strike.say(number, format!("{change:?} in {shard}: {changed:?}"));
-            if done {
+        if let Some(asked) = strike.dice.pick(&strike.world.members()).cloned() {
+            let (there, change) = (Arc::clone(&asked), change.clone());
+            let changed = asked.life.spawn(async move { there.cluster.change_directory(change).await }).await;
+            strike.say(asked.life.node, format!("says {changed:?}"));
+            if matches!(changed, Ok(Ok(DirectoryAnswer::Done | DirectoryAnswer::Unknown))) {
                 return true;
             }
         }

@@ -15,6 +15,7 @@ mod registry;
 mod slow_disk;
 mod slow_link;
 mod snapshot_now;
+mod wiped_disk;
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -59,11 +60,13 @@ pub enum Kind {
     SnapshotNow,
     /// A worker is taken out of the registry and put back.
     Registry,
+    /// A node loses all that it kept, and joins anew.
+    WipedDisk,
 }
 
 impl Kind {
     /// All of them, by the name that the command line uses.
-    pub const ALL: [(Self, &'static str); 15] = [
+    pub const ALL: [(Self, &'static str); 16] = [
         (Self::Partition, "partition"),
         (Self::OneWay, "one-way"),
         (Self::Crash, "crash"),
@@ -79,6 +82,7 @@ impl Kind {
         (Self::Membership, "membership"),
         (Self::SnapshotNow, "snapshot-now"),
         (Self::Registry, "registry"),
+        (Self::WipedDisk, "wiped-disk"),
     ];
 
     /// The name that the command line uses.
@@ -97,6 +101,10 @@ impl FromStr for Kind {
         found.map(|(kind, _)| *kind).ok_or_else(|| format!("no fault \"{text}\": {}", names()))
     }
 }
+
+/// Between two looks at whether the cluster is whole, and how many.
+const LOOK: Duration = Duration::from_millis(100);
+const MOST_LOOKS: usize = 300;
 
 /// A fault at work.
 pub(crate) struct Strike {
@@ -122,6 +130,16 @@ impl Strike {
 
     async fn last(&self) {
         sleep(self.lasts).await;
+    }
+
+    /// Waits until nothing is missing from the cluster, but not for ever: the world looks at that itself.
+    async fn wait_until_whole(&self) {
+        for _ in 0..MOST_LOOKS {
+            sleep(LOOK).await;
+            if self.world.incomplete().is_none() {
+                return;
+            }
+        }
     }
 
     fn say(&self, node: u64, text: impl Into<String>) {
@@ -152,5 +170,6 @@ pub(crate) async fn strike(world: Arc<World>, fault: PlannedFault) {
         Kind::Membership => membership::strike(strike).await,
         Kind::SnapshotNow => snapshot_now::strike(strike).await,
         Kind::Registry => registry::strike(strike).await,
+        Kind::WipedDisk => wiped_disk::strike(strike).await,
     }
 }

@@ -1,39 +1,32 @@
 //! A worker is taken out of the registry, with all its blocks, and put back.
 
-use kvindex_core::Command;
-use kvindex_core::replication::{ShardCommand, shard_of};
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::sleep;
 
 use super::Strike;
-use crate::world::registration;
-
-const PATIENCE: Duration = Duration::from_secs(3);
+use crate::engine::EnginePlan;
+use crate::workers;
 
 pub(super) async fn strike(mut strike: Strike) {
-    let Some(engine) = strike.dice.pick(&strike.world.engines).cloned() else { return };
-    let worker = engine.plan.stream.worker.clone();
-    strike.say(0, format!("{worker} is unregistered"));
-    propose(&mut strike, Command::Unregister { worker: worker.clone() }.into()).await;
-    strike.last().await;
-    strike.say(0, format!("{worker} is registered"));
-    // Until it surely is: whoever registers asks until it has an answer.
-    while !propose(&mut strike, registration(worker.clone())).await {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+    let engines: Vec<EnginePlan> = strike.world.engines.iter().map(|engine| engine.plan.clone()).collect();
+    let Some(worker) = strike.dice.pick(&workers::all(&engines)).cloned() else { return };
+    let id = worker.spec.id.clone();
+    strike.say(0, format!("{id} is unregistered"));
+    if let Some(asked) = strike.dice.pick(&strike.world.members()).cloned() {
+        let (there, id) = (Arc::clone(&asked), id.clone());
+        let gone = asked.life.spawn(async move { there.cluster.unregister(id).await }).await;
+        strike.say(asked.life.node, format!("says {gone:?}"));
     }
-}
-
-async fn propose(strike: &mut Strike, command: ShardCommand) -> bool {
-    let ShardCommand::Index(Command::Unregister { worker }) = &command else {
-        return register(strike, command).await;
-    };
-    let shard = shard_of(worker, strike.world.plan.shards);
-    let Some(running) = strike.dice.pick(&strike.world.network.all_running()).cloned() else { return false };
-    running.replica.propose(shard, &[command], PATIENCE).await.is_ok()
-}
-
-async fn register(strike: &mut Strike, command: ShardCommand) -> bool {
-    let ShardCommand::Index(Command::Register(spec)) = &command else { return false };
-    let shard = shard_of(&spec.id, strike.world.plan.shards);
-    let Some(running) = strike.dice.pick(&strike.world.network.all_running()).cloned() else { return false };
-    running.replica.propose(shard, &[command], PATIENCE).await.is_ok()
+    strike.last().await;
+    strike.say(0, format!("{id} is registered"));
+    // Until it surely is: whoever registers asks until there is an answer.
+    loop {
+        if let Some(asked) = strike.dice.pick(&strike.world.members()).cloned()
+            && strike.world.register(&asked, worker.clone()).await
+        {
+            return;
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
 }

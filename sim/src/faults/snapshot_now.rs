@@ -4,10 +4,10 @@ use super::Strike;
 
 pub(super) async fn strike(mut strike: Strike) {
     for shard in strike.world.shards() {
-        for running in strike.world.network.all_running() {
-            if strike.dice.percent(70) {
+        for running in strike.world.members() {
+            if let Some(replica) = running.replica().filter(|_| strike.dice.percent(70)) {
                 // A node that stops meanwhile takes none.
-                let _ = running.replica.snapshot(shard).await;
+                let _ = replica.snapshot(shard).await;
             }
         }
     }

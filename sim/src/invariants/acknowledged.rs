@@ -3,9 +3,8 @@
 
 use kvindex_core::replication::ShardId;
 use std::collections::BTreeMap;
-use xxhash_rust::xxh3::xxh3_64;
 
-use super::{Acknowledged, Invariant, Ledger, Settled, Verdict};
+use super::{Acknowledged, Invariant, Ledger, Share, Verdict};
 
 #[derive(Debug, Default)]
 pub(super) struct NothingAcknowledgedLost {
@@ -20,28 +19,19 @@ impl Invariant for NothingAcknowledgedLost {
 
     fn acknowledged(&mut self, acknowledged: &Acknowledged, ledger: &Ledger) -> Verdict {
         let (shard, node) = (acknowledged.shard, acknowledged.node);
-        let Some(at) = acknowledged.at else {
-            return Err(format!("node {node} acknowledged a write of {shard} before it was in the log"));
+        let Some(at) = ledger.place_of(shard, acknowledged.entry) else {
+            return Err(format!("node {node} acknowledged an entry of {shard} that no node has applied"));
         };
-        let committed = ledger.entry(shard, at.index).filter(|committed| committed.at == at);
-        if committed.is_none_or(|committed| committed.entry != xxh3_64(&acknowledged.entry)) {
-            return Err(format!("node {node} acknowledged {shard} entry {at:?}, which was not applied"));
-        }
         let last = self.last.entry(shard).or_default();
-        *last = at.index.max(*last);
+        *last = at.max(*last);
         Ok(())
     }
 
-    fn settled(&mut self, settled: &Settled<'_>, _: &Ledger) -> Verdict {
-        for (shard, last) in &self.last {
-            // A node that is no member of a shard has no share of it.
-            let Some(share) = settled.shares.get(shard) else { continue };
-            let applied = share.at.map(|at| at.index);
-            if applied < Some(*last) {
-                let node = settled.node;
-                return Err(format!("{shard} entry {last} was acknowledged, node {node} has {applied:?}"));
-            }
+    fn settled(&mut self, share: &Share<'_>, _: &Ledger) -> Verdict {
+        let (shard, node, applied) = (share.shard, share.node, share.reached.at.map(|at| at.index));
+        match self.last.get(&shard).filter(|last| applied < Some(**last)) {
+            Some(last) => Err(format!("{shard} entry {last} was acknowledged, node {node} has {applied:?}")),
+            None => Ok(()),
         }
-        Ok(())
     }
 }

@@ -14,7 +14,7 @@ impl Invariant for ClearedIsEmpty {
     }
 
     fn applied(&mut self, applied: &Applied<'_>, ledger: &Ledger) -> Verdict {
-        let Some(entry) = ledger.entry(applied.shard, applied.at.index) else { return Ok(()) };
+        let Some(entry) = ledger.entry(applied.share.shard, applied.at.index) else { return Ok(()) };
         for (at, effect) in entry.effects.iter().enumerate() {
             let Effect::Batch { stream, changes, seq, .. } = effect else { continue };
             let Some(clear) = changes.iter().rposition(|change| matches!(change, ChangeOf::Clears(_))) else {
@@ -36,8 +36,8 @@ impl Invariant for ClearedIsEmpty {
                 cleared.as_ref().is_some_and(|cleared| cleared != tier)
                     || stored.contains(&(tier.clone(), name))
             };
-            if let Some(block) = held::beyond(&held::of(applied.index, stream), allowed) {
-                let node = applied.node;
+            if let Some(block) = held::beyond(&held::of(applied.share.index, stream), allowed) {
+                let node = applied.share.node;
                 return Err(format!(
                     "batch {seq} of {stream} clears {cleared:?}, node {node} keeps {block:?}"
                 ));

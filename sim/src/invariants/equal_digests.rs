@@ -1,12 +1,10 @@
 //! Replicas that have applied a shard up to the same entry hold the same of it, however they came there.
 
-use kvindex_core::Index;
-use kvindex_core::replication::{ShardId, shard_of};
+use kvindex_core::replication::{LogPosition, ShardId, shard_of};
 use std::collections::BTreeMap;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{Applied, Installed, Invariant, Ledger, Settled, Verdict};
-use crate::machine::Share;
+use super::{Applied, Invariant, Ledger, Share, Verdict};
 
 /// Every how many-th entry is looked at: a digest walks the whole index.
 const EVERY: u64 = 5;
@@ -22,9 +20,10 @@ impl EqualDigests {
         Self { shards, seen: BTreeMap::new() }
     }
 
-    fn look(&mut self, node: u64, shard: ShardId, share: &Share, index: &Index) -> Verdict {
-        let Some(at) = share.at else { return Ok(()) };
-        let digest = share_digest(index, share, shard, self.shards);
+    fn look(&mut self, share: &Share<'_>) -> Verdict {
+        let (node, shard) = (share.node, share.shard);
+        let Some(at) = share.reached.at else { return Ok(()) };
+        let digest = share_digest(share, self.shards);
         let (first, before) = *self.seen.entry((shard, at.index)).or_insert((node, digest));
         if before == digest {
             return Ok(());
@@ -33,11 +32,11 @@ impl EqualDigests {
     }
 }
 
-/// Digest of all that belongs to a shard: its workers, streams, blocks and registers.
-#[must_use]
-pub(crate) fn share_digest(index: &Index, share: &Share, shard: ShardId, shards: u16) -> u64 {
-    let reader = index.reader();
-    let mut bytes = Vec::with_capacity(4096);
+/// Digest of all that belongs to a shard: its workers, streams and blocks, and what is beside the index, as the first
+/// piece of a snapshot has it. The other pieces may say the same in several ways.
+fn share_digest(share: &Share<'_>, shards: u16) -> u64 {
+    let (reader, shard) = (share.index.reader(), share.shard);
+    let mut bytes = share.machine.export(shard).next().unwrap_or_default();
     for worker in reader.workers().filter(|worker| shard_of(&worker.worker.id, shards) == shard) {
         bytes.extend_from_slice(format!("{:?}", (&worker.worker, &worker.streams)).as_bytes());
     }
@@ -58,10 +57,6 @@ pub(crate) fn share_digest(index: &Index, share: &Share, shard: ShardId, shards:
             bytes.extend_from_slice(&copies.to_le_bytes());
         }
     }
-    for (register, value) in &share.registers {
-        bytes.extend_from_slice(&register.to_le_bytes());
-        bytes.extend_from_slice(&value.to_le_bytes());
-    }
     xxh3_64(&bytes)
 }
 
@@ -72,17 +67,20 @@ impl Invariant for EqualDigests {
 
     fn applied(&mut self, applied: &Applied<'_>, _: &Ledger) -> Verdict {
         match applied.at.index.is_multiple_of(EVERY) {
-            true => self.look(applied.node, applied.shard, applied.share, applied.index),
+            true => self.look(applied.share),
             false => Ok(()),
         }
     }
 
-    fn installed(&mut self, installed: &Installed<'_>, _: &Ledger) -> Verdict {
-        self.look(installed.node, installed.shard, installed.share, installed.index)
+    fn installed(&mut self, share: &Share<'_>, _: LogPosition, _: &Ledger) -> Verdict {
+        self.look(share)
     }
 
-    fn settled(&mut self, settled: &Settled<'_>, _: &Ledger) -> Verdict {
-        let (node, index) = (settled.node, settled.index);
-        settled.shares.iter().try_for_each(|(shard, share)| self.look(node, *shard, share, index))
+    fn exported(&mut self, share: &Share<'_>, _: &Ledger) -> Verdict {
+        self.look(share)
+    }
+
+    fn settled(&mut self, share: &Share<'_>, _: &Ledger) -> Verdict {
+        self.look(share)
     }
 }

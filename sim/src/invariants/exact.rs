@@ -1,10 +1,9 @@
 //! The index says what the engine itself would: all of it when every batch was heard or when it claims to be complete,
 //! and never more.
 
-use kvindex_core::replication::ShardId;
-use kvindex_core::{Coverage, Index};
+use kvindex_core::Coverage;
 
-use super::{Applied, Invariant, Ledger, Settled, Verdict, held};
+use super::{Applied, Invariant, Ledger, Share, Verdict, held};
 use crate::cache::Truth;
 
 /// Every how many-th entry is looked at.
@@ -13,7 +12,8 @@ const EVERY: u64 = 4;
 #[derive(Debug)]
 pub(super) struct AsTheEngineSays;
 
-fn look(node: u64, shard: ShardId, index: &Index, ledger: &Ledger) -> Verdict {
+fn look(share: &Share<'_>, ledger: &Ledger) -> Verdict {
+    let (node, shard, index) = (share.node, share.shard, share.index);
     let mut all = held::by_stream(index);
     for (stream, standing) in &ledger.standings {
         let Some((seq, lives)) = standing.applied.zip(standing.lives.as_ref()) else { continue };
@@ -50,14 +50,14 @@ impl Invariant for AsTheEngineSays {
     }
 
     fn applied(&mut self, applied: &Applied<'_>, ledger: &Ledger) -> Verdict {
-        let (shard, at) = (applied.shard, applied.at.index);
-        if at.is_multiple_of(EVERY) && ledger.is_latest(shard, at) {
-            return look(applied.node, shard, applied.index, ledger);
+        let (share, at) = (applied.share, applied.at.index);
+        if at.is_multiple_of(EVERY) && ledger.is_latest(share.shard, at) {
+            return look(share, ledger);
         }
         Ok(())
     }
 
-    fn settled(&mut self, settled: &Settled<'_>, ledger: &Ledger) -> Verdict {
-        settled.shares.keys().try_for_each(|shard| look(settled.node, *shard, settled.index, ledger))
+    fn settled(&mut self, share: &Share<'_>, ledger: &Ledger) -> Verdict {
+        look(share, ledger)
     }
 }

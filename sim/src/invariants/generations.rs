@@ -15,7 +15,7 @@ impl Invariant for GenerationFence {
     }
 
     fn applied(&mut self, applied: &Applied<'_>, ledger: &Ledger) -> Verdict {
-        let Some(entry) = ledger.entry(applied.shard, applied.at.index) else { return Ok(()) };
+        let Some(entry) = ledger.entry(applied.share.shard, applied.at.index) else { return Ok(()) };
         for (at, effect) in entry.effects.iter().enumerate() {
             match effect {
                 Effect::Batch { stream, generation, seq, lives, .. } if lives.is_empty() => {
@@ -37,11 +37,11 @@ impl Invariant for GenerationFence {
                             }
                         }
                     }
-                    let held = held::of(applied.index, stream);
+                    let held = held::of(applied.share.index, stream);
                     if let Some(block) =
                         held::beyond(&held, |tier, name| stored.contains(&(tier.clone(), name)))
                     {
-                        let node = applied.node;
+                        let node = applied.share.node;
                         return Err(format!(
                             "generation {generation} of {stream} began, node {node} keeps {block:?}"
                         ));

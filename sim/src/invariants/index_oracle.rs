@@ -1,7 +1,7 @@
 //! Every answer names the entries it rests on. Replaying the log up to there in the naive model, which shares and
 //! packs nothing, gives the equal answer.
 
-use kvindex_core::replication::{ShardCommand, ShardId};
+use kvindex_core::replication::ShardId;
 use kvindex_core::{DEFAULT_TENANT, Registration, StreamId, Tier};
 use std::collections::BTreeMap;
 
@@ -44,10 +44,8 @@ impl IndexOracle {
         for (position, noted) in answers {
             while let Some((index, entry)) = entries.next_if(|(index, _)| Some(*index) <= position) {
                 naive.registration = Registration(*index);
-                for command in entry.commands.iter() {
-                    if let ShardCommand::Index(command) = command {
-                        naive.apply(command);
-                    }
+                for command in &entry.said {
+                    naive.apply(command);
                 }
             }
             compare(&naive, shard, noted, ledger)?;

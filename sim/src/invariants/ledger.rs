@@ -6,6 +6,9 @@ use kvindex_core::{
     Batch, BatchSeq, BlockHasher, Change, Command, EngineBlockHash, Generation, Registration, StreamEvents,
     StreamId, Tier, WorkerId,
 };
+use kvindex_server::WorkerDefinition;
+use kvindex_server::cluster::HostCommand;
+use kvindex_server::node::WorkerChange;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64;
@@ -14,14 +17,15 @@ use super::Applied;
 use crate::cache::Truth;
 use crate::engine::Publication;
 use crate::question::spec;
+use crate::witness::Reached;
 
 /// An entry of a shard's log.
 #[derive(Debug)]
 pub(crate) struct Committed {
     pub(crate) at: LogPosition,
-    pub(crate) entry: u64,
     pub(crate) chain: u64,
-    pub(crate) commands: Arc<Vec<ShardCommand>>,
+    /// What it makes of the index, with changes of workers resolved into commands.
+    pub(crate) said: Vec<Command>,
     /// What it changes of streams, duplicates left out.
     pub(crate) effects: Vec<Effect>,
 }
@@ -64,7 +68,9 @@ pub(crate) struct Ledger {
     pub(crate) logs: BTreeMap<ShardId, BTreeMap<u64, Committed>>,
     pub(crate) standings: BTreeMap<StreamId, Standing>,
     /// Workers, each with the number of its registration: the entry that made it known.
-    registered: BTreeMap<WorkerId, Registration>,
+    registered: BTreeMap<WorkerId, (Registration, WorkerDefinition)>,
+    /// Where each entry is, by its digest; the last one of equal ones.
+    places: BTreeMap<(ShardId, u64), u64>,
     contents: BTreeMap<(StreamId, u64), BTreeSet<u64>>,
     truths: BTreeMap<(StreamId, u64, u64), Arc<Truth>>,
     stored: BTreeMap<(StreamId, u64), BTreeSet<(Tier, EngineBlockHash)>>,
@@ -123,26 +129,68 @@ impl Ledger {
         self.logs.get(&shard).and_then(|log| log.last_key_value()).is_some_and(|(last, _)| *last == index)
     }
 
-    /// Writes an entry down, if no node applied it before.
-    pub(crate) fn record(&mut self, applied: &Applied<'_>) {
-        let latest =
-            self.logs.get(&applied.shard).and_then(|log| log.last_key_value()).map(|(last, _)| *last);
-        if latest.is_some_and(|latest| applied.at.index <= latest) {
-            return;
-        }
-        let mut effects = Vec::new();
-        for command in applied.commands {
-            if let ShardCommand::Index(command) = command {
-                self.follow(command, applied.at, &mut effects);
-            }
-        }
-        let entry = encode(applied.commands).map_or(0, |bytes| xxh3_64(&bytes));
-        let commands = Arc::new(applied.commands.to_vec());
-        let committed = Committed { at: applied.at, entry, chain: applied.share.chain, commands, effects };
-        self.logs.entry(applied.shard).or_default().insert(applied.at.index, committed);
+    /// Commands of an entry.
+    pub(crate) fn said(&self, shard: ShardId, index: u64) -> &[Command] {
+        self.entry(shard, index).map(|entry| &entry.said[..]).unwrap_or_default()
     }
 
-    fn follow(&mut self, command: &Command, at: LogPosition, effects: &mut Vec<Effect>) {
+    /// Where an entry with this digest is.
+    pub(crate) fn place_of(&self, shard: ShardId, entry: u64) -> Option<u64> {
+        self.places.get(&(shard, entry)).copied()
+    }
+
+    /// How far somebody is who has everything up to this entry.
+    pub(crate) fn reached(&self, shard: ShardId, at: LogPosition) -> Reached {
+        let log = self.logs.get(&shard).and_then(|log| log.range(..=at.index).next_back());
+        log.map(|(_, entry)| Reached { at: Some(entry.at), chain: entry.chain }).unwrap_or_default()
+    }
+
+    /// Writes an entry down, if no node applied it before.
+    pub(crate) fn record(&mut self, applied: &Applied<'_>) -> Result<(), String> {
+        let (shard, at) = (applied.share.shard, applied.at);
+        let latest = self.logs.get(&shard).and_then(|log| log.last_key_value()).map(|(last, _)| *last);
+        if latest.is_some_and(|latest| at.index <= latest) {
+            return Ok(());
+        }
+        let (mut said, mut effects) = (Vec::new(), Vec::new());
+        for command in applied.commands {
+            let resolved = match command {
+                ShardCommand::Index(command) => vec![command.clone()],
+                ShardCommand::Host(bytes) => self.resolve(HostCommand::from_bytes(bytes)?, at),
+            };
+            resolved.iter().for_each(|command| self.follow(command, &mut effects));
+            said.extend(resolved);
+        }
+        let entry = digest(applied.commands);
+        let committed = Committed { at, chain: applied.share.reached.chain, said, effects };
+        self.logs.entry(shard).or_default().insert(at.index, committed);
+        self.places.insert((shard, entry), at.index);
+        Ok(())
+    }
+
+    /// What a change of workers means for the index. Simulated workers never change how they are followed.
+    fn resolve(&mut self, change: HostCommand, at: LogPosition) -> Vec<Command> {
+        match change {
+            HostCommand::Worker(WorkerChange::Register { definition, replace, .. }) => {
+                let id = definition.spec.id.clone();
+                let known = self.registered.get(&id);
+                if known.is_some_and(|(_, known)| !replace || *known == *definition) {
+                    return Vec::new();
+                }
+                let registration = known.map_or(Registration(at.index), |(registration, _)| *registration);
+                let spec = Box::new(definition.spec.clone());
+                self.registered.insert(id, (registration, *definition));
+                vec![Command::Register(spec)]
+            }
+            HostCommand::Worker(WorkerChange::Unregister { worker }) => {
+                self.registered.remove(&worker);
+                vec![Command::Unregister { worker }]
+            }
+            HostCommand::Worker(WorkerChange::Publish { .. }) | HostCommand::Directory(_) => Vec::new(),
+        }
+    }
+
+    fn follow(&mut self, command: &Command, effects: &mut Vec<Effect>) {
         match command {
             Command::Events(events) => {
                 let life = (events.registration, events.generation);
@@ -168,11 +216,7 @@ impl Ledger {
                     });
                 }
             }
-            Command::Register(spec) => {
-                self.registered.entry(spec.id.clone()).or_insert(Registration(at.index));
-            }
             Command::Unregister { worker } => {
-                self.registered.remove(worker);
                 self.standings.retain(|stream, _| stream.worker != *worker);
             }
             _ => {}
@@ -187,7 +231,7 @@ impl Ledger {
         effects: &mut Vec<Effect>,
     ) -> bool {
         match self.registered.get(&stream.worker) {
-            Some(present) if [*present, Registration(0)].contains(&made_for) => {}
+            Some((present, _)) if [*present, Registration(0)].contains(&made_for) => {}
             _ => return false,
         }
         let fresh = || Standing { whole: true, ..Standing::default() };
@@ -231,6 +275,11 @@ fn change_of(change: &Change) -> ChangeOf {
         Change::Cleared { tier } => ChangeOf::Clears(tier.clone()),
         _ => ChangeOf::Removes,
     }
+}
+
+/// Digest of an entry.
+pub(super) fn digest(commands: &[ShardCommand]) -> u64 {
+    encode(commands).map_or(0, |bytes| xxh3_64(&bytes))
 }
 
 /// What a batch says, whatever generation it is filed under.

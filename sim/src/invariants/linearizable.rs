@@ -2,13 +2,11 @@
 //! everything that such a read before it saw. Positions in a log and numbers of a stream only ever grow, so this
 //! alone is linearizability, in linear time; registers, which do not grow, have a search of their own.
 
-use kvindex_core::replication::{ReadLevel, ShardCommand, ShardId};
-use kvindex_core::{BatchSeq, Command, Generation, StreamId, WorkerId};
+use kvindex_core::replication::{ReadLevel, ShardId};
+use kvindex_core::{Command, StreamId, WorkerId};
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Acknowledged, Answered, Applied, Asked, Invariant, Ledger, Verdict};
-
-type Mark = (Generation, Option<BatchSeq>);
+use super::{Acknowledged, Answered, Applied, Asked, Invariant, Ledger, Mark, Verdict};
 
 /// What a read that begins now must at least see.
 #[derive(Debug, Clone, Default)]
@@ -42,22 +40,20 @@ impl Invariant for Linearizable {
         "linearizable reads"
     }
 
-    fn applied(&mut self, applied: &Applied<'_>, _: &Ledger) -> Verdict {
-        for command in applied.commands {
-            if let ShardCommand::Index(Command::Unregister { worker }) = command {
+    fn applied(&mut self, applied: &Applied<'_>, ledger: &Ledger) -> Verdict {
+        for command in ledger.said(applied.share.shard, applied.at.index) {
+            if let Command::Unregister { worker } = command {
                 self.reborn.insert(worker.clone());
             }
         }
         Ok(())
     }
 
-    fn acknowledged(&mut self, acknowledged: &Acknowledged, _: &Ledger) -> Verdict {
-        if let Some(at) = acknowledged.at {
-            self.floor.raise_shard(acknowledged.shard, at.index);
+    fn acknowledged(&mut self, acknowledged: &Acknowledged, ledger: &Ledger) -> Verdict {
+        if let Some(at) = ledger.place_of(acknowledged.shard, acknowledged.entry) {
+            self.floor.raise_shard(acknowledged.shard, at);
         }
-        if let Some((stream, reached)) = acknowledged.stream.as_ref().zip(acknowledged.reached) {
-            self.floor.raise_stream(stream, reached);
-        }
+        acknowledged.reached.iter().for_each(|(stream, mark)| self.floor.raise_stream(stream, *mark));
         Ok(())
     }
 
@@ -67,20 +63,21 @@ impl Invariant for Linearizable {
         }
     }
 
-    fn answered(&mut self, answered: &Answered<'_>, ledger: &Ledger) -> Verdict {
+    fn answered(&mut self, answered: &Answered<'_>, _: &Ledger) -> Verdict {
         let Some(floor) = self.pending.remove(&answered.asked.number) else { return Ok(()) };
-        let (asked, node, shard) = (answered.asked, answered.node, answered.asked.shard);
-        let seen = answered.answer.positions.get(&shard).copied();
-        let due = floor.shards.get(&shard).copied();
-        if seen < due {
-            return Err(format!(
-                "a {:?} read of node {node} saw {shard} at {seen:?}, {due:?} was acknowledged or read before",
-                asked.level
-            ));
+        let (asked, node) = (answered.asked, answered.node);
+        for (shard, due) in floor.shards {
+            let seen = answered.answer.positions.get(&shard).copied();
+            if seen < Some(due) {
+                return Err(format!(
+                    "a {:?} read of node {node} saw {shard} at {seen:?}, {due:?} was acknowledged or read before",
+                    asked.level
+                ));
+            }
         }
-        seen.into_iter().for_each(|index| self.floor.raise_shard(shard, index));
+        answered.answer.positions.iter().for_each(|(shard, index)| self.floor.raise_shard(*shard, *index));
         for (stream, stamp) in &answered.answer.stamps {
-            if ledger.shard_of(stream) != shard || self.reborn.contains(&stream.worker) {
+            if self.reborn.contains(&stream.worker) {
                 continue;
             }
             let (seen, due) = ((stamp.generation, stamp.applied), floor.streams.get(stream));

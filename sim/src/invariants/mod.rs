@@ -7,6 +7,7 @@ mod equal_digests;
 mod exact;
 mod generations;
 mod held;
+mod ids;
 mod index_oracle;
 mod ledger;
 mod linearizable;
@@ -16,17 +17,19 @@ mod phantom;
 mod registers;
 mod watermark;
 
-use bytes::Bytes;
-use kvindex_core::replication::{LogPosition, ReadLevel, ShardCommand, ShardId};
-use kvindex_core::{BatchSeq, Generation, Index, StreamId};
+use kvindex_core::replication::{LogPosition, Machine, NodeId, ReadLevel, ShardCommand, ShardId, shard_of};
+use kvindex_core::{BatchSeq, Command, Generation, Index, StreamId};
+use kvindex_server::cluster::HostCommand;
 use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use crate::answer::Answer;
 use crate::cache::Truth;
 use crate::engine::Publication;
-use crate::machine::{Answer, Share};
 use crate::trace::Trace;
+use crate::witness::Reached;
 pub(crate) use held::of as held_of;
 use ledger::Ledger;
 
@@ -41,42 +44,41 @@ pub struct Violation {
     pub at_ms: u64,
 }
 
-/// A node applied an entry.
+/// What a node has of a shard.
 #[derive(Debug)]
-pub(crate) struct Applied<'a> {
+pub(crate) struct Share<'a> {
     /// Which node.
     pub node: u64,
     /// Which life of it.
     pub life: u64,
     /// Which shard.
     pub shard: ShardId,
+    /// How far it is.
+    pub reached: Reached,
+    /// What the shard's log is applied to, all of it.
+    pub machine: &'a dyn Machine,
+    /// The node's index, with all shards.
+    pub index: &'a Index,
+}
+
+impl Share<'_> {
+    /// Which process.
+    pub(crate) fn who(&self) -> (u64, u64) {
+        (self.node, self.life)
+    }
+}
+
+/// A node applied an entry.
+#[derive(Debug)]
+pub(crate) struct Applied<'a> {
+    /// The shard's share afterwards.
+    pub share: &'a Share<'a>,
     /// Where the entry is.
     pub at: LogPosition,
     /// The entry before, as far as this life knows.
     pub before: Option<LogPosition>,
     /// What it says.
     pub commands: &'a [ShardCommand],
-    /// The shard's share afterwards.
-    pub share: &'a Share,
-    /// The node's index afterwards.
-    pub index: &'a Index,
-}
-
-/// A node took a snapshot over.
-#[derive(Debug)]
-pub(crate) struct Installed<'a> {
-    /// Which node.
-    pub node: u64,
-    /// Which life of it.
-    pub life: u64,
-    /// Which shard.
-    pub shard: ShardId,
-    /// The snapshot's position.
-    pub at: LogPosition,
-    /// The share afterwards.
-    pub share: &'a Share,
-    /// The node's index afterwards.
-    pub index: &'a Index,
 }
 
 /// A proposer heard that its entry is applied.
@@ -86,14 +88,39 @@ pub(crate) struct Acknowledged {
     pub shard: ShardId,
     /// The node that said so.
     pub node: u64,
-    /// Where the entry is, as it was told.
-    pub at: Option<LogPosition>,
-    /// The entry.
-    pub entry: Bytes,
-    /// Of which stream it is, if it is a stream's.
-    pub stream: Option<StreamId>,
-    /// Up to where it brings the stream.
-    pub reached: Option<(Generation, Option<BatchSeq>)>,
+    /// Digest of the entry.
+    pub entry: u64,
+    /// Streams that it brings on, and up to where.
+    pub reached: BTreeMap<StreamId, Mark>,
+}
+
+/// Where a stream stands.
+pub(crate) type Mark = (Generation, Option<BatchSeq>);
+
+/// What a turn's commands acknowledge once they are taken: an entry of each shard.
+pub(crate) fn acknowledgements(node: u64, commands: &[Command], shards: u16) -> Vec<Acknowledged> {
+    let mut of_shards: BTreeMap<ShardId, (Vec<ShardCommand>, BTreeMap<StreamId, Mark>)> = BTreeMap::new();
+    for command in commands {
+        let (stream, mark) = match command {
+            Command::Events(events) => {
+                let last = events.batches.last().map(|batch| batch.seq);
+                (&events.stream, (events.generation, last))
+            }
+            Command::Gap { stream, generation, last, .. } => (stream, (*generation, Some(*last))),
+            Command::NewGeneration { stream, generation, .. } => (stream, (*generation, None)),
+            _ => continue,
+        };
+        let (entry, reached) = of_shards.entry(shard_of(&stream.worker, shards)).or_default();
+        entry.push(ShardCommand::Index(command.clone()));
+        reached.insert(stream.clone(), mark);
+    }
+    let acknowledged = |(shard, (entry, reached)): (ShardId, (Vec<ShardCommand>, _))| Acknowledged {
+        shard,
+        node,
+        entry: ledger::digest(&entry),
+        reached,
+    };
+    of_shards.into_iter().map(acknowledged).collect()
 }
 
 /// A client asks.
@@ -122,17 +149,6 @@ pub(crate) struct Answered<'a> {
     pub answer: &'a Answer,
 }
 
-/// One node when all has come to rest.
-#[derive(Debug)]
-pub(crate) struct Settled<'a> {
-    /// Which.
-    pub node: u64,
-    /// Its index.
-    pub index: &'a Index,
-    /// Its shares.
-    pub shares: &'a std::collections::BTreeMap<ShardId, Share>,
-}
-
 /// A client's write of a register begins or ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Register {
@@ -141,6 +157,13 @@ pub(crate) enum Register {
         /// Which shard and register.
         register: (ShardId, u64),
         /// The value, unique in the run.
+        value: u64,
+    },
+    /// It was refused: nothing happened, and nothing will.
+    Refused {
+        /// Which shard and register.
+        register: (ShardId, u64),
+        /// The value.
         value: u64,
     },
     /// It ended, and was applied.
@@ -177,7 +200,21 @@ pub(crate) trait Invariant: Debug + Send {
         Ok(())
     }
 
-    fn installed(&mut self, _: &Installed<'_>, _: &Ledger) -> Verdict {
+    /// A process's state begins anew.
+    fn began(&mut self, _: (u64, u64)) {}
+
+    /// A node took a snapshot over, which ends at this entry.
+    fn installed(&mut self, _: &Share<'_>, _: LogPosition, _: &Ledger) -> Verdict {
+        Ok(())
+    }
+
+    /// A node takes a snapshot.
+    fn exported(&mut self, _: &Share<'_>, _: &Ledger) -> Verdict {
+        Ok(())
+    }
+
+    /// A node keeps an id on its disk, in this incarnation of it.
+    fn kept(&mut self, _: (u64, u64), _: NodeId) -> Verdict {
         Ok(())
     }
 
@@ -193,7 +230,8 @@ pub(crate) trait Invariant: Debug + Send {
 
     fn register(&mut self, _: Register) {}
 
-    fn settled(&mut self, _: &Settled<'_>, _: &Ledger) -> Verdict {
+    /// A shard on one node when all has come to rest.
+    fn settled(&mut self, _: &Share<'_>, _: &Ledger) -> Verdict {
         Ok(())
     }
 
@@ -222,6 +260,7 @@ impl Judge {
     #[must_use]
     pub(crate) fn new(shards: u16, trace: Arc<Trace>) -> Arc<Self> {
         let invariants: Vec<Box<dyn Invariant>> = vec![
+            Box::new(ids::OneIdOneLife::default()),
             Box::new(one_log::OneLog),
             Box::new(equal_digests::EqualDigests::new(shards)),
             Box::new(acknowledged::NothingAcknowledgedLost::default()),
@@ -274,34 +313,64 @@ impl Judge {
 
     /// An engine sends a batch, after which it holds this.
     pub(crate) fn published(&self, stream: &StreamId, publication: &Publication, truth: Truth) {
-        self.trace.note("publishes", publication.life, [publication.seq, 0, publication.digest]);
+        let text =
+            format!("{stream} life {} batch {} {:x}", publication.life, publication.seq, publication.digest);
+        self.trace.say("publishes", 0, text);
         self.state.lock().ledger.publish(stream, publication, truth);
     }
 
-    /// A process began.
+    /// A process's state begins: what it applied before, if anything, is forgotten.
     pub(crate) fn began(&self, node: u64, life: u64) {
         self.trace.note("began", node, [life, 0, 0]);
+        self.state.lock().invariants.iter_mut().for_each(|invariant| invariant.began((node, life)));
+    }
+
+    /// A node keeps an id, in this incarnation of its disk.
+    pub(crate) fn kept(&self, node: u64, incarnation: u64, id: NodeId) {
+        self.trace.note("keeps", node, [id.0, incarnation, 0]);
+        self.each(|invariant, _| invariant.kept((node, incarnation), id));
     }
 
     /// See [`Applied`].
     pub(crate) fn applied(&self, applied: &Applied<'_>) {
-        let words = [u64::from(applied.shard.0), applied.at.index, applied.share.chain];
-        self.trace.note("applies", applied.node, words);
-        self.state.lock().ledger.record(applied);
+        let share = applied.share;
+        self.trace.note(
+            "applies",
+            share.node,
+            [u64::from(share.shard.0), applied.at.index, share.reached.chain],
+        );
+        let new = self.state.lock().ledger.entry(share.shard, applied.at.index).is_none();
+        if new && self.trace.is_loud() {
+            applied.commands.iter().for_each(|command| println!("{:>19}{}", "", brief(command)));
+        }
+        let recorded = self.state.lock().ledger.record(applied);
+        if let Err(reason) = recorded {
+            self.fail("entries can be read", reason);
+        }
         self.each(|invariant, ledger| invariant.applied(applied, ledger));
     }
 
-    /// See [`Installed`].
-    pub(crate) fn installed(&self, installed: &Installed<'_>) {
-        let words = [u64::from(installed.shard.0), installed.at.index, installed.share.chain];
-        self.trace.note("installs", installed.node, words);
-        self.each(|invariant, ledger| invariant.installed(installed, ledger));
+    /// How far whoever takes a snapshot over is, if that ends at this entry.
+    pub(crate) fn reached(&self, shard: ShardId, at: LogPosition) -> Reached {
+        self.state.lock().ledger.reached(shard, at)
+    }
+
+    /// A node took a snapshot over, which ends at this entry.
+    pub(crate) fn installed(&self, share: &Share<'_>, at: LogPosition) {
+        self.trace.note("installs", share.node, [u64::from(share.shard.0), at.index, share.reached.chain]);
+        self.each(|invariant, ledger| invariant.installed(share, at, ledger));
+    }
+
+    /// A node takes a snapshot.
+    pub(crate) fn exported(&self, share: &Share<'_>) {
+        let at = share.reached.at.map_or(u64::MAX, |at| at.index);
+        self.trace.note("exports", share.node, [u64::from(share.shard.0), at, share.reached.chain]);
+        self.each(|invariant, ledger| invariant.exported(share, ledger));
     }
 
     /// See [`Acknowledged`].
     pub(crate) fn acknowledged(&self, acknowledged: &Acknowledged) {
-        let at = acknowledged.at.map_or(u64::MAX, |at| at.index);
-        self.trace.note("acked", acknowledged.node, [u64::from(acknowledged.shard.0), at, 0]);
+        self.trace.note("acked", acknowledged.node, [u64::from(acknowledged.shard.0), 0, acknowledged.entry]);
         self.each(|invariant, ledger| invariant.acknowledged(acknowledged, ledger));
     }
 
@@ -323,9 +392,9 @@ impl Judge {
         self.state.lock().invariants.iter_mut().for_each(|invariant| invariant.register(event));
     }
 
-    /// See [`Settled`].
-    pub(crate) fn settled(&self, settled: &Settled<'_>) {
-        self.each(|invariant, ledger| invariant.settled(settled, ledger));
+    /// A shard on one node when all has come to rest.
+    pub(crate) fn settled(&self, share: &Share<'_>) {
+        self.each(|invariant, ledger| invariant.settled(share, ledger));
     }
 
     /// The run is over.
@@ -341,5 +410,17 @@ impl Judge {
     /// Entries that were committed, of each shard.
     pub(crate) fn committed(&self) -> Vec<usize> {
         self.state.lock().ledger.logs.values().map(std::collections::BTreeMap::len).collect()
+    }
+}
+
+/// A command in a few words.
+fn brief(command: &ShardCommand) -> String {
+    match command {
+        ShardCommand::Index(Command::Events(events)) => {
+            let numbers: Vec<u64> = events.batches.iter().map(|batch| batch.seq.0).collect();
+            format!("{} generation {}: batches {numbers:?}", events.stream, events.generation)
+        }
+        ShardCommand::Index(command) => format!("{command:?}"),
+        ShardCommand::Host(bytes) => format!("{:?}", HostCommand::from_bytes(bytes)),
     }
 }

@@ -1,6 +1,8 @@
 //! Every node applies the same entries at the same positions, one after the other: what was applied once stays.
 
-use super::{Applied, Installed, Invariant, Ledger, Verdict};
+use kvindex_core::replication::LogPosition;
+
+use super::{Applied, Invariant, Ledger, Share, Verdict};
 
 #[derive(Debug)]
 pub(super) struct OneLog;
@@ -11,7 +13,7 @@ impl Invariant for OneLog {
     }
 
     fn applied(&mut self, applied: &Applied<'_>, ledger: &Ledger) -> Verdict {
-        let (node, shard, index) = (applied.node, applied.shard, applied.at.index);
+        let (node, shard, index) = (applied.share.node, applied.share.shard, applied.at.index);
         if applied.before.is_some_and(|before| before.index >= index) {
             return Err(format!("node {node} applies {shard} entry {index} after {:?}", applied.before));
         }
@@ -20,7 +22,7 @@ impl Invariant for OneLog {
                 "node {node} applies {shard} entry {index}, which others know as no command"
             ));
         };
-        if committed.at != applied.at || committed.chain != applied.share.chain {
+        if committed.at != applied.at || committed.chain != applied.share.reached.chain {
             let (theirs, ours) = (committed.at, applied.at);
             return Err(format!(
                 "node {node} applies another {shard} entry {index} than was applied before, or others before it: \
@@ -30,13 +32,14 @@ impl Invariant for OneLog {
         Ok(())
     }
 
-    fn installed(&mut self, installed: &Installed<'_>, ledger: &Ledger) -> Verdict {
-        let (node, shard) = (installed.node, installed.shard);
-        let Some(at) = installed.share.at else { return Ok(()) };
-        let committed = ledger.entry(shard, at.index);
-        match committed.filter(|committed| committed.chain == installed.share.chain) {
-            Some(_) => Ok(()),
-            None => Err(format!("node {node} takes a snapshot of {shard} at {at:?} that no log leads to")),
+    fn installed(&mut self, share: &Share<'_>, at: LogPosition, ledger: &Ledger) -> Verdict {
+        let (node, shard) = (share.node, share.shard);
+        match ledger.entry(shard, at.index).filter(|committed| committed.at != at) {
+            Some(committed) => Err(format!(
+                "node {node} takes a snapshot of {shard} that ends at {at:?}, where the log has {:?}",
+                committed.at
+            )),
+            None => Ok(()),
         }
     }
 }

@@ -16,10 +16,10 @@ impl Invariant for WorkerOrder {
     }
 
     fn applied(&mut self, applied: &Applied<'_>, ledger: &Ledger) -> Verdict {
-        if !ledger.is_latest(applied.shard, applied.at.index) {
+        if !ledger.is_latest(applied.share.shard, applied.at.index) {
             return Ok(());
         }
-        let effects = ledger.entry(applied.shard, applied.at.index).map(|entry| &entry.effects[..]);
+        let effects = ledger.entry(applied.share.shard, applied.at.index).map(|entry| &entry.effects[..]);
         for effect in effects.unwrap_or_default() {
             if let Effect::Hole { stream, generation, expected, found } = effect {
                 return Err(format!(
@@ -28,10 +28,10 @@ impl Invariant for WorkerOrder {
             }
         }
         streams(applied.commands).into_iter().try_for_each(|stream| {
-            let stamp = applied.index.reader().stream(stream);
+            let stamp = applied.share.index.reader().stream(stream);
             let found = stamp.map(|stamp| (stamp.generation, stamp.applied.map(|seq| seq.0)));
             let due = ledger.standings.get(stream).map(|standing| (standing.generation, standing.applied));
-            let registered = applied.index.reader().worker(&stream.worker).is_some();
+            let registered = applied.share.index.reader().worker(&stream.worker).is_some();
             if registered && found != due {
                 return Err(format!("{stream} stands at {found:?} where the log says {due:?}"));
             }

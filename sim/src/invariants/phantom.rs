@@ -1,9 +1,6 @@
 //! Nothing is indexed that the engine never stored in the life that its generation stands for.
 
-use kvindex_core::Index;
-use kvindex_core::replication::ShardId;
-
-use super::{Applied, Invariant, Ledger, Settled, Verdict, held};
+use super::{Applied, Invariant, Ledger, Share, Verdict, held};
 
 /// Every how many-th entry is looked at.
 const EVERY: u64 = 4;
@@ -11,7 +8,8 @@ const EVERY: u64 = 4;
 #[derive(Debug)]
 pub(super) struct NoPhantom;
 
-fn look(node: u64, shard: ShardId, index: &Index, ledger: &Ledger) -> Verdict {
+fn look(share: &Share<'_>, ledger: &Ledger) -> Verdict {
+    let (node, shard, index) = (share.node, share.shard, share.index);
     for (stream, held) in held::by_stream(index) {
         if ledger.shard_of(&stream) != shard {
             continue;
@@ -33,14 +31,14 @@ impl Invariant for NoPhantom {
     }
 
     fn applied(&mut self, applied: &Applied<'_>, ledger: &Ledger) -> Verdict {
-        let (shard, at) = (applied.shard, applied.at.index);
-        if at.is_multiple_of(EVERY) && ledger.is_latest(shard, at) {
-            return look(applied.node, shard, applied.index, ledger);
+        let (share, at) = (applied.share, applied.at.index);
+        if at.is_multiple_of(EVERY) && ledger.is_latest(share.shard, at) {
+            return look(share, ledger);
         }
         Ok(())
     }
 
-    fn settled(&mut self, settled: &Settled<'_>, ledger: &Ledger) -> Verdict {
-        settled.shares.keys().try_for_each(|shard| look(settled.node, *shard, settled.index, ledger))
+    fn settled(&mut self, share: &Share<'_>, ledger: &Ledger) -> Verdict {
+        look(share, ledger)
     }
 }

@@ -1,13 +1,11 @@
 //! In one life of a node, no stream and no shard ever falls back behind what it had applied or answered.
 
-use kvindex_core::replication::{ShardCommand, ShardId};
-use kvindex_core::{BatchSeq, Command, Generation, StreamId, StreamStamp};
+use kvindex_core::replication::{LogPosition, ShardId};
+use kvindex_core::{Command, StreamId, StreamStamp};
 use std::collections::BTreeMap;
 
 use super::order::streams;
-use super::{Answered, Applied, Installed, Invariant, Ledger, Verdict};
-
-type Mark = (Generation, Option<BatchSeq>);
+use super::{Answered, Applied, Invariant, Ledger, Mark, Share, Verdict};
 
 #[derive(Debug, Default)]
 pub(super) struct Watermark {
@@ -42,27 +40,32 @@ impl Invariant for Watermark {
         "watermark never falls"
     }
 
-    fn applied(&mut self, applied: &Applied<'_>, _: &Ledger) -> Verdict {
-        let who = (applied.node, applied.life);
-        for command in applied.commands {
-            if let ShardCommand::Index(Command::Unregister { worker }) = command {
+    fn began(&mut self, who: (u64, u64)) {
+        self.shards.retain(|(node, life, _), _| (*node, *life) != who);
+        self.streams.retain(|(node, life, _), _| (*node, *life) != who);
+    }
+
+    fn applied(&mut self, applied: &Applied<'_>, ledger: &Ledger) -> Verdict {
+        let (share, who) = (applied.share, applied.share.who());
+        for command in ledger.said(share.shard, applied.at.index) {
+            if let Command::Unregister { worker } = command {
                 self.streams
                     .retain(|(node, life, stream), _| (*node, *life) != who || stream.worker != *worker);
             }
         }
-        self.shard(who, applied.shard, applied.at.index)?;
-        let reader = applied.index.reader();
+        self.shard(who, share.shard, applied.at.index)?;
+        let reader = share.index.reader();
         let mut stamps = streams(applied.commands).into_iter().filter_map(|s| Some((s, reader.stream(s)?)));
         stamps.try_for_each(|(stream, stamp)| self.stream(who, stream, mark(&stamp)))
     }
 
-    fn installed(&mut self, installed: &Installed<'_>, ledger: &Ledger) -> Verdict {
-        let who = (installed.node, installed.life);
+    fn installed(&mut self, share: &Share<'_>, _: LogPosition, ledger: &Ledger) -> Verdict {
+        let who = share.who();
         // What was unregistered on the way may come back lower.
         self.streams.retain(|(node, life, stream), _| {
-            (*node, *life) != who || ledger.shard_of(stream) != installed.shard
+            (*node, *life) != who || ledger.shard_of(stream) != share.shard
         });
-        installed.share.at.map_or(Ok(()), |at| self.shard(who, installed.shard, at.index))
+        share.reached.at.map_or(Ok(()), |at| self.shard(who, share.shard, at.index))
     }
 
     fn answered(&mut self, answered: &Answered<'_>, _: &Ledger) -> Verdict {
