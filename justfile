@@ -27,10 +27,12 @@ faults *args:
     cargo build --release --bin kvindex
     cargo run --release -p kvindex-faults -- {{ args }}
 
-# The index beside its peers, and the recorded engines' ingest, on a quiet machine; writes docs/benchmarks/.
+# The index beside its peers, the recorded engines' ingest, three nodes beside one, on a quiet machine; writes docs/benchmarks/.
 bench *args:
     cargo run --release -p kvindex-bench -- ingest --out docs/benchmarks/ingest.md
     cargo run --release -p kvindex-bench -- consensus-bytes --out docs/benchmarks/consensus-bytes.md
+    cargo build --release --bin kvindex
+    cargo run --release -p kvindex-bench -- replication --out docs/benchmarks/replication.md
     cargo run --release --manifest-path bench/peers/Cargo.toml --target-dir target/peers -- report {{ args }}
 
 # Instruction counts beside the peers', under valgrind; writes docs/benchmarks/instructions.md.

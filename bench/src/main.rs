@@ -122,7 +122,7 @@ const ROUNDS: usize = 7;
 fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
     match cli.command {
-        None => everything(if cli.smoke { 1 } else { ROUNDS }),
+        None => everything(cli.smoke),
         Some(Task::ConsensusBytes(args)) => {
             publish(&consensus_bytes::run(&args.recordings, args.rounds)?, args.out.as_deref())
         }
@@ -158,11 +158,22 @@ fn replicate(args: ReplicationArgs) -> anyhow::Result<()> {
     publish(&tokio::runtime::Runtime::new()?.block_on(run)?, args.out.as_deref())
 }
 
-fn everything(rounds: usize) -> anyhow::Result<()> {
+fn everything(smoke: bool) -> anyhow::Result<()> {
+    let rounds = if smoke { 1 } else { ROUNDS };
     let recording = Recording::open(&PathBuf::from(RECORDING))?;
     println!("{}", ingest::run(&recording, rounds)?);
     println!("{}", consensus_bytes::run(Path::new(RECORDINGS), rounds)?);
     memory::run(&recording)?;
     mirrors::run(rounds)?;
-    ask(TOKENS, rounds)
+    ask(TOKENS, rounds)?;
+    let program = replication::program()?;
+    if !program.exists() {
+        println!(
+            "replication: skipped, {} is not there: cargo build --release --bin kvindex",
+            program.display()
+        );
+        return Ok(());
+    }
+    let (program, only, out) = (Some(program), Vec::new(), None);
+    replicate(ReplicationArgs { smoke, program, only, entries: None, out })
 }

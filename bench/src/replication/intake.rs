@@ -18,6 +18,8 @@ pub(super) enum Takers {
     Alone,
     /// Three nodes; when a log entry counts as kept.
     Three(&'static str),
+    /// Three nodes whose followers do not listen to the engines; at `async`.
+    NoStandby,
     /// Three nodes and one shard, so that one node leads everything and the others follow; at `async`.
     OneShard,
 }
@@ -30,6 +32,8 @@ pub(super) struct Taken {
     pub(super) whole: Duration,
     /// Until the publisher had handed the last one to its sockets.
     pub(super) published: Duration,
+    /// Cores that the nodes use before anything happens, on average.
+    pub(super) idle: f64,
     /// CPU seconds of each node, whoever leads first; and of the publisher, which is also who asks.
     pub(super) cpu: Vec<f64>,
     pub(super) publisher_cpu: f64,
@@ -61,6 +65,10 @@ impl Takers {
             Self::Three(durability) => {
                 Cluster::start(bench.options(&["--durability", durability]), durability, NODES)
             }
+            Self::NoStandby => {
+                let flags = ["--durability", "async", "--standby", "false"];
+                Cluster::start(bench.options(&flags), "no-standby", NODES)
+            }
             Self::OneShard => {
                 let flags = ["--durability", "async", "--cluster-shards", "1"];
                 Cluster::start(bench.options(&flags), "one-shard", NODES)
@@ -88,28 +96,37 @@ pub(super) async fn round(bench: &Bench, takers: Takers, fleets: usize) -> anyho
     let cluster = started(takers.cluster(bench)?, nodes).await?;
     let load = bench.case.fleets(fleets);
     let blocks = load.blocks;
-    let engines = Engines::start(load, Pace::Unpaced, nodes)?;
+    let listeners = if takers == Takers::NoStandby { 1 } else { nodes };
+    let engines = Engines::start(load, Pace::Unpaced, listeners)?;
     engines.register(cluster.channel(0)?).await?;
     engines.until_heard().await?;
     if nodes > 1 && bench.scale.balanced {
         cluster.until_balanced().await?;
     }
-    // Whoever leads now has to notice before it is told anything.
-    tokio::time::sleep(bench.scale.settle).await;
     let pids = cluster.all().map(|number| cluster.pid(number)).collect::<Result<Vec<_>, _>>()?;
     let cpu = || pids.iter().map(|pid| cpu_seconds(*pid)).collect::<Result<Vec<_>, _>>();
+    // Whoever leads now has to notice before it is told anything.
+    tokio::time::sleep(bench.scale.settle).await;
+    let (idle_before, idle_since) = (cpu()?, Instant::now());
+    tokio::time::sleep(bench.scale.settle).await;
+    let idle = difference(&cpu()?, &idle_before).iter().sum::<f64>() / nodes as f64;
+    let idle = idle / idle_since.elapsed().as_secs_f64();
     let (before, own_before, start) = (cpu()?, cpu_seconds(std::process::id())?, Instant::now());
     let published = engines.play_until(usize::MAX).await?;
     engines.until_applied(&cluster, cluster.all(), engines.records()).await?;
     let (whole, after) = (start.elapsed(), cpu()?);
     let publisher_cpu = cpu_seconds(std::process::id())? - own_before;
-    let mut cpu: Vec<f64> = after.iter().zip(&before).map(|(after, before)| after - before).collect();
+    let mut cpu = difference(&after, &before);
     if takers == Takers::OneShard {
         let leads = cluster.leaders(0).await?.iter().position(|led| !led.is_empty()).unwrap_or(0);
         cpu.swap(0, leads);
     }
     let entries = check(&cluster, nodes).await?;
-    Ok(Taken { blocks, whole, published, cpu, publisher_cpu, entries })
+    Ok(Taken { blocks, whole, published, idle, cpu, publisher_cpu, entries })
+}
+
+fn difference(after: &[f64], before: &[f64]) -> Vec<f64> {
+    after.iter().zip(before).map(|(after, before)| after - before).collect()
 }
 
 /// Nothing was lost, and all nodes hold the same; answers how many entries.

@@ -38,8 +38,9 @@ pub(crate) struct Scale {
     ask_every: Duration,
     /// Entries of the nodes that come back.
     entries: usize,
-    /// MiB of a shard's log after which its snapshot is due, for those.
+    /// MiB of a shard's log after which its snapshot is due, and how many shards, for those.
     snapshot_log_mib: u64,
+    shards: u16,
     /// Whether leaders are spread before anything is measured.
     balanced: bool,
     /// How long whoever leads has to notice.
@@ -60,6 +61,7 @@ impl Scale {
             ask_every: Duration::from_micros(1500),
             entries: 10_000_000,
             snapshot_log_mib: 2,
+            shards: 8,
             balanced: true,
             settle: Duration::from_secs(2),
             whole: true,
@@ -75,6 +77,8 @@ impl Scale {
             asks: 200,
             entries: 200_000,
             snapshot_log_mib: 1,
+            // Few, so that so few entries fill a log.
+            shards: 2,
             balanced: false,
             settle: Duration::from_millis(500),
             whole: false,
@@ -124,11 +128,12 @@ struct Measured {
 
 /// A node alone first: the others are compared with it.
 fn settings(scale: &Scale) -> Vec<Takers> {
-    let all = [Takers::Alone, Takers::Three("async"), Takers::Three("fsync"), Takers::OneShard];
-    all.into_iter().take(if scale.whole { 4 } else { 2 }).collect()
+    let all =
+        [Takers::Alone, Takers::Three("async"), Takers::Three("fsync"), Takers::NoStandby, Takers::OneShard];
+    all.into_iter().take(if scale.whole { all.len() } else { 2 }).collect()
 }
 
-/// The program to measure, beside this one.
+/// The program to measure: beside this one.
 pub(crate) fn program() -> anyhow::Result<PathBuf> {
     Ok(std::env::current_exe()?.with_file_name("kvindex"))
 }

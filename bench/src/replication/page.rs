@@ -39,7 +39,7 @@ impl Middle {
 pub(super) fn of(bench: &Bench, measured: &Measured) -> String {
     let rounds = bench.scale.rounds;
     let mut page = format!(
-        "# What replication costs\n\nWritten by `just bench-replication`. Real `kvindex serve` processes of one build \
+        "# What replication costs\n\nWritten by `just bench`. Real `kvindex serve` processes of one build \
          on loopback, on one machine of {} cores; data directories on {}. {rounds} rounds in one run: medians, with the \
          least and the greatest. Times of one machine mean little; the ratios are what to read.\n",
         machine::cores(),
@@ -113,6 +113,7 @@ fn setting(takers: Takers) -> &'static str {
         Takers::Alone => "one node, no cluster",
         Takers::Three("fsync") => "three nodes, `fsync`",
         Takers::Three(_) => "three nodes, `async`",
+        Takers::NoStandby => "three nodes, `async`, `standby = false`",
         Takers::OneShard => "three nodes, `async`, one shard",
     }
 }
@@ -126,8 +127,8 @@ fn ingest(page: &mut String, bench: &Bench, rounds: &[Vec<Taken>]) {
          one. At the end nothing was lost and all nodes' digests are equal. One publisher and all nodes share the \
          machine, which the node alone has almost for itself: that is why CPU is told beside it, in seconds for each \
          million blocks, as the operating system counts it.\n\n\
-         | | M blocks/s | of one node | publisher was through after | CPU s, each node | CPU s, publisher |\n\
-         |---|---|---|---|---|---|\n",
+         | | M blocks/s | of one node | publisher was through after | CPU s, each node | CPU s, publisher | \
+         cores a node, idle |\n|---|---|---|---|---|---|---|\n",
         bench.scale.fleets,
         bench.case.name(),
         first.blocks as f64 / 1e6,
@@ -144,16 +145,17 @@ fn ingest(page: &mut String, bench: &Bench, rounds: &[Vec<Taken>]) {
                 });
                 format!("leader {}, followers {}", leader.show(2), follower.show(2))
             }
-            Takers::Alone | Takers::Three(_) => middle(&|taken| taken.per_million(taken.mean_cpu())).show(2),
+            _ => middle(&|taken| taken.per_million(taken.mean_cpu())).show(2),
         };
         let _ = writeln!(
             page,
-            "| {} | {} | {} | {:.0} % | {cpu} | {:.2} |",
+            "| {} | {} | {} | {:.0} % | {cpu} | {:.2} | {:.3} |",
             setting(takers),
             middle(&|taken| taken.rate() / 1e6).show(2),
             ratios(rounds, number).show(2),
             middle(&|taken| 100.0 * taken.published.as_secs_f64() / taken.whole.as_secs_f64()).middle,
             middle(&|taken| taken.per_million(taken.publisher_cpu)).middle,
+            middle(&|taken| taken.idle).middle,
         );
     }
     own_machines(page, rounds);

@@ -46,7 +46,8 @@ pub(super) struct Joined {
 async fn filled(bench: &Bench, alike: bool) -> anyhow::Result<(Cluster, Engines, u64)> {
     // A snapshot for each so many bytes: what is left in the log behind the last one is small beside it.
     let log_mib = bench.scale.snapshot_log_mib.to_string();
-    let options = bench.options(&["--snapshot-log-mib", &log_mib]);
+    let shards = bench.scale.shards.to_string();
+    let options = bench.options(&["--snapshot-log-mib", &log_mib, "--cluster-shards", &shards]);
     let name = if alike { "alike" } else { "private" };
     let cluster = started(Cluster::start(options, name, NODES)?, NODES).await?;
     let load = prefills(&bench.case, bench.scale.entries, alike);
