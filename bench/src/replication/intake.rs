@@ -111,6 +111,7 @@ pub(super) async fn round(bench: &Bench, takers: Takers, fleets: usize) -> anyho
     tokio::time::sleep(bench.scale.settle).await;
     let idle = difference(&cpu()?, &idle_before).iter().sum::<f64>() / nodes as f64;
     let idle = idle / idle_since.elapsed().as_secs_f64();
+    eprintln!("{takers:?}: the engines play");
     let (before, own_before, start) = (cpu()?, cpu_seconds(std::process::id())?, Instant::now());
     let published = engines.play_until(usize::MAX).await?;
     engines.until_applied(&cluster, cluster.all(), engines.records()).await?;
