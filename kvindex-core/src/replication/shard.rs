@@ -27,7 +27,7 @@ use super::replica::StartError;
 use super::settings::Settings;
 use super::snapshot_store::SnapshotStore;
 use super::state::ShardState;
-use super::status::{Member, Role, ShardStatus};
+use super::status::{Member, Role, ShardStatus, next_change};
 use super::transport::Transport;
 use super::wire::{Request, Response, WirePosition};
 
@@ -332,17 +332,9 @@ impl Shard {
         }
     }
 
-    /// Resolves when leadership, term or members have changed after the call.
+    /// Resolves when leadership, term or members have changed after the call, and [`status`](Self::status) says so.
     pub(crate) fn watch(&self) -> impl Future<Output = ()> + Send + use<> {
-        let mut metrics = self.raft.server_metrics();
-        // The receiver that openraft hands out has seen nothing since the start.
-        drop(metrics.borrow_and_update());
-        async move {
-            if metrics.changed().await.is_err() {
-                // It has stopped, and changes no more.
-                std::future::pending::<()>().await;
-            }
-        }
+        next_change(&self.raft)
     }
 
     /// Changes members; with `keep`, who loses its vote goes on following. Only the leader can; it answers once a

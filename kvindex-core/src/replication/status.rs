@@ -1,9 +1,13 @@
 //! What a shard says of itself.
 
+use openraft::async_runtime::WatchReceiver;
+use openraft::metrics::{RaftMetrics, RaftServerMetrics};
 use std::collections::BTreeMap;
 
 use super::ids::{NodeAddress, NodeId, ShardId};
 use super::progress::ShardLag;
+use super::raft::Raft;
+use super::state::ShardState;
 
 /// A node's part in a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,4 +58,33 @@ pub struct ShardStatus {
     pub changing: bool,
     /// Why it stopped, if it did.
     pub stopped: Option<String>,
+}
+
+/// Resolves when leadership, term or members have changed after the call, and a status says so; never when the shard has
+/// stopped.
+pub(super) fn next_change(
+    raft: &openraft::Raft<Raft, ShardState>,
+) -> impl Future<Output = ()> + Send + use<> {
+    let (mut changes, mut status) = (raft.server_metrics(), raft.metrics());
+    // The receiver that openraft hands out has seen nothing since the start.
+    drop(changes.borrow_and_update());
+    async move {
+        if changes.changed().await.is_err() {
+            // It has stopped, and changes no more.
+            return std::future::pending().await;
+        }
+        // openraft tells of a change a moment before its status has it.
+        while !is_in(&changes.borrow_watched(), &status.borrow_watched()) {
+            if status.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+}
+
+fn is_in(change: &RaftServerMetrics<Raft>, status: &RaftMetrics<Raft>) -> bool {
+    change.state == status.state
+        && change.current_leader == status.current_leader
+        && change.vote == status.vote
+        && change.membership_config == status.membership_config
 }
