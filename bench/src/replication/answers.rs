@@ -1,6 +1,7 @@
 //! Match latency of a follower beside a node alone: both run at once, hear the same engines, hold the same blocks and
 //! are asked the same questions in turn, so that whatever disturbs the machine disturbs both.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -108,12 +109,12 @@ impl Stage {
         Ok(())
     }
 
-    /// Asks both, one after the other, until so many answers of each are there.
-    async fn ask(&self, count: usize, every: Duration) -> anyhow::Result<Pair> {
+    /// Asks both, one after the other, for as long as `more` says so of the answers that are there of each.
+    async fn ask(&self, every: Duration, more: impl Fn(usize) -> bool) -> anyhow::Result<Pair> {
         let mut clients = [self.alone.channel(0)?, self.cluster.channel(self.follower)?].map(Client::new);
         let mut due = tokio::time::interval(every);
         due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-        for number in 0..count {
+        for number in (0..).take_while(|number| more(*number)) {
             let question = self.questions.get(number % self.questions.len()).context("no question")?;
             // Who is asked second finds the caches as the first one left them: both come first equally often.
             let order = if number % 2 == 0 { [0, 1] } else { [1, 0] };
@@ -168,12 +169,18 @@ pub(super) async fn rounds(bench: &Bench) -> anyhow::Result<Vec<Asked>> {
     stage.agree().await?;
     let mut asked = Vec::new();
     for round in 0..scale.rounds {
-        let idle = stage.ask(scale.asks, scale.ask_every).await?;
+        let idle = stage.ask(scale.ask_every, |answers| answers < scale.asks).await?;
         let left = stage.engines.records() - filled;
         let end = filled + left * (round + 1) / scale.rounds;
         let begin = filled + left * round / scale.rounds;
+        let playing = AtomicBool::new(true);
+        let play = async {
+            let played = stage.engines.play_until(end).await;
+            playing.store(false, Ordering::Relaxed);
+            played
+        };
         let (busy, played) =
-            tokio::join!(stage.ask(scale.asks, scale.ask_every), stage.engines.play_until(end));
+            tokio::join!(stage.ask(scale.ask_every, |_| playing.load(Ordering::Relaxed)), play);
         let rate = (end - begin) as f64 * bench.case.blocks_a_record() / played?.as_secs_f64();
         stage.until_applied(end).await?;
         asked.push(Asked { idle, busy: busy?, rate });
