@@ -191,13 +191,13 @@ fn asked(page: &mut String, bench: &Bench, asked: &[Asked]) {
     let _ = write!(
         page,
         "\n## Match on a follower\n\nA node alone and a cluster run at once, follow the same {} fleets, hold the same \
-         blocks and are asked the same {} recorded questions in turn over gRPC, one every {:.1} ms; of the cluster, the \
-         node that leads fewest shards. Every answer of both is equal before the first is timed. *While events come*: \
-         {} thousand blocks a second, to all four nodes.\n\n\
+         blocks and are asked the same recorded questions in turn over gRPC, one every {:.1} ms; of the cluster, the \
+         node that leads fewest shards. Every answer of both is equal before the first is timed. *Idle*: {} answers of \
+         each in a round. *While events come*: {} thousand blocks a second, to all four nodes.\n\n\
          | | alone, µs | follower, µs | follower ÷ alone |\n|---|---|---|---|\n",
         bench.scale.asked_fleets,
-        bench.scale.asks,
         bench.scale.ask_every.as_secs_f64() * 1e3,
+        bench.scale.asks,
         rate.show(0),
     );
     type Of = fn(&Asked) -> Pair;
