@@ -59,7 +59,7 @@ impl Running {
         (_, next, truth): &(u64, u64, Truth),
     ) -> bool {
         let stream = &engine.stream;
-        if self.server.known_worker(&stream.worker).is_none() {
+        if self.server.known_worker(&stream.worker).is_none() || judge.is_mixed(stream) {
             return true;
         }
         let stamp = self.server.stream_stamp(stream).unwrap_or_default();

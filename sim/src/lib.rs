@@ -21,6 +21,7 @@ mod node;
 mod plan;
 mod question;
 mod run;
+mod settled;
 mod trace;
 mod witness;
 mod workers;

@@ -57,7 +57,8 @@ async fn leave(strike: &mut Strike) {
     let world = Arc::clone(&strike.world);
     let _alone = world.operator.lock().await;
     let members = world.members();
-    if members.len() < 4 || world.nodes().len() < 4 || world.incomplete().is_some() {
+    // It waited for other operators, and may come too late.
+    if members.len() < 4 || world.engines_rest() || world.incomplete().is_some() {
         return;
     }
     let (Some(asked), Some(leaving)) =

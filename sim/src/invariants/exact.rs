@@ -17,7 +17,10 @@ fn look(share: &Share<'_>, ledger: &Ledger) -> Verdict {
     let mut all = held::by_stream(index);
     for (stream, standing) in &ledger.standings {
         let Some((seq, lives)) = standing.applied.zip(standing.lives.as_ref()) else { continue };
-        if ledger.shard_of(stream) != shard || index.reader().worker(&stream.worker).is_none() {
+        if standing.mixed
+            || ledger.shard_of(stream) != shard
+            || index.reader().worker(&stream.worker).is_none()
+        {
             continue;
         }
         let held = all.remove(stream).unwrap_or_default();

@@ -15,7 +15,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::Applied;
 use crate::cache::Truth;
-use crate::engine::Publication;
+use crate::engine::{EnginePlan, Publication};
 use crate::question::spec;
 use crate::witness::Reached;
 
@@ -59,12 +59,16 @@ pub(crate) struct Standing {
     pub(crate) whole: bool,
     /// Lives of the engine that this generation may be.
     pub(crate) lives: Option<BTreeSet<u64>>,
+    /// An engine without a replay socket restarted, and its numbers went on where those of the life before had ended:
+    /// from the wire nobody can tell. What such a stream holds until it is known anew is a mix of both.
+    pub(crate) mixed: bool,
 }
 
 /// See the file's head.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     shards: u16,
+    without_replay: BTreeSet<StreamId>,
     pub(crate) logs: BTreeMap<ShardId, BTreeMap<u64, Committed>>,
     pub(crate) standings: BTreeMap<StreamId, Standing>,
     /// Workers, each with the number of its registration: the entry that made it known.
@@ -78,8 +82,15 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    pub(crate) fn of(shards: u16) -> Self {
-        Self { shards, ..Self::default() }
+    pub(crate) fn of(shards: u16, engines: &[EnginePlan]) -> Self {
+        let without = engines.iter().filter(|engine| engine.buffer == 0);
+        let without_replay = without.map(|engine| engine.stream.clone()).collect();
+        Self { shards, without_replay, ..Self::default() }
+    }
+
+    /// Whether a stream is a mix of lives that nobody can tell apart.
+    pub(crate) fn is_mixed(&self, stream: &StreamId) -> bool {
+        self.standings.get(stream).is_some_and(|standing| standing.mixed)
     }
 
     pub(crate) fn shard_of(&self, stream: &StreamId) -> ShardId {
@@ -258,13 +269,17 @@ impl Ledger {
             effects.push(Effect::Hole { stream: stream.clone(), generation, expected, found: seq });
         }
         standing.applied = Some(seq);
-        let possible = match standing.lives.take() {
-            Some(before) => before.intersection(&lives).copied().collect(),
-            None => lives,
+        let lives: BTreeSet<u64> = match standing.lives.take() {
+            Some(before) if before.is_disjoint(&lives) && self.without_replay.contains(stream) => {
+                standing.mixed = true;
+                lives
+            }
+            Some(before) if !standing.mixed => before.intersection(&lives).copied().collect(),
+            _ => lives,
         };
-        standing.lives = Some(possible.clone());
+        standing.lives = Some(lives.clone());
         let changes = Arc::new(batch.changes.iter().map(change_of).collect());
-        let (stream, lives) = (stream.clone(), possible);
+        let stream = stream.clone();
         effects.push(Effect::Batch { stream, generation, seq, changes, lives });
     }
 }

@@ -11,7 +11,7 @@ pub(super) struct NoPhantom;
 fn look(share: &Share<'_>, ledger: &Ledger) -> Verdict {
     let (node, shard, index) = (share.node, share.shard, share.index);
     for (stream, held) in held::by_stream(index) {
-        if ledger.shard_of(&stream) != shard {
+        if ledger.shard_of(&stream) != shard || ledger.is_mixed(&stream) {
             continue;
         }
         let lives = ledger.standings.get(&stream).and_then(|standing| standing.lives.clone());
