@@ -111,6 +111,8 @@ async fn a_change_of_voters_can_be_finished_by_the_next_leader() {
     let mut rig = Rig::found(3, 1).await;
     rig.start(4).await;
     let leader = rig.leader(0).unwrap();
+    // Once this is acknowledged, so are the voters that founded the shard.
+    rig.replica(leader).propose(shard, &word("first"), PATIENCE).await.unwrap();
     rig.replica(leader).add(shard, NodeId(4), address(4)).await.unwrap();
     let others: Vec<u64> = (1..=3).filter(|node| *node != leader).collect();
     let (next, away) = (others[0], others[1]);
