@@ -36,7 +36,7 @@ pub(super) async fn run(cluster: Arc<Cluster>) {
             if directory.is_empty() {
                 continue;
             }
-            if let Err(error) = step(&member.replica, &directory, &status, led_since).await {
+            if let Err(error) = step(&cluster, &member.replica, &directory, &status, led_since).await {
                 tracing::debug!(%error, "members are looked at again");
             }
         }
@@ -45,6 +45,7 @@ pub(super) async fn run(cluster: Arc<Cluster>) {
 
 /// One step towards what the directory says. One at a time, because each changes who decides about the next.
 async fn step(
+    cluster: &Cluster,
     replica: &Replica,
     directory: &Directory,
     status: &ShardStatus,
@@ -89,6 +90,8 @@ async fn step(
         && preferred != me
         && close(&preferred)
         && led_since.elapsed() >= SETTLED
+        && let Some(member) = status.members.get(&preferred)
+        && cluster.is_warm_at(&member.address.peer, shard).await
     {
         tracing::info!(%shard, to = %preferred, "leadership is handed on, so that nodes share the work");
         return replica.hand_over(shard, preferred).await;
@@ -104,17 +107,18 @@ fn preferred_leader(status: &ShardStatus) -> Option<NodeId> {
     voters.get(usize::from(status.shard.0) % count).copied()
 }
 
-/// Before a node stops: whoever has caught up furthest takes over what it leads.
-pub(super) async fn hand_over_all(replica: &Replica) {
+/// Before a node stops: whoever has caught up furthest takes over what it leads, a warm node if there is one.
+pub(super) async fn hand_over_all(cluster: &Cluster, replica: &Replica) {
     let deadline = Instant::now() + HAND_OVER;
     let me = replica.identity().node;
     loop {
         let mut left = 0;
         for status in replica.status() {
             let others = status.members.iter().filter(|(node, member)| member.voter && **node != me);
-            let heir = others.max_by_key(|(_, member)| member.matched).map(|(node, _)| *node);
-            let (Role::Leader, Some(heir)) = (status.role, heir) else { continue };
+            let furthest = others.max_by_key(|(_, member)| member.matched).map(|(node, _)| *node);
+            let (Role::Leader, Some(furthest)) = (status.role, furthest) else { continue };
             left += 1;
+            let heir = cluster.warm_heir(&status).await.unwrap_or(furthest);
             // Half way between two sets of voters, a shard may need the vote of the node that stops.
             if !status.changing {
                 // Asked again below if it did not work.

@@ -61,6 +61,8 @@ pub(crate) enum NodeRequest {
     Change { cluster: ClusterId, shard: ShardId, command: HostCommand },
     /// Hand this shard over to another node, if you lead it.
     HandOver { cluster: ClusterId, shard: ShardId, to: NodeId },
+    /// Could you go on with this shard's streams?
+    Warm { cluster: ClusterId, shard: ShardId },
 }
 
 /// What it hears.
@@ -160,6 +162,7 @@ mod tests {
             change(HostCommand::Directory(DirectoryChange::Found { nodes, size: 3 })),
             change(HostCommand::Directory(DirectoryChange::Dismiss(NodeId(2)))),
             NodeRequest::HandOver { cluster, shard: ShardId(1), to: NodeId(2) },
+            NodeRequest::Warm { cluster, shard: ShardId(1) },
         ]
     }
 

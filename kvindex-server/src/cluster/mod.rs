@@ -19,6 +19,7 @@ mod settings;
 mod steering;
 mod streams;
 mod transport;
+mod warmth;
 
 pub use changes::{ClusterError, PushError, WorkerError};
 pub use directory::{Directory, DirectoryAnswer, DirectoryChange, KnownNode};
@@ -369,7 +370,7 @@ impl Cluster {
     /// Hands leadership to others where they can take it.
     pub async fn hand_over_all(&self) {
         if let Some(replica) = self.replica() {
-            membership::hand_over_all(replica).await;
+            membership::hand_over_all(self, replica).await;
         }
     }
 

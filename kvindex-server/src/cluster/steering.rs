@@ -10,12 +10,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use kvindex_core::replication::{Replica, Role, ShardId, encode};
 use kvindex_core::{StreamId, WorkerId};
 
 use super::Cluster;
 use super::streams::{Streams, Wanted};
+use super::warmth::WARM;
 use crate::node::Node;
 
 /// A look at everything, even if nothing was told.
@@ -36,6 +38,8 @@ pub(super) struct Steering {
     held: Mutex<BTreeMap<WorkerId, usize>>,
     /// Streams that fell back to standby by themselves.
     fallen: Mutex<BTreeSet<StreamId>>,
+    /// Since when each stream is followed here.
+    listening: Mutex<BTreeMap<StreamId, Instant>>,
     wake: Notify,
 }
 
@@ -97,7 +101,7 @@ pub(super) async fn run(cluster: Arc<Cluster>) {
     loop {
         // Before the look, so that no change falls between the two.
         let leaders = member.replica.watch();
-        let all_ready = cluster.steering.look(&cluster.node, &member.replica).await;
+        let all_ready = cluster.steering.look(&cluster, &member.replica).await;
         tokio::select! {
             biased;
             () = leaders => {}
@@ -116,6 +120,7 @@ impl Steering {
             seats: tokio::sync::Mutex::default(),
             held: Mutex::default(),
             fallen: Mutex::default(),
+            listening: Mutex::default(),
             wake: Notify::new(),
         }
     }
@@ -123,6 +128,15 @@ impl Steering {
     pub(super) fn fell_back(&self, streams: &[StreamId]) {
         self.fallen.lock().extend(streams.iter().cloned());
         self.wake.notify_one();
+    }
+
+    /// Whether every stream of a shard is followed here for long enough; see [`warmth`](super::warmth).
+    pub(super) fn is_warm(&self, node: &Node, replica: &Replica, shard: ShardId) -> bool {
+        let listening = self.listening.lock();
+        let warm = |stream: &StreamId| listening.get(stream).is_some_and(|since| since.elapsed() >= WARM);
+        // Without standby nobody listens before it leads.
+        !self.standby
+            || wanted(node).keys().filter(|stream| replica.shard_of(&stream.worker) == shard).all(warm)
     }
 
     /// Keeps a worker's events from being proposed here until the answer is dropped.
@@ -139,7 +153,8 @@ impl Steering {
     }
 
     /// Answers whether every shard that this node leads is ready for its streams.
-    async fn look(&self, node: &Node, replica: &Replica) -> bool {
+    async fn look(&self, cluster: &Cluster, replica: &Replica) -> bool {
+        let node = &*cluster.node;
         let mut seats = self.seats.lock().await;
         for stream in std::mem::take(&mut *self.fallen.lock()) {
             // What it proposed may come yet: its shard is made sure of again.
@@ -148,7 +163,7 @@ impl Steering {
                 followed.led = None;
             }
         }
-        let all_ready = self.make_sure(&mut seats, replica).await;
+        let all_ready = self.make_sure(&mut seats, cluster, replica).await;
         let wanted = wanted(node);
         self.leave_others(&mut seats, &wanted, replica).await;
         for (stream, wanted) in wanted {
@@ -159,7 +174,7 @@ impl Steering {
     }
 
     /// Shards that this node has come to lead commit an empty entry. Answers whether all of them have.
-    async fn make_sure(&self, seats: &mut Seats, replica: &Replica) -> bool {
+    async fn make_sure(&self, seats: &mut Seats, cluster: &Cluster, replica: &Replica) -> bool {
         let Ok(nothing) = encode(&[]) else { return true };
         let led: BTreeMap<ShardId, u64> = (replica.status().into_iter())
             .filter(|status| status.role == Role::Leader)
@@ -172,6 +187,9 @@ impl Steering {
         }
         let new = led.iter().filter(|(shard, _)| !seats.ready.contains_key(shard));
         let committed = new.map(async |(shard, term)| {
+            if cluster.passes_on(*shard).await {
+                return None;
+            }
             let done = replica.propose_here(*shard, Bytes::clone(&nothing), FIRST_ENTRY).await;
             done.is_ok_and(|(at, _)| at.term == *term).then_some((*shard, *term))
         });
@@ -193,6 +211,7 @@ impl Steering {
         for stream in gone {
             self.streams.leave(&stream).await;
             seats.followed.remove(&stream);
+            self.listening.lock().remove(&stream);
         }
     }
 
@@ -211,6 +230,7 @@ impl Steering {
                 tracing::warn!(%stream, %error, "cannot be followed here");
                 return;
             }
+            self.listening.lock().insert(stream.clone(), Instant::now());
             seats.followed.insert(stream.clone(), Followed { wanted, led: None });
         }
         let Some(followed) = seats.followed.get_mut(&stream) else { return };

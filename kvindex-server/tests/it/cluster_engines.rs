@@ -5,7 +5,7 @@ use kvindex_proto::v1;
 use kvindex_recording::{Pace, Publisher, PublisherOptions};
 use kvindex_server::trust::TrustState;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::cluster_rig::Rig;
 use crate::ingest_node::{Follower, checkpoints};
@@ -87,4 +87,29 @@ async fn a_leader_that_stops_while_engines_speak_costs_no_batch() {
     rig.wait_equal().await;
     let back = Follower::of(Arc::clone(rig.node(leader).running.node()), &header);
     assert!(back.answers(last).iter().all(|answer| answer.ours == answer.theirs));
+}
+
+/// Leadership goes back to a node that was away only when it has listened for a while: what engines said just before
+/// it came back it did not hear, and no engine can repeat it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_came_back_lately_does_not_lead() {
+    let mut rig = Rig::founded().await;
+    let publisher = Arc::new(Publisher::start(recording("dup"), PublisherOptions::default()).unwrap());
+    register_all(&mut rig, &publisher).await;
+    let follower =
+        Follower::of(Arc::clone(rig.node(0).running.node()), &publisher.recording().header.clone());
+    rig.wait("known", |_| follower.node.known_workers().len() == follower.streams.len()).await;
+    let shard =
+        rig.node(0).running.cluster().unwrap().replica().unwrap().shard_of(&follower.streams[0].worker);
+    // Whom the shard goes back to: voters lead in turn.
+    let seat = (0..3).find(|seat| rig.id(*seat) == u64::from(shard.0) % 3 + 1).unwrap();
+    rig.stop(seat).await;
+    rig.wait("another leads", |rig| rig.leader(usize::from(shard.0)).is_some()).await;
+    // By now leadership would be handed back at once.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    rig.start(seat).await;
+    let started = Instant::now();
+    rig.wait("it leads again", |rig| rig.leader(usize::from(shard.0)) == Some(seat)).await;
+    let after = started.elapsed();
+    assert!(after >= Duration::from_secs(4), "it leads {after:?} after it came back");
 }
