@@ -36,8 +36,10 @@ pub(crate) struct Scale {
     asked_batches: f64,
     asks: usize,
     ask_every: Duration,
-    /// Entries of the nodes that come back.
+    /// Entries of the nodes that come back, and batches a second until they are there: so slowly that a shard's log has
+    /// more entries than are kept behind a snapshot, and who joins cannot do without one.
     entries: usize,
+    fill_batches: f64,
     /// MiB of a shard's log after which its snapshot is due, and how many shards, for those.
     snapshot_log_mib: u64,
     shards: u16,
@@ -60,6 +62,7 @@ impl Scale {
             asks: 2000,
             ask_every: Duration::from_micros(1500),
             entries: 10_000_000,
+            fill_batches: 4000.0,
             snapshot_log_mib: 2,
             shards: 8,
             balanced: true,
@@ -76,6 +79,7 @@ impl Scale {
             asked_fleets: 1,
             asks: 200,
             entries: 200_000,
+            fill_batches: 20_000.0,
             snapshot_log_mib: 1,
             // Few, so that so few entries fill a log.
             shards: 2,

@@ -52,7 +52,7 @@ async fn filled(bench: &Bench, alike: bool) -> anyhow::Result<(Cluster, Engines,
     let cluster = started(Cluster::start(options, name, NODES)?, NODES).await?;
     let load = prefills(&bench.case, bench.scale.entries, alike);
     let entries = load.blocks as u64;
-    let engines = Engines::start(load, Pace::Unpaced, NODES)?;
+    let engines = Engines::start(load, Pace::Rate(bench.scale.fill_batches), NODES)?;
     engines.register(cluster.channel(0)?).await?;
     engines.until_heard().await?;
     if bench.scale.balanced {
@@ -125,7 +125,11 @@ async fn join(
     cluster.until_serving(number, PATIENCE).await?;
     let caught_up = started.elapsed() - member;
     ensure_held(cluster, number, entries)?;
-    let bytes = bytes_in(&cluster.data(number).join("snapshots"), ".snapshot")?;
+    let snapshots = cluster.data(number).join("snapshots");
+    let sent = std::fs::read_dir(&snapshots).map_or(0, Iterator::count);
+    let by_snapshot = !bench.scale.whole || sent == usize::from(bench.scale.shards);
+    ensure!(by_snapshot, "only {sent} shards sent a snapshot, the others their log");
+    let bytes = bytes_in(&snapshots, ".snapshot")?;
     let mut client = ClusterServiceClient::new(cluster.channel(0)?);
     let removed = client.remove_node(v1::RemoveNodeRequest { node_id: id, force: false }).await;
     removed.context("cannot remove the node that joined")?;
