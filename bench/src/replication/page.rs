@@ -230,25 +230,27 @@ fn returned(page: &mut String, all: &[Returned]) {
          ready and holds every entry, from the snapshots and the end of the log in its data directory (the operating \
          system's cache is warm). *Joining*: a node with an empty data directory becomes a fourth member; *catching up* \
          is from then until it holds every entry.\n\n\
-         | | entries | snapshots, MB | B/entry | restart, s | joining, s | catching up, s | M entries/s |\n\
-         |---|---|---|---|---|---|---|---|\n",
+         | | entries | snapshots, MB | restart, s | joining, s | shards by snapshot | B/entry | catching up, s | \
+         M entries/s |\n|---|---|---|---|---|---|---|---|---|\n",
     );
     for returned in all {
         let mb = returned.snapshots as f64 / 1e6;
         let sent = Middle::of(returned.joins.iter().map(|joined| joined.bytes as f64));
         let _ = writeln!(
             page,
-            "| {} | {:.1} M | {mb:.0} | {:.1} | {} | {} | {} | {} |",
+            "| {} | {:.1} M | {mb:.0} | {} | {} | {} | {:.1} | {} | {} |",
             names(returned),
             returned.entries as f64 / 1e6,
-            sent.middle / returned.entries as f64,
             restarts(returned).show(2),
             Middle::of(returned.joins.iter().map(|joined| joined.member.as_secs_f64())).show(2),
+            Middle::of(returned.joins.iter().map(|joined| joined.by_snapshot as f64)).show(0),
+            sent.middle / returned.entries as f64,
             Middle::of(returned.joins.iter().map(|joined| joined.caught_up.as_secs_f64())).show(2),
             joins(returned).show(2),
         );
     }
     page.push_str(
-        "\nB/entry are the bytes of the snapshots that the joining node was sent; every shard sent it one.\n",
+        "\nB/entry are the bytes of the snapshots that the joining node was sent; what the leaders' snapshots \
+         did not have yet came from the log.\n",
     );
 }
