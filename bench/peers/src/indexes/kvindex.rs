@@ -4,9 +4,9 @@ use std::cell::RefCell;
 use std::hint::black_box;
 
 use kvindex_core::{
-    Registration, Batch, BatchSeq, Change, Command, DpRank, EngineBlockHash, Generation, Group, HashScheme, HiddenIdentity,
-    Index, IndexLimits, LocalBlockHash, Score, ScoreQuery, Scorer, Scratch, SequenceHash, StoredRun,
-    StreamEvents, StreamId, Tier, WorkerId, WorkerSpec,
+    Batch, BatchSeq, Change, Command, DpRank, EngineBlockHash, Generation, Group, HashScheme, HiddenIdentity,
+    Index, IndexLimits, LocalBlockHash, Registration, Score, ScoreQuery, Scorer, Scratch, SequenceHash,
+    StoredRun, StreamEvents, StreamId, Tier, WorkerId, WorkerSpec,
 };
 use parking_lot::Mutex;
 
@@ -56,7 +56,12 @@ impl Kvindex {
             // Opens the stream, so that streams have the workers' numbers.
             let generation = Generation(0);
             let registration = Registration::default();
-            index.apply(&Command::NewGeneration { stream: stream.clone(), generation, at_ms: 0, registration });
+            index.apply(&Command::NewGeneration {
+                stream: stream.clone(),
+                generation,
+                at_ms: 0,
+                registration,
+            });
             streams.push((stream, 0));
         }
         let (stream, next) = &mut streams[worker as usize];
