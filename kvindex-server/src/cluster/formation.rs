@@ -295,7 +295,7 @@ impl Cluster {
             Ok(NodeRequest::HandOver { cluster, shard, to }) => {
                 self.answer_hand_over(cluster, shard, to).await
             }
-            Ok(NodeRequest::Warm { shard, .. }) => self.answer_warm(shard),
+            Ok(NodeRequest::Warm { cluster, shard }) => self.answer_warm(cluster, shard),
             Err(reason) => NodeResponse::Refused(reason),
         };
         messages::write(&answer)

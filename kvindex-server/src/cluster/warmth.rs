@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use kvindex_core::replication::{NodeId, ShardId, ShardStatus};
+use kvindex_core::replication::{ClusterId, NodeId, ShardId, ShardStatus};
 
 use super::Cluster;
 use super::messages::{NodeRequest, NodeResponse};
@@ -23,7 +23,10 @@ impl Cluster {
         self.replica().is_some_and(|replica| self.steering.is_warm(&self.node, replica, shard))
     }
 
-    pub(super) fn answer_warm(&self, shard: ShardId) -> NodeResponse {
+    pub(super) fn answer_warm(&self, cluster: ClusterId, shard: ShardId) -> NodeResponse {
+        if self.replica().is_none_or(|replica| replica.identity().cluster != cluster) {
+            return NodeResponse::Refused("this node belongs to another cluster, or to none".into());
+        }
         if self.is_warm(shard) {
             return NodeResponse::Done;
         }
