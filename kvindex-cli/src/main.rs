@@ -31,7 +31,7 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let output = cli.output;
     match cli.command {
-        Command::Serve(args) => serve::run(*args),
+        Command::Serve(args) => serve::run(&args),
         Command::Demo(args) => demo::run(args, output),
         Command::Match(args) => ask::run(*args, output),
         Command::Explain(args) => explain::run(*args, output),

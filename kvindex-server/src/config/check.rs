@@ -1,90 +1,32 @@
-//! From the configuration as written to a checked one: defaults, ranges, and errors that name key, value,
-//! origin and what is accepted.
+//! From the configuration as written to a checked one. Each section checks its own keys; here is what they share:
+//! ranges, and errors that name key, value, origin and what is accepted.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use kvindex_core::GapPolicy;
-use kvindex_core::limits::{IndexLimits, MAX_PROMPT_TOKENS};
 
-use super::{
-    ApiLimits, Config, ConfigError, DEFAULT_LISTEN, IngestConfig, LogConfig, LogFormat, RawConfig,
-    SnapshotConfig,
-};
+use super::{Config, ConfigError, RawConfig};
 use crate::workers::{RawWorker, WorkerDefinition};
 
 /// Who set a key, for errors.
 pub(super) type Origin<'a> = dyn Fn(&str) -> String + 'a;
 
-/// Holds a prompt of the most tokens as packed bytes four times over, or as JSON numbers.
-const DEFAULT_BODY_BYTES: u64 = 64 << 20;
-
-/// The consensus library tells each heartbeat that is late; what follows from it is told here.
-const DEFAULT_FILTER: &str = "info,openraft=error";
-
-/// Below this the journal and empty tables are most of an index.
-const MIN_INDEX_BYTES: u64 = 16 << 20;
-
 impl RawConfig {
-    pub(super) fn check(self, origin: &Origin<'_>) -> Result<Config, ConfigError> {
+    pub(super) fn check(&self, origin: &Origin<'_>) -> Result<Config, ConfigError> {
         let checker = Checker { origin };
-        let gap_policy = checker.word(
-            "gap_policy",
-            self.gap_policy.as_deref(),
-            &[("purge", GapPolicy::Purge), ("keep_as_suspect", GapPolicy::KeepAsSuspect)],
-        )?;
-        let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
-        let workers = checker.workers(&self.workers, gap_policy)?;
-        let listen = self.listen.as_deref().unwrap_or(DEFAULT_LISTEN);
+        let ingest = checker.ingest(&self.ingest)?;
         let config = Config {
-            listen: listen.parse().map_err(|_| {
-                checker.invalid("listen", listen, "must be address:port, such as 127.0.0.1:9590 or [::]:9590")
-            })?,
-            log: LogConfig {
-                format: checker.word("log_format", self.log_format.as_deref(), &formats)?,
-                filter: self.log_filter.clone().unwrap_or_else(|| DEFAULT_FILTER.into()),
-            },
-            snapshot: checker.snapshot(self.snapshot_path.as_deref(), self.snapshot_interval_s)?,
-            ingest: IngestConfig {
-                threads: checker.number("ingest_threads", self.ingest_threads, 1, 1..=64)?,
-                gap_policy,
-                idle_poll: checker.millis("idle_poll_ms", self.idle_poll_ms, 5000)?,
-                replay_timeout: checker.millis("replay_timeout_ms", self.replay_timeout_ms, 2000)?,
-            },
-            limits: ApiLimits {
-                body_bytes: checker.number(
-                    "max_body_bytes",
-                    self.max_body_bytes,
-                    DEFAULT_BODY_BYTES,
-                    1024..=1 << 30,
-                )?,
-                prompt_tokens: checker.number(
-                    "max_prompt_tokens",
-                    self.max_prompt_tokens,
-                    MAX_PROMPT_TOKENS as u64,
-                    1..=MAX_PROMPT_TOKENS as u64,
-                )?,
-                batch: checker.number("max_batch", self.max_batch, 256, 1..=65_536)?,
-                candidates: checker.number("max_candidates", self.max_candidates, 4096, 1..=65_536)?,
-                streams: checker.number("max_streams", self.max_streams, 1024, 1..=65_536)?,
-                watch_buffer: checker.number("watch_buffer", self.watch_buffer, 4096, 16..=1 << 20)?,
-                workers: checker.number("max_workers", self.max_workers, 4096, 1..=65_536)?,
-                index_bytes: checker.index_bytes(self.max_index_bytes)?,
-            },
-            index: IndexLimits {
-                max_entries: checker.number(
-                    "max_entries",
-                    self.max_entries,
-                    IndexLimits::default().max_entries as u64,
-                    1000..=1 << 32,
-                )?,
-                ..IndexLimits::default()
-            },
-            cluster: checker.cluster(&self)?,
-            drain: Duration::from_secs(checker.number("drain_s", self.drain_s, 10, 0..=3600)?),
-            workers,
+            listen: checker.listen(&self.node)?,
+            log: checker.log(&self.node)?,
+            snapshot: checker.snapshot(&self.node)?,
+            drain: checker.drain(&self.node)?,
+            ingest,
+            limits: checker.limits(&self.limits)?,
+            index: checker.index(&self.limits)?,
+            cluster: checker.cluster(self)?,
+            workers: checker.workers(&self.workers, ingest.gap_policy)?,
         };
         if config.workers.len() > config.limits.workers {
             let reason = format!("max_workers is {}", config.limits.workers);
@@ -120,14 +62,6 @@ impl Checker<'_> {
         })
     }
 
-    /// 0, or a cap that leaves room for more than tables.
-    fn index_bytes(&self, value: Option<u64>) -> Result<usize, ConfigError> {
-        match value {
-            None | Some(0) => Ok(0),
-            value => self.number("max_index_bytes", value, 0, MIN_INDEX_BYTES..=1 << 44),
-        }
-    }
-
     pub(super) fn millis(
         &self,
         key: &str,
@@ -152,23 +86,6 @@ impl Checker<'_> {
             let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
             self.invalid(key, text.unwrap_or(""), &format!("must be one of {}", known.join(", ")))
         })
-    }
-
-    fn snapshot(
-        &self,
-        path: Option<&str>,
-        interval_s: Option<u64>,
-    ) -> Result<Option<SnapshotConfig>, ConfigError> {
-        let interval: u64 = self.number("snapshot_interval_s", interval_s, 0, 0..=86_400)?;
-        let Some(path) = path.filter(|path| !path.is_empty()) else {
-            return if interval == 0 {
-                Ok(None)
-            } else {
-                Err(self.invalid("snapshot_interval_s", &interval.to_string(), "needs snapshot_path"))
-            };
-        };
-        let interval = (interval > 0).then(|| Duration::from_secs(interval));
-        Ok(Some(SnapshotConfig { path: PathBuf::from(path), interval }))
     }
 
     fn workers(

@@ -1,5 +1,7 @@
 //! The keys of a cluster's node.
 
+use clap::Args;
+use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,7 +10,50 @@ use kvindex_core::replication::Settings;
 use kvindex_core::replication::log_store::{BackendKind, Durability};
 
 use super::check::Checker;
-use super::{ConfigError, RawConfig};
+use super::{Config, ConfigError, RawConfig, Shown, text};
+use crate::cluster::DEFAULT_SHARDS;
+
+/// A cluster's node.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, Args)]
+#[serde(default)]
+pub struct RawCluster {
+    /// Address and port for the other nodes of a cluster; without it the node is alone.
+    #[arg(long, value_name = "ADDRESS")]
+    pub peer_listen: Option<String>,
+    /// Where other nodes reach this one [default: where it listens].
+    #[arg(long, value_name = "HOST:PORT")]
+    pub advertise_peer: Option<String>,
+    /// Where clients reach this node [default: where it listens].
+    #[arg(long, value_name = "HOST:PORT")]
+    pub advertise: Option<String>,
+    /// Where to look for other nodes: host:port or dns:host:port, separated by commas.
+    #[arg(long, value_name = "LIST")]
+    pub cluster_peers: Option<String>,
+    /// Voters that the cluster shall have; so many nodes found it [default: 3].
+    #[arg(long, value_name = "N")]
+    pub cluster_size: Option<u64>,
+    /// Shards of the cluster, fixed when it is founded [default: 8].
+    #[arg(long, value_name = "N")]
+    pub cluster_shards: Option<u64>,
+    /// Directory of a cluster's node: identity, log, snapshots.
+    #[arg(long, value_name = "PATH")]
+    pub data_dir: Option<String>,
+    /// What keeps the log: fjall, sled or memory [default: fjall].
+    #[arg(long, value_name = "ENGINE")]
+    pub log_store: Option<String>,
+    /// When log entries count as kept: fsync, async or memory [default: fsync].
+    #[arg(long, value_name = "MODE")]
+    pub durability: Option<String>,
+    /// Followers listen to the engines as well, so that a fail-over loses nothing [default: true].
+    #[arg(long, value_name = "BOOL")]
+    pub standby: Option<bool>,
+    /// Between a leader's signs of life; an election follows after 6 to 8 times that [default: 100].
+    #[arg(long, value_name = "MS")]
+    pub heartbeat_ms: Option<u64>,
+    /// Log after which a shard's snapshot is due [default: 64].
+    #[arg(long, value_name = "MIB")]
+    pub snapshot_log_mib: Option<u64>,
+}
 
 /// How a node takes part in a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,7 +106,8 @@ impl Default for ClusterConfig {
 
 impl Checker<'_> {
     /// `None` without `peer_listen`, which then no other key of a cluster may go without.
-    pub(super) fn cluster(&self, raw: &RawConfig) -> Result<Option<ClusterConfig>, ConfigError> {
+    pub(super) fn cluster(&self, all: &RawConfig) -> Result<Option<ClusterConfig>, ConfigError> {
+        let raw = &all.cluster;
         let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
         let Some(listen) = given(&raw.peer_listen) else {
             for (key, text) in [("cluster_peers", &raw.cluster_peers), ("data_dir", &raw.data_dir)] {
@@ -81,11 +127,11 @@ impl Checker<'_> {
                 "listens on every address, so advertise_peer must say by which one other nodes reach it";
             return Err(self.invalid("peer_listen", &listen, reason));
         }
-        if let Some(path) = given(&raw.snapshot_path) {
+        if let Some(path) = given(&all.node.snapshot_path) {
             let reason = "is for a node alone; a cluster's node keeps its snapshots in data_dir";
             return Err(self.invalid("snapshot_path", &path, reason));
         }
-        if let Some(bytes) = raw.max_index_bytes.filter(|bytes| *bytes > 0) {
+        if let Some(bytes) = all.limits.max_index_bytes.filter(|bytes| *bytes > 0) {
             let reason = "is for a node alone; a cluster does not evict yet";
             return Err(self.invalid("max_index_bytes", &bytes.to_string(), reason));
         }
@@ -148,4 +194,25 @@ impl Checker<'_> {
 fn has_port(address: &str) -> bool {
     let parts = address.rsplit_once(':');
     parts.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0))
+}
+
+/// The values in effect; a node alone has those that a cluster's would have by default.
+pub(super) fn shown(config: &Config) -> Shown {
+    let alone = ClusterConfig::default();
+    let cluster = config.cluster.as_ref().unwrap_or(&alone);
+    let address = |address: Option<&String>| text(address.map_or("", String::as_str));
+    vec![
+        ("peer_listen", text(cluster.peer_listen.map_or_else(String::new, |listen| listen.to_string()))),
+        ("advertise_peer", address(cluster.advertise_peer.as_ref())),
+        ("advertise", address(cluster.advertise.as_ref())),
+        ("cluster_peers", text(cluster.peers.join(","))),
+        ("cluster_size", cluster.size.to_string()),
+        ("cluster_shards", cluster.shards.unwrap_or(DEFAULT_SHARDS).to_string()),
+        ("data_dir", text(cluster.data_dir.display())),
+        ("log_store", text(cluster.log_store.name())),
+        ("durability", text(cluster.durability.name())),
+        ("standby", cluster.standby.to_string()),
+        ("heartbeat_ms", cluster.heartbeat.as_millis().to_string()),
+        ("snapshot_log_mib", (cluster.snapshot_after >> 20).to_string()),
+    ]
 }

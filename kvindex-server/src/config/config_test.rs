@@ -2,7 +2,50 @@
 #![allow(clippy::unwrap_used, clippy::result_large_err)]
 
 use super::*;
+use clap::FromArgMatches;
 use figment::Jail;
+use std::path::Path;
+
+fn flags(given: &[&str]) -> RawConfig {
+    let command = RawConfig::augment_args(clap::Command::new("test").no_binary_name(true));
+    RawConfig::from_arg_matches(&command.try_get_matches_from(given).unwrap()).unwrap()
+}
+
+#[test]
+fn every_key_is_shown_in_its_order() {
+    let shown: Vec<&str> = Config::defaults().shown().into_iter().map(|(key, _)| key).collect();
+    assert_eq!(shown, RawConfig::keys());
+    assert!(shown.len() >= 31, "{shown:?}");
+}
+
+#[test]
+fn a_key_that_means_nothing_is_refused_and_the_nearest_is_named() {
+    Jail::expect_with(|jail| {
+        jail.create_file("kvindex.toml", "max_bacth = 10\n")?;
+        let error = Config::load(Some(Path::new("kvindex.toml")), &RawConfig::default()).unwrap_err();
+        let error = error.to_string();
+        assert!(error.starts_with("max_bacth (") && error.contains("kvindex.toml"), "{error}");
+        assert!(error.ends_with("there is no such key; is it max_batch?"), "{error}");
+        jail.create_file("kvindex.toml", "colour = 1\n")?;
+        let error = Config::load(Some(Path::new("kvindex.toml")), &RawConfig::default()).unwrap_err();
+        assert!(error.to_string().ends_with("there is no such key"), "{error}");
+        Ok(())
+    });
+}
+
+#[test]
+fn an_empty_variable_counts_as_not_set_and_a_wrong_kind_names_its_key() {
+    Jail::expect_with(|jail| {
+        jail.create_file("kvindex.toml", "max_batch = 10\n")?;
+        jail.set_env("KVINDEX_MAX_BATCH", "");
+        let loaded = Config::load(Some(Path::new("kvindex.toml")), &RawConfig::default()).unwrap();
+        assert_eq!(loaded.config.limits.batch, 10);
+        jail.set_env("KVINDEX_MAX_BATCH", "many");
+        let error = Config::load(None, &RawConfig::default()).unwrap_err().to_string();
+        assert!(error.contains("many") && error.to_lowercase().contains("max_batch"), "{error}");
+        Ok(())
+    });
+}
 
 #[test]
 fn defaults_are_valid_and_local() {
@@ -18,7 +61,7 @@ fn flags_win_over_environment_over_file_and_origins_are_shown() {
         jail.set_env("KVINDEX_MAX_STREAMS", "21");
         jail.set_env("KVINDEX_MAX_CANDIDATES", "22");
         jail.set_env("KVINDEX_MAX_BACH", "1");
-        let flags = RawConfig { max_candidates: Some(32), ..RawConfig::default() };
+        let flags = flags(&["--max-candidates", "32"]);
         let loaded = Config::load(Some(Path::new("kvindex.toml")), &flags).unwrap();
         let limits = loaded.config.limits;
         assert_eq!((limits.batch, limits.streams, limits.candidates), (10, 21, 32));
@@ -44,21 +87,12 @@ fn errors_name_key_value_origin_and_range() {
         assert_eq!(error, "max_batch = 0 (KVINDEX_MAX_BATCH): must be from 1 to 65536");
         Ok(())
     });
-    for (flags, parts) in [
-        (
-            RawConfig { listen: Some("nine".into()), ..RawConfig::default() },
-            ["listen = nine", "address:port"],
-        ),
-        (
-            RawConfig { log_format: Some("xml".into()), ..RawConfig::default() },
-            ["log_format = xml", "text, json"],
-        ),
-        (
-            RawConfig { snapshot_interval_s: Some(5), ..RawConfig::default() },
-            ["snapshot_interval_s = 5", "snapshot_path"],
-        ),
+    for (given, parts) in [
+        (flags(&["--listen", "nine"]), ["listen = nine", "address:port"]),
+        (flags(&["--log-format", "xml"]), ["log_format = xml", "text, json"]),
+        (flags(&["--snapshot-interval-s", "5"]), ["snapshot_interval_s = 5", "snapshot_path"]),
     ] {
-        let error = Config::load(None, &flags).unwrap_err().to_string();
+        let error = Config::load(None, &given).unwrap_err().to_string();
         assert!(parts.iter().all(|part| error.contains(part)), "{error}");
     }
 }

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use kvindex_core::replication::Transport;
 use kvindex_core::replication::log_store::BackendKind;
 use kvindex_server::cluster::GrpcTransport;
-use kvindex_server::config::{Config, RawConfig};
+use kvindex_server::config::{Config, RawCluster, RawConfig};
 use std::path::Path;
 use std::time::Duration;
 
@@ -221,8 +221,11 @@ async fn a_peer_address_that_is_taken() {
 fn configurations_that_make_no_sense() {
     let with = |change: &dyn Fn(&mut RawConfig)| {
         let mut raw = RawConfig {
-            peer_listen: Some("127.0.0.1:9591".into()),
-            data_dir: Some("data".into()),
+            cluster: RawCluster {
+                peer_listen: Some("127.0.0.1:9591".into()),
+                data_dir: Some("data".into()),
+                ..RawCluster::default()
+            },
             ..RawConfig::default()
         };
         change(&mut raw);
@@ -231,25 +234,28 @@ fn configurations_that_make_no_sense() {
     let text = |text: &str| Some(text.to_owned());
     type Case<'a> = (&'a dyn Fn(&mut RawConfig), &'a [&'a str]);
     let cases: [Case<'_>; 14] = [
-        (&|raw| raw.cluster_peers = text("a:1,b"), &["cluster_peers = b", "host:port"]),
-        (&|raw| raw.cluster_peers = text("dns:peers"), &["cluster_peers = dns:peers", "dns:host:port"]),
-        (&|raw| raw.cluster_peers = text("a:0"), &["cluster_peers = a:0", "host:port"]),
-        (&|raw| raw.peer_listen = text("9591"), &["peer_listen = 9591", "address:port"]),
-        (&|raw| raw.peer_listen = text("0.0.0.0:9591"), &["peer_listen", "advertise_peer"]),
-        (&|raw| raw.advertise_peer = text("0.0.0.0:9591"), &["advertise_peer", "as others reach it"]),
-        (&|raw| raw.advertise = text("node-1"), &["advertise = node-1", "host:port"]),
-        (&|raw| raw.snapshot_path = text("index.kvx"), &["snapshot_path", "data_dir"]),
-        (&|raw| raw.max_index_bytes = Some(1 << 30), &["max_index_bytes", "does not evict"]),
-        (&|raw| raw.data_dir = None, &["data_dir", "log_store = memory"]),
-        (&|raw| raw.peer_listen = None, &["data_dir = data", "needs peer_listen"]),
-        (&|raw| raw.cluster_size = Some(10), &["cluster_size = 10", "from 1 to 9"]),
-        (&|raw| raw.cluster_shards = Some(0), &["cluster_shards = 0", "from 1 to 256"]),
-        (&|raw| raw.log_store = text("rocksdb"), &["log_store = rocksdb", "fjall"]),
+        (&|raw| raw.cluster.cluster_peers = text("a:1,b"), &["cluster_peers = b", "host:port"]),
+        (
+            &|raw| raw.cluster.cluster_peers = text("dns:peers"),
+            &["cluster_peers = dns:peers", "dns:host:port"],
+        ),
+        (&|raw| raw.cluster.cluster_peers = text("a:0"), &["cluster_peers = a:0", "host:port"]),
+        (&|raw| raw.cluster.peer_listen = text("9591"), &["peer_listen = 9591", "address:port"]),
+        (&|raw| raw.cluster.peer_listen = text("0.0.0.0:9591"), &["peer_listen", "advertise_peer"]),
+        (&|raw| raw.cluster.advertise_peer = text("0.0.0.0:9591"), &["advertise_peer", "as others reach it"]),
+        (&|raw| raw.cluster.advertise = text("node-1"), &["advertise = node-1", "host:port"]),
+        (&|raw| raw.node.snapshot_path = text("index.kvx"), &["snapshot_path", "data_dir"]),
+        (&|raw| raw.limits.max_index_bytes = Some(1 << 30), &["max_index_bytes", "does not evict"]),
+        (&|raw| raw.cluster.data_dir = None, &["data_dir", "log_store = memory"]),
+        (&|raw| raw.cluster.peer_listen = None, &["data_dir = data", "needs peer_listen"]),
+        (&|raw| raw.cluster.cluster_size = Some(10), &["cluster_size = 10", "from 1 to 9"]),
+        (&|raw| raw.cluster.cluster_shards = Some(0), &["cluster_shards = 0", "from 1 to 256"]),
+        (&|raw| raw.cluster.log_store = text("rocksdb"), &["log_store = rocksdb", "fjall"]),
     ];
     for (change, parts) in cases {
         says(&with(change).unwrap_err(), parts);
     }
     assert!(with(&|_| ()).unwrap().cluster.is_some());
-    let memory = with(&|raw| (raw.data_dir, raw.log_store) = (None, text("memory")));
+    let memory = with(&|raw| (raw.cluster.data_dir, raw.cluster.log_store) = (None, text("memory")));
     assert_eq!(memory.unwrap().cluster.unwrap().log_store, BackendKind::Memory);
 }
