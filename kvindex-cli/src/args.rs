@@ -5,7 +5,7 @@ use clap_complete::Shell;
 use std::process::ExitCode;
 
 pub(crate) use crate::demo::Output;
-use crate::{ask, cluster, connect, demo, dump, explain, output, replay, serve, watch, workers};
+use crate::{ask, cluster, config, connect, demo, dump, explain, output, replay, serve, watch, workers};
 
 /// Which worker holds how long a prefix of this prompt? A KV-cache metadata index for LLM inference routers.
 #[derive(Debug, Parser)]
@@ -39,6 +39,8 @@ pub(crate) enum Command {
     Unregister(workers::UnregisterArgs),
     /// Show a cluster of nodes, or change who belongs to it, votes and leads
     Cluster(cluster::ClusterArgs),
+    /// Show or check the configuration that `serve` would run by, or list every key
+    Config(config::ConfigArgs),
     /// Watch changes of the index as they happen
     Watch(watch::WatchArgs),
     /// Play a recording as real engines over ZeroMQ

@@ -3,6 +3,7 @@
 mod args;
 mod ask;
 mod cluster;
+mod config;
 mod connect;
 mod demo;
 mod dump;
@@ -38,6 +39,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Workers(args) => workers::list(args, output),
         Command::Register(args) => workers::register(*args, output),
         Command::Unregister(args) => workers::unregister(&args, output),
+        Command::Config(args) => config::run(&args, output),
         Command::Cluster(args) => cluster::run(args, output),
         Command::Watch(args) => watch::run(args, output),
         Command::Replay(args) => replay::run(args, output),

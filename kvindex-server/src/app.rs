@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use crate::api::{self, Api};
 use crate::cluster::{Cluster, JoinError};
 use crate::clustered::{self, Clustered};
-use crate::config::{Config, SnapshotConfig};
+use crate::config::{Config, LiveConfig, SnapshotConfig};
 use crate::ingest::IngestError;
 use crate::metrics::Metrics;
 use crate::node::{LoadError, Node, RegisterError, StoreError};
@@ -81,16 +81,7 @@ impl App {
         listener: TcpListener,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), AppError> {
-        let mut running = Self::start(config, listener).await?;
-        let failure = tokio::select! {
-            () = shutdown => None,
-            failure = running.failed() => failure,
-        };
-        let stopped = running.shutdown().await;
-        match failure {
-            Some(reason) => Err(StopError::Cluster(reason).into()),
-            None => Ok(stopped?),
-        }
+        Ok(Self::start(config, listener).await?.until(shutdown).await?)
     }
 
     /// Starts a node on a bound listener; it serves when this returns.
@@ -127,7 +118,14 @@ impl App {
             axum::serve(listener, router).with_graceful_shutdown(drained).await
         });
         let mut ending = stopping.clone();
-        let timer = config.snapshot.clone().and_then(|s| snapshot_timer(&node, s, stopping));
+        let live = LiveConfig::new(config);
+        let timer = snapshot_timer(&node, live.follow(), stopping.clone());
+        let static_workers = tokio::spawn(follow_static_workers(
+            Arc::clone(&node),
+            clustered.as_ref().map(|clustered| Arc::clone(&clustered.cluster)),
+            live.follow(),
+            stopping,
+        ));
         match &clustered {
             None => api.set_ready(true),
             Some(clustered) => {
@@ -145,7 +143,7 @@ impl App {
             }
         }
         tracing::info!(%local_addr, workers = node.stats().workers, "serving");
-        Ok(Running { local_addr, config, node, api, stop, server, timer, clustered })
+        Ok(Running { local_addr, live, node, api, stop, server, timer, static_workers, clustered })
     }
 }
 
@@ -164,12 +162,13 @@ pub enum AppError {
 #[derive(Debug)]
 pub struct Running {
     local_addr: SocketAddr,
-    config: Config,
+    live: LiveConfig,
     node: Arc<Node>,
     api: Arc<Api>,
     stop: watch::Sender<bool>,
     server: JoinHandle<std::io::Result<()>>,
-    timer: Option<JoinHandle<()>>,
+    timer: JoinHandle<()>,
+    static_workers: JoinHandle<()>,
     clustered: Option<Clustered>,
 }
 
@@ -190,6 +189,28 @@ impl Running {
     #[must_use]
     pub fn cluster(&self) -> Option<&Arc<Cluster>> {
         self.clustered.as_ref().map(|clustered| &clustered.cluster)
+    }
+
+    /// The configuration it acts by, which may be changed in part while it runs.
+    #[must_use]
+    pub fn live_config(&self) -> &LiveConfig {
+        &self.live
+    }
+
+    /// Serves until `shutdown` resolves, then stops gracefully.
+    ///
+    /// # Errors
+    /// When the node fails while it runs or stops.
+    pub async fn until(mut self, shutdown: impl Future<Output = ()>) -> Result<(), StopError> {
+        let failure = tokio::select! {
+            () = shutdown => None,
+            failure = self.failed() => failure,
+        };
+        let stopped = self.shutdown().await;
+        match failure {
+            Some(reason) => Err(StopError::Cluster(reason)),
+            None => stopped,
+        }
     }
 
     /// Resolves when the server fails by itself: the listener is broken, or the log, and then it says why.
@@ -222,29 +243,26 @@ impl Running {
             clustered.hand_over().await;
         }
         self.stop.send_replace(true);
-        let served = match tokio::time::timeout(self.config.drain, &mut self.server).await {
+        let config = self.live.now();
+        let served = match tokio::time::timeout(config.drain, &mut self.server).await {
             Ok(Ok(served)) => served.map_err(StopError::Server),
             Ok(Err(panicked)) => Err(StopError::Server(std::io::Error::other(panicked))),
             Err(_) => {
-                tracing::warn!(
-                    drain_s = self.config.drain.as_secs(),
-                    "calls were still open and were cut off"
-                );
+                tracing::warn!(drain_s = config.drain.as_secs(), "calls were still open and were cut off");
                 self.server.abort();
                 Ok(())
             }
         };
-        if let Some(timer) = self.timer.take() {
-            // Ends by the stop signal; a snapshot it is writing is finished first.
-            let _ = timer.await;
-        }
+        // Both end by the stop signal; a snapshot that is being written is finished first.
+        let _ = self.timer.await;
+        let _ = self.static_workers.await;
         let node = Arc::clone(&self.node);
         // Joins threads. It can fail only by a panic in there, and the snapshot is to be written even then.
         let _ = tokio::task::spawn_blocking(move || node.stop_ingest()).await;
         if let Some(clustered) = self.clustered.take() {
             clustered.shutdown().await;
         }
-        if let Some(snapshot) = &self.config.snapshot {
+        if let Some(snapshot) = &config.snapshot {
             store(Arc::clone(&self.node), snapshot.clone()).await?;
         }
         served
@@ -281,25 +299,70 @@ fn put_aside(path: &Path) -> std::path::PathBuf {
     aside
 }
 
-/// Writes snapshots now and then, when the configuration asks for it.
+/// Writes snapshots now and then, while the configuration asks for it.
 fn snapshot_timer(
     node: &Arc<Node>,
-    snapshot: SnapshotConfig,
+    mut config: watch::Receiver<Config>,
     mut stopping: watch::Receiver<bool>,
-) -> Option<JoinHandle<()>> {
-    let interval = snapshot.interval?;
+) -> JoinHandle<()> {
     let node = Arc::clone(node);
-    Some(tokio::spawn(async move {
+    tokio::spawn(async move {
         loop {
+            let snapshot = config.borrow_and_update().snapshot.clone();
+            let due = async {
+                match snapshot.as_ref().and_then(|snapshot| snapshot.interval) {
+                    Some(interval) => tokio::time::sleep(interval).await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
-                () = tokio::time::sleep(interval) => {}
+                () = due => {}
+                Ok(()) = config.changed() => continue,
                 _ = stopping.wait_for(|stop| *stop) => return,
             }
-            if let Err(error) = store(Arc::clone(&node), snapshot.clone()).await {
+            if let Some(snapshot) = snapshot
+                && let Err(error) = store(Arc::clone(&node), snapshot).await
+            {
                 tracing::error!(%error, "the next attempt follows");
             }
         }
-    }))
+    })
+}
+
+/// Makes what the configuration file lists known, and what it lists no longer forgotten, whenever it changes.
+async fn follow_static_workers(
+    node: Arc<Node>,
+    cluster: Option<Arc<Cluster>>,
+    mut config: watch::Receiver<Config>,
+    mut stopping: watch::Receiver<bool>,
+) {
+    let mut listed = config.borrow_and_update().workers.clone();
+    loop {
+        tokio::select! {
+            changed = config.changed() => if changed.is_err() { return },
+            _ = stopping.wait_for(|stop| *stop) => return,
+        }
+        let now = config.borrow_and_update().workers.clone();
+        if now == listed {
+            continue;
+        }
+        let before = std::mem::replace(&mut listed, now.clone());
+        match &cluster {
+            Some(cluster) => {
+                tokio::select! {
+                    () = clustered::change_static(cluster, &before, &now) => {}
+                    _ = stopping.wait_for(|stop| *stop) => return,
+                }
+            }
+            None => {
+                let node = Arc::clone(&node);
+                let registered = tokio::task::spawn_blocking(move || node.register_static(&now)).await;
+                if let Ok(Err(error)) = registered {
+                    tracing::error!(%error, "the file's workers are not all registered");
+                }
+            }
+        }
+    }
 }
 
 async fn store(node: Arc<Node>, snapshot: SnapshotConfig) -> Result<(), StoreError> {

@@ -125,12 +125,33 @@ fn random() -> std::io::Result<u64> {
 /// The configuration file's workers become known as soon as somebody can decide it.
 async fn register_static(cluster: Arc<Cluster>, workers: Vec<crate::workers::WorkerDefinition>) {
     cluster.until_joined().await;
+    register_all(&cluster, workers).await;
+}
+
+async fn register_all(cluster: &Arc<Cluster>, workers: Vec<crate::workers::WorkerDefinition>) {
     for definition in workers {
         while let Err(error) = cluster.register(definition.clone(), Origin::Static, true).await {
             tracing::warn!(worker = %definition.spec.id, %error, "a static worker is not registered yet");
             tokio::time::sleep(PATIENCE / 10).await;
         }
     }
+}
+
+/// The configuration file lists other workers than before.
+pub(crate) async fn change_static(
+    cluster: &Arc<Cluster>,
+    before: &[crate::workers::WorkerDefinition],
+    now: &[crate::workers::WorkerDefinition],
+) {
+    let is_listed = |id: &kvindex_core::WorkerId| now.iter().any(|worker| worker.spec.id == *id);
+    for gone in before.iter().filter(|worker| !is_listed(&worker.spec.id)) {
+        let id = gone.spec.id.clone();
+        while let Err(error) = cluster.unregister(id.clone()).await {
+            tracing::warn!(worker = %id, %error, "a worker that left the file is not forgotten yet");
+            tokio::time::sleep(PATIENCE / 10).await;
+        }
+    }
+    register_all(cluster, now.to_vec()).await;
 }
 
 impl Clustered {

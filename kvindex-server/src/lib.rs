@@ -17,6 +17,7 @@ mod sources;
 pub mod trust;
 mod workers;
 
+pub use api::CALL_TARGET;
 pub use app::{App, AppError, Running, StartError, StopError};
 pub use hash_profile::RawHashProfile;
 pub use kv_groups::RawGroup;

@@ -36,6 +36,11 @@ struct EffectLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabels {
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct TenantLabels {
     tenant: String,
 }
@@ -88,6 +93,8 @@ struct Inner {
     tenant_bytes: Family<TenantLabels, Gauge>,
     snapshots: Counter,
     snapshot_failures: Counter,
+    config_reloads: Family<ResultLabels, Counter>,
+    config_waiting: Gauge,
     stream_lag: Family<StreamLabels, Gauge>,
     stream_generation: Family<StreamLabels, Gauge>,
     stream_state: Family<StateLabels, Gauge>,
@@ -129,6 +136,8 @@ impl Metrics {
             tenant_bytes: Family::default(),
             snapshots: Counter::default(),
             snapshot_failures: Counter::default(),
+            config_reloads: Family::default(),
+            config_waiting: Gauge::default(),
             stream_lag: Family::default(),
             stream_generation: Family::default(),
             stream_state: Family::default(),
@@ -143,6 +152,17 @@ impl Metrics {
         self.inner.calls.get_or_create(&labels).inc();
         let seconds = self.inner.call_seconds.get_or_create(&MethodLabels { method, transport });
         seconds.observe(took.as_secs_f64());
+    }
+
+    /// Counts a configuration that was read again: taken, or refused.
+    pub fn config_loaded(&self, taken: bool) {
+        let result = if taken { "taken" } else { "refused" };
+        self.inner.config_reloads.get_or_create(&ResultLabels { result }).inc();
+    }
+
+    /// Says how many keys have values that wait for the next start.
+    pub fn config_waiting(&self, keys: usize) {
+        self.inner.config_waiting.set(i64::try_from(keys).unwrap_or(i64::MAX));
     }
 
     pub(crate) fn stream_opened(&self) {
@@ -285,6 +305,16 @@ impl Inner {
             "snapshot_failures",
             "Snapshots that could not be written",
             self.snapshot_failures.clone(),
+        );
+        r.register(
+            "config_reloads",
+            "Times the configuration was read again while the node ran, taken or refused",
+            self.config_reloads.clone(),
+        );
+        r.register(
+            "config_waiting_keys",
+            "Keys whose values in the configuration wait for the node's next start",
+            self.config_waiting.clone(),
         );
         r.register(
             "stream_lag_ms",

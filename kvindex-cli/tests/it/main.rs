@@ -10,5 +10,7 @@ mod demo_replay;
 mod demo_stay;
 mod help;
 mod node;
+mod reload;
 mod round_trip;
 mod serve;
+mod traces;

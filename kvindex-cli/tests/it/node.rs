@@ -74,8 +74,17 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) fn start(flags: &[&str]) -> Self {
-        let mut command = kvindex(&["serve", "--listen", "127.0.0.1:0", "--log-filter", "warn"]);
-        command.args(flags).stdin(Stdio::null()).stdout(Stdio::piped());
+        Self::start_as(kvindex(&["serve", "--listen", "127.0.0.1:0", "--log-filter", "warn"]).args(flags))
+    }
+
+    /// Writes its log lines to a file; the flags say which.
+    pub(crate) fn start_logging(flags: &[&str], log: &str) -> Self {
+        let log = std::fs::File::create(log).unwrap();
+        Self::start_as(kvindex(&["serve", "--listen", "127.0.0.1:0"]).args(flags).stderr(log))
+    }
+
+    fn start_as(command: &mut Command) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
@@ -100,10 +109,14 @@ impl Node {
         run(&[arguments, &["--server", &self.server]].concat())
     }
 
-    /// Signals the node and waits until it has ended.
-    pub(crate) fn end(mut self, signal: &str) -> ExitStatus {
+    pub(crate) fn signal(&self, signal: &str) {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
+    }
+
+    /// Signals the node and waits until it has ended.
+    pub(crate) fn end(mut self, signal: &str) -> ExitStatus {
+        self.signal(signal);
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {

@@ -80,3 +80,44 @@ fn a_taken_port_ends_with_1_and_says_the_next_step() {
     assert_eq!(code, 1);
     assert!(err.contains(&address) && err.contains("is another kvindex running?"), "{err}");
 }
+
+#[test]
+fn config_show_says_what_differs_and_config_check_what_is_wrong() {
+    let folder = Folder::new("config-show");
+    let path = folder.file("kvindex.toml");
+    std::fs::write(&path, "max_batch = 7\n").unwrap();
+    let (code, out, _) = run(&["config", "show", "--changed", "--config", &path, "--drain-s", "4"]);
+    assert_eq!(code, 0);
+    let rows: Vec<Vec<&str>> = out.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(rows.len(), 2, "{out}");
+    assert_eq!(rows[0], ["drain_s", "4", "--drain-s"]);
+    assert!(rows[1][..2] == ["max_batch", "7"] && rows[1][2].ends_with("kvindex.toml"), "{out}");
+
+    let (_, out, _) = run(&["config", "show", "max_batch", "listen", "--config", &path, "--output", "json"]);
+    let shown: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(shown["max_batch"]["value"], 7);
+    assert_eq!(shown["listen"], serde_json::json!({"value": "127.0.0.1:9590", "origin": "default"}));
+    assert_eq!(shown.as_object().unwrap().len(), 2);
+
+    let (code, out, err) = run(&["config", "check", "--config", &path]);
+    assert_eq!((code, out.as_str(), err.as_str()), (0, "", ""));
+    std::fs::write(&path, "max_batch = 0\n").unwrap();
+    let (code, _, err) = run(&["config", "check", "--config", &path]);
+    assert!(code == 2 && err.contains("max_batch = 0") && err.contains("from 1 to 65536"), "{err}");
+    let (code, _, err) = run(&["config", "show", "max_bach"]);
+    assert!(code == 2 && err.contains("max_bach"), "{err}");
+}
+
+#[test]
+fn the_page_of_keys_is_what_the_program_takes() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
+    let (_, now, _) = run(&["config", "keys"]);
+    if std::env::var_os("KVINDEX_WRITE_GOLDEN").is_some() {
+        std::fs::write(page, &now).unwrap();
+    }
+    let written = std::fs::read_to_string(page).unwrap();
+    assert!(
+        written == now,
+        "docs/configuration.md is not what `kvindex config keys` prints; write it again with it"
+    );
+}

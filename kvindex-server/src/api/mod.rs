@@ -10,6 +10,7 @@ mod http;
 mod observe;
 mod openapi;
 mod stream;
+mod trace;
 
 use axum::Router;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::node::Node;
+pub use trace::CALL_TARGET;
 
 /// What every call has at hand.
 #[derive(Debug)]

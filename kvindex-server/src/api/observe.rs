@@ -7,9 +7,12 @@ use axum::response::Response;
 use std::sync::Arc;
 use std::time::Instant;
 
+use tracing::Instrument;
+
 use super::Api;
 use super::calls::Arrived;
 use super::error::{word_of_grpc, word_of_http};
+use super::trace;
 use crate::metrics::CallLabels;
 
 const GRPC_PREFIX: &str = "/kvindex.v1.";
@@ -20,9 +23,11 @@ pub(super) async fn observe(State(api): State<Arc<Api>>, mut request: Request, n
     let is_grpc = request.uri().path().starts_with(GRPC_PREFIX);
     let method = method_name(request.method(), request.uri().path());
     request.extensions_mut().insert(arrived);
-    let mut response = next.run(request).await;
+    let span = trace::span_of(method, is_grpc, request.headers());
+    let mut response = next.run(request).instrument(span.clone()).await;
     let (transport, code) =
         if is_grpc { ("grpc", grpc_code(&mut response)) } else { ("http", word_of_http(response.status())) };
+    span.record("code", code);
     api.node.metrics().called(CallLabels { method, transport, code }, arrived.0.elapsed());
     response
 }

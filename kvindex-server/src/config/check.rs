@@ -26,6 +26,7 @@ impl RawConfig {
             limits: checker.limits(&self.limits)?,
             index: checker.index(&self.limits)?,
             cluster: checker.cluster(self)?,
+            trace: checker.trace(&self.telemetry)?,
             workers: checker.workers(&self.workers, ingest.gap_policy)?,
         };
         if config.workers.len() > config.limits.workers {

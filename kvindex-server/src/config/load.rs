@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
+use super::check::Origin;
 use super::{Config, ConfigError, Loaded, RawConfig, Setting};
 use crate::workers::RawWorker;
 
@@ -34,9 +35,19 @@ impl Config {
         let raw = extract(&figment)?;
         let origin = |key: &str| origin_of(&figment, key);
         let config = raw.check(&origin)?;
-        let settings = config.shown().into_iter();
-        let settings = settings.map(|(key, value)| Setting { key, value, origin: origin(key) }).collect();
+        let settings = config.settings_from(&origin);
         Ok(Loaded { config, unknown_variables: unknown_variables(&keys), settings })
+    }
+
+    /// Every value in effect, as those of a configuration of nothing but defaults.
+    #[must_use]
+    pub fn settings(&self) -> Vec<Setting> {
+        self.settings_from(&|_| "default".into())
+    }
+
+    fn settings_from(&self, origin: &Origin<'_>) -> Vec<Setting> {
+        let shown = self.shown().into_iter();
+        shown.map(|(key, value)| Setting { key, value, origin: origin(key) }).collect()
     }
 
     /// The configuration of nothing but defaults.
@@ -80,7 +91,8 @@ fn gather(file: Option<&Path>, flags: &RawConfig, keys: &[String]) -> Result<Fig
         .merge(given_flags(&flags.node))
         .merge(given_flags(&flags.ingest))
         .merge(given_flags(&flags.limits))
-        .merge(given_flags(&flags.cluster)))
+        .merge(given_flags(&flags.cluster))
+        .merge(given_flags(&flags.telemetry)))
 }
 
 /// A flag that is not given must not hide what file or environment say.
@@ -105,6 +117,7 @@ fn extract(figment: &Figment) -> Result<RawConfig, ConfigError> {
         ingest: section(figment)?,
         limits: section(figment)?,
         cluster: section(figment)?,
+        telemetry: section(figment)?,
         workers: section::<FileOnly>(figment)?.workers,
     })
 }

@@ -9,8 +9,10 @@ mod check;
 mod cluster;
 mod ingest;
 mod limits;
+mod live;
 mod load;
 mod node;
+mod telemetry;
 
 use clap::Args;
 use std::fmt::{Display, Write};
@@ -24,7 +26,9 @@ use crate::workers::{RawWorker, WorkerDefinition};
 pub use cluster::{ClusterConfig, RawCluster};
 pub use ingest::{IngestConfig, RawIngest};
 pub use limits::{ApiLimits, RawLimits};
+pub use live::{Changes, LiveConfig};
 pub use node::{DEFAULT_LISTEN, LogConfig, LogFormat, RawNode, SnapshotConfig};
+pub use telemetry::{RawTelemetry, TraceConfig};
 
 /// The configuration as written. A key left out keeps its default.
 #[derive(Debug, Clone, Default, PartialEq, Args)]
@@ -41,6 +45,9 @@ pub struct RawConfig {
     /// The cluster.
     #[command(flatten)]
     pub cluster: RawCluster,
+    /// Traces.
+    #[command(flatten)]
+    pub telemetry: RawTelemetry,
     /// Static workers; only in the file.
     #[arg(skip)]
     pub workers: Vec<RawWorker>,
@@ -65,6 +72,8 @@ pub struct Config {
     pub index: IndexLimits,
     /// How this node takes part in a cluster; `None` for a node alone.
     pub cluster: Option<ClusterConfig>,
+    /// Where traces of calls go; `None` for nowhere.
+    pub trace: Option<TraceConfig>,
     /// Workers known from the start.
     pub workers: Vec<WorkerDefinition>,
 }
@@ -75,7 +84,7 @@ type Shown = Vec<(&'static str, String)>;
 impl Config {
     /// Every value in effect, in the order of the keys.
     fn shown(&self) -> Shown {
-        let sections = [node::shown, ingest::shown, limits::shown, cluster::shown];
+        let sections = [node::shown, ingest::shown, limits::shown, cluster::shown, telemetry::shown];
         sections.iter().flat_map(|shown| shown(self)).collect()
     }
 }

@@ -1,17 +1,20 @@
 //! `kvindex serve`: a node, from flags, environment and file to its last snapshot.
 
+mod logs;
+mod reload;
+
 use anyhow::Context;
 use clap::Args;
 use kvindex_server::App;
-use kvindex_server::config::{Config, LogConfig, LogFormat, RawConfig};
-use std::io::IsTerminal;
+use kvindex_server::config::{Config, Loaded, RawConfig};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 use crate::{failure, output};
+use logs::Logs;
+use reload::Reload;
 
 /// Run a node. Every setting may come from the file, then `KVINDEX_<KEY>`, then its flag; the last one wins.
 #[derive(Debug, Args)]
@@ -33,20 +36,20 @@ pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         output::write(loaded.print_config().as_bytes())?;
         return Ok(ExitCode::SUCCESS);
     }
-    start_log(&loaded.config.log)?;
-    for variable in &loaded.unknown_variables {
-        tracing::warn!(variable, "means nothing to kvindex; misspelt?");
-    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("cannot start the async runtime")?;
-    runtime.block_on(serve(loaded.config))?;
+    runtime.block_on(serve(args, loaded))?;
     Ok(ExitCode::SUCCESS)
 }
 
-async fn serve(config: Config) -> anyhow::Result<()> {
-    let wanted = config.listen;
+async fn serve(args: &ServeArgs, loaded: Loaded) -> anyhow::Result<()> {
+    let logs = Logs::start(&loaded.config)?;
+    for variable in &loaded.unknown_variables {
+        tracing::warn!(variable, "means nothing to kvindex; misspelt?");
+    }
+    let wanted = loaded.config.listen;
     let listener = TcpListener::bind(wanted)
         .await
         .with_context(|| format!("cannot listen on {wanted}; is another kvindex running? (--listen)"))?;
@@ -54,15 +57,28 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     // Before anything starts: a signal that comes early must still end in a snapshot.
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
-    let shutdown = async move {
-        // First polled when the node serves, so whoever reads this line can connect.
-        if let Err(error) = output::line(&format!("kvindex serves on http://{address}")) {
-            tracing::debug!(%error, "nobody reads the address");
-        }
-        wait(&mut interrupt, &mut terminate).await;
+    let hang_up = signal(SignalKind::hangup()).context("cannot wait for SIGHUP")?;
+    let running = App::start(loaded.config, listener).await?;
+    // The node serves, so whoever reads this line can connect.
+    if let Err(error) = output::line(&format!("kvindex serves on http://{address}")) {
+        tracing::debug!(%error, "nobody reads the address");
+    }
+    let reload = Reload {
+        file: args.config.clone(),
+        flags: &args.settings,
+        live: running.live_config().clone(),
+        logs: &logs,
+        metrics: running.node().metrics().clone(),
     };
-    App::run(config, listener, shutdown).await?;
-    Ok(())
+    let shutdown = async {
+        tokio::select! {
+            () = wait(&mut interrupt, &mut terminate) => {}
+            () = reload.run(hang_up) => {}
+        }
+    };
+    let ended = running.until(shutdown).await;
+    logs.end();
+    Ok(ended?)
 }
 
 async fn wait(interrupt: &mut Signal, terminate: &mut Signal) {
@@ -71,18 +87,4 @@ async fn wait(interrupt: &mut Signal, terminate: &mut Signal) {
         _ = terminate.recv() => "SIGTERM",
     };
     tracing::info!(signal = name, "shutting down");
-}
-
-/// Logs go to standard error: standard output is for the address.
-fn start_log(log: &LogConfig) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&log.filter)
-        .map_err(|error| failure::usage(format!("configuration: log_filter = {:?}: {error}", log.filter)))?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    // Colours would be noise in a file.
-    let lines = lines.with_ansi(std::io::stderr().is_terminal());
-    match log.format {
-        LogFormat::Text => lines.init(),
-        LogFormat::Json => lines.json().init(),
-    }
-    Ok(())
 }
