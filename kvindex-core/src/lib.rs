@@ -43,6 +43,7 @@
 
 mod columns;
 mod command;
+mod durations;
 mod engine;
 mod event;
 mod hash;
@@ -59,6 +60,7 @@ pub use columns::Column;
 pub use command::{
     Batch, Batches, Change, Changes, Command, ForgottenBlocks, GapPolicy, StoredRun, StreamEvents,
 };
+pub use durations::{DurationCounts, Durations};
 pub use engine::{ClearPolicy, EngineKind, EngineProfile, GroupKind, GroupSpec, HiddenIdentity};
 pub use event::{BlockRemoved, BlockStored, EventBatch, KvEvent};
 pub use hash::{

@@ -11,7 +11,6 @@ mod hash_profile;
 pub mod ingest;
 mod kv_groups;
 pub mod metrics;
-mod metrics_ingest;
 pub mod node;
 mod sources;
 pub mod trust;

@@ -7,6 +7,7 @@
 mod codec;
 mod command;
 mod container;
+mod counters;
 mod envelope;
 mod ids;
 mod incoming;
@@ -33,6 +34,7 @@ mod golden_test;
 pub use codec::{CodecError, EntryEncoder, decode, encode};
 pub use command::ShardCommand;
 pub use container::ContainerError;
+pub use counters::{LogCounters, ProposalCounters};
 pub use envelope::{ClusterId, Refusal};
 pub use ids::{NodeAddress, NodeId, ShardId};
 pub use machine::{LogPosition, Machine};

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::command::ShardCommand;
+use super::counters::{LogCounters, ProposalCounters};
 use super::envelope::{ClusterId, Envelope, Refusal};
 use super::ids::{NodeAddress, NodeId, ShardId};
 use super::log_store::{LogError, LogStore};
@@ -74,6 +75,7 @@ pub struct Replica {
     identity: Identity,
     shards: Vec<Arc<Shard>>,
     logs: LogStore,
+    proposals: ProposalCounters,
     /// The last refusal that the log of events names, and when.
     told: parking_lot::Mutex<Option<(Refusal, Instant)>>,
 }
@@ -89,8 +91,13 @@ impl Replica {
         surroundings: Surroundings,
     ) -> Result<Self, StartError> {
         let shards = Vec::with_capacity(usize::from(identity.shards));
-        let mut replica =
-            Self { identity, shards, logs: surroundings.logs.clone(), told: Default::default() };
+        let mut replica = Self {
+            identity,
+            shards,
+            logs: surroundings.logs.clone(),
+            proposals: ProposalCounters::default(),
+            told: Default::default(),
+        };
         match replica.start_shards(settings, surroundings).await {
             Ok(()) => Ok(replica),
             Err(error) => {
@@ -172,7 +179,22 @@ impl Replica {
         entry: Bytes,
         timeout: Duration,
     ) -> Result<(LogPosition, Bytes), ProposeError> {
-        self.shard(shard)?.propose_here(entry, Instant::now() + timeout).await
+        let started = Instant::now();
+        let proposed = self.shard(shard)?.propose_here(entry, started + timeout).await;
+        self.proposals.ended(proposed.is_ok(), started.elapsed());
+        proposed
+    }
+
+    /// What became of the entries that this node proposed.
+    #[must_use]
+    pub fn proposals(&self) -> &ProposalCounters {
+        &self.proposals
+    }
+
+    /// What its log has written.
+    #[must_use]
+    pub fn log_counters(&self) -> &LogCounters {
+        self.logs.counters()
     }
 
     /// Applies commands through whichever node leads the shard, waiting for one if there is none.

@@ -222,7 +222,7 @@ async fn openapi_json() -> Response {
 /// Metrics in the Prometheus text format.
 #[utoipa::path(get, path = "/metrics", responses((status = 200, description = "Prometheus text", body = String)))]
 pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Response {
-    let text = api.node.render_metrics();
+    let text = api.render_metrics();
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, content_type)], text).into_response()
 }

@@ -13,12 +13,14 @@ mod stream;
 mod trace;
 
 use axum::Router;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::{Semaphore, watch};
 
 use crate::cluster::Cluster;
 use crate::config::Config;
+use crate::metrics;
 use crate::node::Node;
 pub use trace::CALL_TARGET;
 
@@ -35,6 +37,8 @@ pub(crate) struct Api {
     /// Turns true when the server stops: long-lived calls end then.
     stopping: watch::Receiver<bool>,
     ready: AtomicBool,
+    /// Where the node's data lies; `None` for memory only.
+    data: Option<PathBuf>,
 }
 
 impl Api {
@@ -52,6 +56,7 @@ impl Api {
             streams: Arc::new(Semaphore::new(config.limits.streams)),
             stopping,
             ready: AtomicBool::new(false),
+            data: data_of(config),
         }
     }
 
@@ -59,9 +64,22 @@ impl Api {
         self.ready.store(ready, Ordering::Release);
     }
 
+    /// All metrics as text.
+    fn render_metrics(&self) -> String {
+        let mut others = vec![metrics::process::registry(self.data.as_deref())];
+        others.extend(self.cluster.as_deref().map(metrics::cluster::registry));
+        self.node.render_metrics(&others)
+    }
+
     fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Acquire)
     }
+}
+
+fn data_of(config: &Config) -> Option<PathBuf> {
+    let folder = config.cluster.as_ref().map(|cluster| cluster.data_dir.clone());
+    let beside = || config.snapshot.as_ref()?.path.parent().map(Path::to_path_buf);
+    folder.filter(|folder| !folder.as_os_str().is_empty()).or_else(beside)
 }
 
 /// Everything that is served on the public port.

@@ -3,11 +3,15 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use kvindex_core::Durations;
+
 use super::decode::{DecodeError, DecodedBatch};
 
 /// Totals over all streams of a process. Read them with [`Counter::get`].
 #[derive(Debug, Default)]
 pub struct IngestCounters {
+    /// How long the sink took for each turn's commands.
+    pub taken: Durations,
     /// Batches received live.
     pub received: Counter,
     /// Batches received by replay.

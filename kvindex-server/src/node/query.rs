@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use prometheus_client::registry::Registry;
+
 use kvindex_core::{
     DpRank, IndexReader, Query, QueryError, Scratch, StreamId, StreamStamp, WorkerExplanation, WorkerMatch,
     explain_hashed, find_hashed, hash_prompt,
@@ -102,6 +104,9 @@ impl Node {
             workers.retain(|worker| worker.matched.matched_blocks >= query.min_blocks);
             workers.truncate(query.top_k.unwrap_or(usize::MAX));
         }
+        let best = workers.iter().map(|worker| worker.matched.matched_tokens).max().unwrap_or(0);
+        let states = workers.iter().map(|worker| worker.trust.state);
+        self.metrics.answered(matches.prompt_tokens as u64, best as u64, states);
         Ok(Found {
             prompt_tokens: matches.prompt_tokens,
             workers,
@@ -165,7 +170,7 @@ impl Node {
     }
 
     /// All metrics as text, sizes and streams as they are now.
-    pub(crate) fn render_metrics(&self) -> String {
+    pub(crate) fn render_metrics(&self, others: &[Registry]) -> String {
         let streams = self.list_workers().into_iter().flat_map(|listed| {
             let worker = listed.definition.spec.id;
             let gauges = move |stream: ListedStream| StreamGauges {
@@ -177,7 +182,7 @@ impl Node {
             listed.streams.into_iter().map(gauges)
         });
         let (streams, usage) = (streams.collect::<Vec<_>>(), self.usage());
-        self.metrics.render(&self.stats(), &usage.tenants, &streams, self.engines.counters())
+        self.metrics.render(&self.stats(), &usage.tenants, &streams, self.engines.counters(), others)
     }
 
     /// Hashes a query's prompt and answers it; also tells the microseconds that hashing took.

@@ -83,6 +83,10 @@ async fn health_and_readiness() {
     assert_eq!(server.http("GET", "/readyz", "").await.0, 200);
 }
 
+fn unix_seconds() -> f64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_show_calls_index_and_streams() {
     let mut server = Server::start().await;
@@ -104,10 +108,21 @@ async fn metrics_show_calls_index_and_streams() {
         "kvindex_index_workers 1",
         r#"kvindex_stream_state{worker="a",dp_rank="0",state="live"} 1"#,
         r#"kvindex_stream_generation{worker="a",dp_rank="0"} 1"#,
+        r#"kvindex_query_tokens_total{kind="asked"} 48"#,
+        r#"kvindex_query_tokens_total{kind="matched"} 48"#,
+        r#"kvindex_query_workers_total{state="live"} 1"#,
     ] {
         assert!(text.lines().any(|l| l == line), "{line} not in\n{text}");
     }
-    assert!(text.lines().filter(|l| !l.starts_with('#')).all(|l| l.starts_with("kvindex_")), "{text}");
+    let ours = |line: &str| ["#", "kvindex_", "process_"].iter().any(|start| line.starts_with(start));
+    assert!(text.lines().all(ours), "{text}");
+    let used = |name: &str| {
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok());
+        value.unwrap_or_else(|| panic!("{name} not in\n{text}"))
+    };
+    assert!(used("process_resident_memory_bytes ") > 1e6 && used("process_open_fds ") > 3.0, "{text}");
+    let age = unix_seconds() - used("process_start_time_seconds ");
+    assert!((-2.0..3600.0).contains(&age), "started {age} s ago");
     server.http("DELETE", "/v1/workers/a", "").await;
     let (_, text) = server.http("GET", "/metrics", "").await;
     assert!(!text.contains(r#"worker="a""#), "a worker that left leaves no series:\n{text}");

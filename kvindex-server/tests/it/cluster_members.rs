@@ -158,3 +158,37 @@ async fn a_vote_that_the_rest_needs_is_not_taken_without_force() {
     let last = remove(&rig, seat_of(&rig, 1), 1, true).await.unwrap_err();
     assert!(last.message().contains("last voter"), "{last}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_show_the_shards_their_leaders_and_the_log() {
+    let mut rig = filled(0).await;
+    rig.wait_equal().await;
+    let mut led = 0;
+    for seat in 0..3 {
+        let (_, text) = rig.node(seat).http("GET", "/metrics", "").await;
+        let value = |name: &str| {
+            let found = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok());
+            found.unwrap_or_else(|| panic!("{name} not in\n{text}"))
+        };
+        let shards = rig.shards(seat).len();
+        let of_shards = |name: &str| -> Vec<f64> {
+            (0..shards).map(|shard| value(&format!("kvindex_{name}{{shard=\"{shard}\"}} "))).collect()
+        };
+        assert_eq!(of_shards("shard_has_leader"), vec![1.0; shards]);
+        assert_eq!(of_shards("shard_behind_entries"), vec![0.0; shards]);
+        assert!(of_shards("shard_term").iter().all(|term| *term >= 1.0));
+        let leads = of_shards("shard_led").iter().filter(|led| **led > 0.0).count();
+        led += leads;
+        assert!(value("kvindex_cluster_nodes{vote=\"yes\"} ") > 2.0 && value("kvindex_cluster_size ") > 2.0);
+        assert!(
+            value("kvindex_log_commit_seconds_count ") > 0.0
+                && value("kvindex_log_written_bytes_total ") > 0.0
+        );
+        assert!(value("kvindex_data_dir_free_bytes ") > 0.0);
+        if leads == shards {
+            // Four workers were registered and four batches taken in by whoever leads everything.
+            assert!(value("kvindex_proposal_seconds_count ") >= 8.0, "{text}");
+        }
+    }
+    assert_eq!(led, rig.shards(0).len(), "each shard has one leader");
+}

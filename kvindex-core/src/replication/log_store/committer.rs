@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::backend::{Change, Durability, LogBackend};
 use super::error::LogError;
+use crate::replication::counters::LogCounters;
 
 /// Requests that may wait; more wait at the sender. openraft has few in flight for each shard.
 const QUEUE: usize = 1024;
@@ -47,6 +48,7 @@ pub struct LogStore {
     messages: mpsc::Sender<Message>,
     /// The first failure: it stays.
     failure: Arc<OnceLock<LogError>>,
+    counters: Arc<LogCounters>,
 }
 
 impl fmt::Debug for LogStore {
@@ -73,18 +75,19 @@ impl LogStore {
     #[must_use]
     pub fn start(backend: Arc<dyn LogBackend>, durability: Durability) -> Self {
         let (messages, queue) = mpsc::channel(QUEUE);
-        let failure = Arc::new(OnceLock::new());
+        let (failure, counters) = (Arc::new(OnceLock::new()), Arc::new(LogCounters::default()));
         let committer = Committer {
             backend: backend.clone(),
             durability,
             failure: failure.clone(),
+            counters: Arc::clone(&counters),
             queue,
             lazy: Vec::new(),
             lazy_until: None,
             flush_at: None,
         };
         tokio::spawn(committer.run());
-        Self { backend, messages, failure }
+        Self { backend, messages, failure, counters }
     }
 
     /// Writes changes, and is through when they are as safe as `urgency` asks. Entries of a shard are best left to
@@ -126,6 +129,12 @@ impl LogStore {
         self.backend.accept_tail()
     }
 
+    /// What was written since the start.
+    #[must_use]
+    pub fn counters(&self) -> &LogCounters {
+        &self.counters
+    }
+
     /// The failure that stopped the log, if any.
     #[must_use]
     pub fn failure(&self) -> Option<LogError> {
@@ -161,6 +170,7 @@ struct Committer {
     backend: Arc<dyn LogBackend>,
     durability: Durability,
     failure: Arc<OnceLock<LogError>>,
+    counters: Arc<LogCounters>,
     queue: mpsc::Receiver<Message>,
     /// Lazy changes, in order; a later mark replaces an earlier one.
     lazy: Vec<Change>,
@@ -289,6 +299,7 @@ impl Committer {
         let mut result = Ok(());
         if wrote || durable {
             result = self.backend.commit(changes, durable).await;
+            self.counters.committed(batch.bytes, now.elapsed());
         }
         self.note(&result);
         batch.done.into_iter().for_each(|done| done(result.clone()));

@@ -9,7 +9,7 @@ mod stream;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use kvindex_core::{BlockHasher, StreamId};
 
@@ -172,7 +172,9 @@ impl Subscriber {
         if !commands.is_empty() {
             let touched = touched.iter().filter_map(|id| streams.get(*id));
             touched.for_each(|stream| stream.status.mark_behind(now_ms));
+            let started = Instant::now();
             refused = (self.wiring.sink)(commands).err();
+            self.counters.taken.note(started.elapsed());
         }
         let mut fell_back = Vec::new();
         for id in touched.drain(..) {

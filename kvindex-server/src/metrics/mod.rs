@@ -1,6 +1,11 @@
 //! Every metric, its name and its meaning. Labels are bounded: methods, codes, and workers that are registered;
 //! never a prompt, a hash or a name that a caller may choose freely.
 
+pub(crate) mod cluster;
+mod ingest;
+pub(crate) mod process;
+mod questions;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +18,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::ingest::{HashCheck, IngestCounters};
-use crate::metrics_ingest;
 use crate::trust::{Trust, TrustState};
+use questions::Questions;
 
 /// A finished call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -79,6 +84,7 @@ pub struct Metrics {
 struct Inner {
     registry: parking_lot::Mutex<Registry>,
     calls: Family<CallLabels, Counter>,
+    questions: Questions,
     call_seconds: HistogramFamily,
     open_streams: Gauge,
     watch_dropped: Counter,
@@ -122,6 +128,7 @@ impl Metrics {
         let inner = Inner {
             registry: parking_lot::Mutex::new(Registry::with_prefix("kvindex")),
             calls: Family::default(),
+            questions: Questions::default(),
             call_seconds: Family::new_with_constructor(|| Histogram::new(CALL_SECONDS)),
             open_streams: Gauge::default(),
             watch_dropped: Counter::default(),
@@ -163,6 +170,11 @@ impl Metrics {
     /// Says how many keys have values that wait for the next start.
     pub fn config_waiting(&self, keys: usize) {
         self.inner.config_waiting.set(i64::try_from(keys).unwrap_or(i64::MAX));
+    }
+
+    /// Counts an answer: the tokens of its prompt, those of its best match, and how far each worker's can be trusted.
+    pub(crate) fn answered(&self, asked: u64, best: u64, states: impl Iterator<Item = TrustState>) {
+        self.inner.questions.count(asked, best, states);
     }
 
     pub(crate) fn stream_opened(&self) {
@@ -213,7 +225,8 @@ impl Metrics {
         stats: &IndexStats,
         tenants: &[TenantUsage],
         streams: &[StreamGauges],
-        ingest: Option<&IngestCounters>,
+        counters: Option<&IngestCounters>,
+        others: &[Registry],
     ) -> String {
         let inner = &self.inner;
         let _one_at_a_time = inner.scrape.lock();
@@ -229,13 +242,14 @@ impl Metrics {
         inner.fill_streams(streams);
         let mut out = String::new();
         let written = text::encode_registry(&mut out, &inner.registry.lock())
-            .and_then(|()| match ingest {
+            .and_then(|()| match counters {
                 Some(counters) => {
                     let checks = streams.iter().map(|stream| stream.hash_check);
-                    text::encode_registry(&mut out, &metrics_ingest::registry(counters, checks))
+                    text::encode_registry(&mut out, &ingest::registry(counters, checks))
                 }
                 None => Ok(()),
             })
+            .and_then(|()| others.iter().try_for_each(|other| text::encode_registry(&mut out, other)))
             .and_then(|()| text::encode_eof(&mut out));
         written.map_or_else(|_| String::new(), |()| out) // writing to a string cannot fail
     }
@@ -281,6 +295,7 @@ impl Inner {
             "Time from a call's head to its answer's head, receiving the request included",
             self.call_seconds.clone(),
         );
+        self.questions.describe(r);
         r.register("api_open_streams", "Match streams and watchers open now", self.open_streams.clone());
         r.register("watch_dropped_events", "Changes that slow watchers lost", self.watch_dropped.clone());
         r.register(

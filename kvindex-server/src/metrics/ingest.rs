@@ -7,6 +7,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use super::cluster::Counted;
 use crate::ingest::{HashCheck, IngestCounters};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -76,6 +77,9 @@ pub(crate) fn registry(counters: &IngestCounters, checks: impl Iterator<Item = H
         "Streams by whether their engine hashes as its hash profile says; unchecked without a profile",
         by_state(checks),
     );
+    let help = "Time from the decisions on a turn's batches to their being applied, in a cluster to their being committed \
+                and applied";
+    registry.register("apply_seconds", help, Counted(counters.taken.counts()));
     let errors = by_reason(counters.decode_errors());
     registry.register("decode_errors", "Payloads that could not be decoded, by reason", errors);
     registry
