@@ -52,8 +52,8 @@
 {{- if kindIs "string" . }}{{ . }}{{ else }}{{ printf "%.0f" (float64 .) }}{{ end -}}
 {{- end -}}
 
-{{- define "kvindex.configFile" -}}
-# Written by the chart from its values; the node reads it at its start.
+{{/* All keys of the file with their values. */}}
+{{- define "kvindex.keys" -}}
 {{- $config := .Values.config -}}
 {{- if kindIs "bool" (get $config "discovery") -}}
   {{- $config = merge (dict "discovery" "off") $config -}}
@@ -68,10 +68,13 @@
 {{- if not .Values.cluster.enabled -}}
   {{- $config = merge (dict) $config (dict "snapshot_interval_s" 60) -}}
 {{- end -}}
-{{- range $source := list (include "kvindex.ownKeys" . | fromJson) (include "kvindex.aliasKeys" . | fromJson) $config -}}
-{{- range $key, $value := $source }}
-{{ $key }} = {{ include "kvindex.toml" $value }}
+{{- merge (include "kvindex.ownKeys" . | fromJson) (include "kvindex.aliasKeys" . | fromJson) $config | toJson -}}
 {{- end -}}
+
+{{- define "kvindex.configFile" -}}
+# Written by the chart from its values.
+{{- range $key, $value := include "kvindex.keys" . | fromJson }}
+{{ $key }} = {{ include "kvindex.toml" $value }}
 {{- end }}
 {{- range .Values.staticWorkers }}
 
@@ -80,6 +83,19 @@
 {{ $key }} = {{ include "kvindex.toml" $value }}
 {{- end }}
 {{- end }}
+{{- end -}}
+
+{{/* Changes when a key changes that a node only takes at its start. The keys left out here, and static workers, it takes as it runs. */}}
+{{- define "kvindex.restartSum" -}}
+{{- $keys := include "kvindex.keys" . | fromJson -}}
+{{- range $key := include "kvindex.liveKeys" . | fromJsonArray -}}
+  {{- $_ := unset $keys $key -}}
+{{- end -}}
+{{- toJson $keys | sha256sum -}}
+{{- end -}}
+
+{{- define "kvindex.liveKeys" -}}
+["drain_s", "log_filter", "snapshot_interval_s"]
 {{- end -}}
 
 {{/* What no schema can say: values that are right alone and wrong together. */}}
