@@ -70,7 +70,7 @@ pub use ids::{
     BatchSeq, DpRank, Generation, Group, NameError, Registration, StreamId, Tier, WorkerId, check_name,
 };
 pub use index::{
-    Coverage, Index, IndexReader, IndexStats, NamespaceUsage, Notice, Outcome, SnapshotError, StreamStamp,
+    Coverage, Giving, Index, IndexReader, IndexStats, NamespaceUsage, Notice, Outcome, SnapshotError, StreamStamp,
     TenantUsage, Usage, WorkerStreams,
 };
 pub use limits::IndexLimits;

@@ -4,6 +4,7 @@
 
 use super::changes::Applying;
 use super::eviction_plan::Plan;
+use super::fairness::Giving;
 use super::journal::Cause;
 use super::outcome::{Notice, Outcome};
 use super::owner_blocks::Copies;
@@ -23,9 +24,20 @@ impl IndexReader<'_> {
     /// it thinks to be old.
     #[must_use]
     pub fn plan_eviction(&self, entries: u64, at_ms: u64, of: impl Fn(&WorkerId) -> bool) -> Vec<Command> {
+        self.forgetting(Plan::new(*self, entries, of), at_ms)
+    }
+
+    /// Commands that take of each tenant as many entries as it gives, of the workers that `of` chooses: what no event
+    /// touched for longest. They do the same on every index that holds the same of these workers.
+    #[must_use]
+    pub fn plan_giving(&self, giving: &Giving, at_ms: u64, of: impl Fn(&WorkerId) -> bool) -> Vec<Command> {
+        self.forgetting(Plan::giving(*self, giving, of), at_ms)
+    }
+
+    fn forgetting(&self, plan: Plan<'_>, at_ms: u64) -> Vec<Command> {
         let registry = self.registry();
         let mut commands = Vec::new();
-        for (slot, hashes) in Plan::new(*self, entries, of).victims() {
+        for (slot, hashes) in plan.victims() {
             let Some(owner) = registry.owner(slot) else { continue };
             let Some(stream) = registry.stream(owner.stream) else { continue };
             commands.extend(hashes.chunks(BLOCKS_PER_COMMAND).map(|hashes| {

@@ -1,7 +1,8 @@
 //! What an eviction takes, which follows from the index's content alone, so that replicas and restored snapshots take
 //! the same:
 //!
-//! - Between tenants max-min: the one with most entries gives until it is level with the next, and so on.
+//! - Between tenants max-min: the one with most entries gives until it is level with the next, and so on; or as the
+//!   caller says, who may know what entries cost ([`fairness`](super::fairness)).
 //! - Within a tenant first what has no known place: only a query by engine hashes can ask for it. Then the runs that no
 //!   stored event touched for longest, each from its end, and all the tenant's owners leave a block together.
 //! - A block named by its content alone goes when the last touched of its positions is due.
@@ -10,6 +11,7 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 
 use super::IndexReader;
+use super::fairness::Giving;
 use super::owner_blocks::{Map, Set};
 use super::owner_set::OwnerSlot;
 use super::registry::Owner;
@@ -42,6 +44,23 @@ pub(super) struct Plan<'a> {
 impl<'a> Plan<'a> {
     /// For at least so many entries of the workers that `of` chooses, all when there are fewer.
     pub(super) fn new(reader: IndexReader<'a>, entries: u64, of: impl Fn(&WorkerId) -> bool) -> Self {
+        let entries = usize::try_from(entries).unwrap_or(usize::MAX);
+        Self::with(reader, of, |_, held| shares(held, entries))
+    }
+
+    /// For so many entries of each tenant named, at least, as far as the workers that `of` chooses hold them.
+    pub(super) fn giving(reader: IndexReader<'a>, giving: &Giving, of: impl Fn(&WorkerId) -> bool) -> Self {
+        Self::with(reader, of, |tenants, held| {
+            let of_tenant = |tenant: &&str| giving.get(*tenant).copied().unwrap_or(0);
+            tenants.iter().map(of_tenant).zip(held).map(|(given, held)| given.min(*held)).collect()
+        })
+    }
+
+    fn with(
+        reader: IndexReader<'a>,
+        of: impl Fn(&WorkerId) -> bool,
+        shares: impl FnOnce(&[&str], &[usize]) -> Vec<usize>,
+    ) -> Self {
         let registry = reader.registry();
         let spec_of = |owner: &Owner| registry.stream(owner.stream).map(|stream| &stream.spec);
         let mut tenants: Vec<&str> = registry.workers().map(|worker| worker.spec.tenant.as_str()).collect();
@@ -55,7 +74,7 @@ impl<'a> Plan<'a> {
             held[tenant] += owner.blocks.len();
             tenant_of[slot.index()] = tenant as u32;
         }
-        let left = shares(&held, usize::try_from(entries).unwrap_or(usize::MAX));
+        let left = shares(&tenants, &held);
         for tenant in &mut tenant_of {
             if left.get(*tenant as usize).is_none_or(|left| *left == 0) {
                 *tenant = NONE;

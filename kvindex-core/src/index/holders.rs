@@ -3,6 +3,7 @@
 //! set, and a thousand owners at a thousand depths are a thousand segments in order of depth.
 
 use super::owner_set::{OwnerSet, OwnerSlot};
+use super::sizes::difference;
 use super::usage::vec_bytes;
 use std::ops::Range;
 
@@ -140,23 +141,23 @@ impl Holders {
         sizes.sum()
     }
 
-    /// Makes `owner` a holder of `range`, growing the run's cover when the range goes past its end.
-    pub(crate) fn insert(&mut self, range: Range<u32>, owner: OwnerSlot) {
-        let len = self.len();
+    /// Makes `owner` a holder of `range`, growing the run's cover when the range goes past its end. Answers how many
+    /// bytes more are held than before.
+    pub(crate) fn insert(&mut self, range: Range<u32>, owner: OwnerSlot) -> isize {
+        let (len, before) = (self.len(), self.segments.heap_bytes());
+        if range.start > len {
+            self.grow(range.start, None);
+        }
         if range.end > len {
-            self.grow(range.end, (range.start..range.end).contains(&len).then_some(owner));
+            self.grow(range.end, (range.start..range.end).contains(&self.len()).then_some(owner));
         }
         let end = range.end.min(len);
-        if range.start < end {
-            self.edit(range.start..end, |owners| owners.insert(owner));
-        }
-    }
-
-    /// Covers the run up to `end`, with blocks that nobody holds yet.
-    pub(crate) fn cover(&mut self, end: u32) {
-        if end > self.len() {
-            self.grow(end, None);
-        }
+        let sets = if range.start < end {
+            self.edit(range.start..end, |owners| owners.insert(owner))
+        } else {
+            0
+        };
+        sets + difference(before, self.segments.heap_bytes())
     }
 
     fn grow(&mut self, end: u32, owner: Option<OwnerSlot>) {
@@ -167,11 +168,14 @@ impl Holders {
         }
     }
 
-    /// Takes `owner` out of `range`.
-    pub(crate) fn remove(&mut self, range: Range<u32>, owner: OwnerSlot) {
-        if !self.recede(&range, owner) {
-            self.edit(range, |owners| owners.remove(owner));
+    /// Takes `owner` out of `range`. Answers how many bytes more are held than before.
+    pub(crate) fn remove(&mut self, range: Range<u32>, owner: OwnerSlot) -> isize {
+        if self.recede(&range, owner) {
+            return 0;
         }
+        let before = self.segments.heap_bytes();
+        let sets = self.edit(range, |owners| owners.remove(owner));
+        sets + difference(before, self.segments.heap_bytes())
     }
 
     /// The ordinary removal, an owner's last blocks: only the border between two segments moves. Answers whether
@@ -195,30 +199,38 @@ impl Holders {
         moves
     }
 
-    fn edit(&mut self, range: Range<u32>, change: impl Fn(&mut OwnerSet)) {
-        let first = self.cut(range.start);
-        let last = self.cut(range.end);
-        self.segments.as_mut_slice()[first..last].iter_mut().for_each(|s| change(&mut s.owners));
-        self.join(first.saturating_sub(1), (last + 1).min(self.segments().len()));
+    /// Answers how many bytes more the sets take than before.
+    fn edit(&mut self, range: Range<u32>, change: impl Fn(&mut OwnerSet)) -> isize {
+        let mut more = 0;
+        let (first, last) = (self.cut(range.start, &mut more), self.cut(range.end, &mut more));
+        for segment in &mut self.segments.as_mut_slice()[first..last] {
+            let before = segment.owners.heap_bytes();
+            change(&mut segment.owners);
+            more += difference(before, segment.owners.heap_bytes());
+        }
+        more + self.join(first.saturating_sub(1), (last + 1).min(self.segments().len()))
     }
 
-    /// Makes `offset` a segment border; answers the index of the segment that starts there.
-    fn cut(&mut self, offset: u32) -> usize {
+    /// Makes `offset` a segment border; answers the index of the segment that starts there. `more` grows by the bytes
+    /// of another set.
+    fn cut(&mut self, offset: u32, more: &mut isize) -> usize {
         let segments = self.segments();
         let at = find(segments, offset);
         let start = at.checked_sub(1).and_then(|i| segments.get(i)).map_or(0, |s| s.end);
         let Some(segment) = segments.get(at).filter(|_| start < offset) else { return at };
         let owners = segment.owners.clone();
+        *more += difference(0, owners.heap_bytes());
         self.segments.insert(at, Segment { end: offset, owners });
         at + 1
     }
 
-    /// Joins equal neighbours among the segments `from..to`.
-    fn join(&mut self, from: usize, to: usize) {
+    /// Joins equal neighbours among the segments `from..to`. Answers how many bytes more the sets take than before.
+    fn join(&mut self, from: usize, to: usize) -> isize {
         let segments = self.segments.as_mut_slice();
-        let mut kept = from;
+        let (mut kept, mut more) = (from, 0);
         for i in from + 1..to {
             if segments[i].owners == segments[kept].owners {
+                more -= difference(0, segments[i].owners.heap_bytes());
                 segments[kept].end = segments[i].end;
             } else {
                 kept += 1;
@@ -226,17 +238,19 @@ impl Holders {
             }
         }
         self.segments.drop_range(kept + 1..to.max(kept + 1));
+        more
     }
 
-    /// Drops the tail that nobody holds; answers the new length.
-    pub(crate) fn trim(&mut self) -> u32 {
-        let segments = self.segments();
+    /// Drops the tail that nobody holds; answers the new length, and how many bytes more are held than before.
+    pub(crate) fn trim(&mut self) -> (u32, isize) {
+        let (segments, before) = (self.segments(), self.segments.heap_bytes());
         if segments.last().is_some_and(|s| !s.owners.is_empty()) {
-            return self.len();
+            return (self.len(), 0);
         }
         let kept = segments.iter().rposition(|s| !s.owners.is_empty()).map_or(0, |last| last + 1);
+        // Sets of nobody take no bytes.
         self.segments.drop_range(kept..segments.len());
-        self.len()
+        (self.len(), difference(before, self.segments.heap_bytes()))
     }
 
     pub(crate) fn heap_bytes(&self) -> usize {
@@ -260,23 +274,27 @@ mod tests {
 
     proptest! {
         #[test]
-        fn segments_equal_a_matrix(edits in prop::collection::vec((any::<bool>(), 0u32..40, 1u32..12, 0u32..70), 1..60)) {
+        fn segments_equal_a_matrix(edits in prop::collection::vec((any::<bool>(), 0u32..40, 1u32..12, 0u32..70), 1..60), spread in 1u32..9) {
             let mut holders = Holders::none(40);
             let mut matrix = vec![vec![false; 70]; 52];
+            let mut bytes = holders.heap_bytes() as isize;
             for (add, start, n, owner) in edits {
                 let end = if add { start + n } else { (start + n).min(holders.len()) };
                 if start >= holders.len() { continue; }
                 for row in &mut matrix[start as usize..end as usize] { row[owner as usize] = add; }
-                if add { holders.insert(start..end, OwnerSlot(owner)) } else { holders.remove(start..end, OwnerSlot(owner)) }
+                let owner = OwnerSlot(owner * spread);
+                bytes += if add { holders.insert(start..end, owner) } else { holders.remove(start..end, owner) };
+                prop_assert_eq!(bytes, holders.heap_bytes() as isize);
                 holders.check(holders.len() as usize).unwrap();
                 for (offset, row) in matrix.iter().enumerate().take(holders.len() as usize) {
                     for (o, held) in row.iter().enumerate() {
-                        prop_assert_eq!(holders.contains(offset as u32, OwnerSlot(o as u32)), *held);
+                        prop_assert_eq!(holders.contains(offset as u32, OwnerSlot(o as u32 * spread)), *held);
                     }
                 }
             }
-            let kept = holders.trim() as usize;
-            prop_assert!(matrix[kept..].iter().flatten().all(|held| !held));
+            let (kept, more) = holders.trim();
+            prop_assert_eq!(bytes + more, holders.heap_bytes() as isize);
+            prop_assert!(matrix[kept as usize..].iter().flatten().all(|held| !held));
         }
     }
 }

@@ -12,9 +12,10 @@ use std::hash::BuildHasher;
 
 use super::name_table::NameTable;
 use super::names::spread;
+use super::owner_blocks::Map;
 use super::owner_set::{OwnerSet, OwnerSlot};
 use super::tree::Place;
-use super::usage::vec_bytes;
+use super::usage::{allocated, vec_bytes};
 use crate::hash::EngineBlockHash;
 
 /// Stands where a block has no shared name. An engine hash of this value is never shared.
@@ -38,6 +39,24 @@ struct RunNames {
 pub(crate) struct Naming {
     runs: Vec<RunNames>,
     table: NameTable,
+    /// What the names take, by book, and of all together.
+    sizes: Map<u32, NameSize>,
+    all: NameSize,
+}
+
+/// What runs' names take, counted as they change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct NameSize {
+    /// Places from a run's first block to its last one with a name.
+    pub(crate) names: usize,
+    pub(crate) bytes: usize,
+}
+
+impl NameSize {
+    fn change(&mut self, from: Self, to: Self) {
+        self.names = self.names + to.names - from.names;
+        self.bytes = self.bytes + to.bytes - from.bytes;
+    }
 }
 
 fn spread_in(book: Book, block: EngineBlockHash) -> u64 {
@@ -60,6 +79,27 @@ impl Naming {
             self.runs.resize_with(at + 1, RunNames::default);
         }
         &mut self.runs[at]
+    }
+
+    /// Counts what has changed of a run, which was `before` in this book.
+    fn count(&mut self, run: u32, (book, before): (Book, NameSize)) {
+        let Some(run) = self.runs.get(run as usize) else { return };
+        let after = run.size();
+        if run.book == book && before == after {
+            return;
+        }
+        self.sizes.entry(book.0).or_default().change(before, NameSize::default());
+        self.sizes.entry(run.book.0).or_default().change(NameSize::default(), after);
+        self.all.change(before, after);
+    }
+
+    fn counted(&self, run: u32) -> (Book, NameSize) {
+        self.runs.get(run as usize).map_or_else(Default::default, |run| (run.book, run.size()))
+    }
+
+    /// What the names take that lie in a tenant's and model's runs, and all names.
+    pub(crate) fn sizes(&self, book: Book) -> (NameSize, NameSize) {
+        (self.sizes.get(&book.0).copied().unwrap_or_default(), self.all)
     }
 
     /// The shared names from a place on, up to the last one known; some may be [`NONE`].
@@ -113,6 +153,7 @@ impl Naming {
         if self.table.is_full(blocks.len()) {
             self.rebuild(blocks.len());
         }
+        let before = self.counted(place.run);
         let run = self.run(place.run);
         run.book = book;
         run.cover(to);
@@ -128,9 +169,11 @@ impl Naming {
                 self.take_back(place, i);
                 self.run(place.run).names[from..to].fill(NONE);
                 self.run(place.run).trim();
+                self.count(place.run, before);
                 return false;
             }
         }
+        self.count(place.run, before);
         true
     }
 
@@ -168,6 +211,7 @@ impl Naming {
         for offset in (len..names.names.len()).rev() {
             self.unname(Place { run, offset: offset as u32 });
         }
+        let before = self.counted(run);
         let names = &mut self.runs[run as usize];
         if len == 0 {
             *names = RunNames::default();
@@ -178,6 +222,7 @@ impl Naming {
                 names.names.shrink_to(2 * len);
             }
         }
+        self.count(run, before);
         if self.table.is_sparse() {
             self.rebuild(0);
         }
@@ -189,17 +234,29 @@ impl Naming {
     }
 
     pub(crate) fn set_apart(&mut self, run: u32, owner: OwnerSlot) {
+        let before = self.counted(run);
         self.run(run).apart.insert(owner);
+        self.count(run, before);
     }
 
     /// The owner is gone, and its slot may become another's.
     pub(crate) fn leave(&mut self, owner: OwnerSlot) {
-        self.runs.iter_mut().for_each(|run| run.apart.remove(owner));
+        for number in 0..self.runs.len() as u32 {
+            if self.is_apart(number, owner) {
+                let before = self.counted(number);
+                self.run(number).apart.remove(owner);
+                self.count(number, before);
+            }
+        }
     }
 
+    /// What is kept of a run beside its names.
+    pub(crate) const RUN_BYTES: usize = size_of::<RunNames>();
+
     pub(crate) fn heap_bytes(&self) -> usize {
-        self.runs.iter().map(RunNames::heap_bytes).sum::<usize>()
+        self.all.bytes
             + vec_bytes::<RunNames>(self.runs.capacity())
+            + allocated(self.sizes.allocation_size())
             + self.table_bytes()
     }
 
@@ -233,13 +290,33 @@ impl Naming {
                 }
             }
         }
+        self.check_sizes()?;
         (names == self.table.len()).then_some(()).ok_or_else(|| "names without blocks".to_owned())
+    }
+
+    fn check_sizes(&self) -> Result<(), String> {
+        let mut found: Map<u32, NameSize> = Map::default();
+        for run in &self.runs {
+            found.entry(run.book.0).or_default().change(NameSize::default(), run.size());
+        }
+        let counted = self.sizes.iter().find(|(book, size)| **size != found.remove(*book).unwrap_or_default());
+        if let Some((book, size)) = counted {
+            return Err(format!("names of book {book} are counted wrong, as {size:?}"));
+        }
+        match found.into_iter().find(|(_, size)| *size != NameSize::default()) {
+            Some((book, size)) => Err(format!("names of book {book} take {size:?}, which is not counted")),
+            None => Ok(()),
+        }
     }
 }
 
 impl RunNames {
     fn heap_bytes(&self) -> usize {
         vec_bytes::<EngineBlockHash>(self.names.capacity()) + self.apart.heap_bytes()
+    }
+
+    fn size(&self) -> NameSize {
+        NameSize { names: self.names.len(), bytes: self.heap_bytes() }
     }
 
     /// Makes room for names up to an offset. Growing by a sixteenth, like the run.

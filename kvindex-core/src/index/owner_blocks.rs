@@ -341,13 +341,19 @@ impl OwnerBlocks {
         self.contents.iter().map(|(block, content)| (*block, content))
     }
 
+    /// Walks nothing: where many small lists are kept, their bytes follow from how many they are and hold.
     pub(crate) fn heap_bytes(&self) -> usize {
         fn table<K: Eq + std::hash::Hash, V>(map: &Map<K, V>) -> usize {
             allocated(map.allocation_size())
         }
-        let orphans = self.waiting.values().map(|list| tree_bytes::<EngineBlockHash, Orphan>(list.len()));
+        // Mostly few wait for one parent, and fit in one node.
+        let nodes = self.waiting.len().max(self.parent_of.len() / 7);
+        let orphans = nodes * tree_bytes::<EngineBlockHash, Orphan>(1);
+        // A list begins with room for four.
+        let (lists, all) = (self.contents.len().min(self.claimed.len()), self.claimed.len());
+        let beyond = all.saturating_sub(4 * lists);
         let positions =
-            self.contents.values().map(|c| vec_bytes::<(Space, SequenceHash)>(c.positions.capacity()));
+            lists * vec_bytes::<(Space, SequenceHash)>(4) + beyond * size_of::<(Space, SequenceHash)>();
         self.held.heap_bytes()
             + table(&self.more_copies)
             + table(&self.more_names)
@@ -355,8 +361,8 @@ impl OwnerBlocks {
             + table(&self.parent_of)
             + table(&self.contents)
             + allocated(self.claimed.allocation_size())
-            + orphans.sum::<usize>()
-            + positions.sum::<usize>()
+            + orphans
+            + positions
     }
 
     /// How many of the owner's own names lie in which runs, stretch by stretch.

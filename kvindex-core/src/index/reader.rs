@@ -178,7 +178,7 @@ impl<'a> IndexReader<'a> {
         self.index.entries
     }
 
-    /// Sizes.
+    /// Sizes. Looks at every worker and owner, but at no block or run.
     #[must_use]
     pub fn stats(&self) -> IndexStats {
         let owners = || self.registry().owners().map(|(_, owner)| &owner.blocks);
@@ -186,7 +186,7 @@ impl<'a> IndexReader<'a> {
             workers: self.registry().workers().count(),
             streams: self.registry().workers().map(|w| w.streams.len()).sum(),
             entries: self.index.entries,
-            blocks: self.tree().runs().map(|(_, run)| run.blocks.len()).sum(),
+            blocks: self.tree().sizes().all().blocks,
             runs: self.tree().run_count(),
             orphans: owners().map(super::owner_blocks::OwnerBlocks::orphans).sum(),
             namespaces: self.spaces().all().len(),

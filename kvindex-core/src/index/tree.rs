@@ -12,6 +12,7 @@ use std::ops::Range;
 
 use super::holders::Holders;
 use super::owner_set::OwnerSlot;
+use super::sizes::{Size, Sizes, difference};
 use super::usage::{allocated, vec_bytes};
 use crate::hash::SequenceHash;
 use crate::limits::MAX_RUN_BLOCKS;
@@ -64,6 +65,7 @@ pub(crate) struct RunTree {
     runs: Vec<Run>,
     free: Vec<u32>,
     heads: HashTable<u32>,
+    sizes: Sizes,
 }
 
 /// Hash of a run head in the table. Fixed, because equal commands must make equal indexes.
@@ -107,7 +109,15 @@ impl Run {
 
 impl Run {
     pub(crate) fn heap_bytes(&self) -> usize {
-        vec_bytes::<SequenceHash>(self.blocks.capacity()) + self.holders.heap_bytes()
+        self.block_bytes() + self.holders.heap_bytes()
+    }
+
+    fn block_bytes(&self) -> usize {
+        vec_bytes::<SequenceHash>(self.blocks.capacity())
+    }
+
+    fn size(&self) -> Size {
+        Size { runs: 1, blocks: self.blocks.len(), bytes: self.heap_bytes() }
     }
 }
 
@@ -203,16 +213,22 @@ impl RunTree {
         blocks: &[SequenceHash],
         prepared: Prepared,
     ) -> Vec<SequenceHash> {
-        match prepared {
-            Prepared::Run(run) => {
-                self.insert_run(run);
-            }
-            Prepared::Longer(longer) => {
-                return std::mem::replace(&mut self.runs[place.run as usize].blocks, longer);
-            }
-            Prepared::Room => self.runs[place.run as usize].blocks.extend_from_slice(blocks),
+        if let Prepared::Run(run) = prepared {
+            self.insert_run(run);
+            return Vec::new();
         }
-        Vec::new()
+        let run = &mut self.runs[place.run as usize];
+        let before = run.block_bytes();
+        let freed = match prepared {
+            Prepared::Longer(longer) => std::mem::replace(&mut run.blocks, longer),
+            _ => {
+                run.blocks.extend_from_slice(blocks);
+                Vec::new()
+            }
+        };
+        let more = difference(before, run.block_bytes());
+        self.sizes.change(run.space, 0, blocks.len() as isize, more);
+        freed
     }
 
     /// How far from `place` on, up to `n` blocks, it stays the same whether `owner` holds, as an offset, and whether
@@ -229,6 +245,7 @@ impl RunTree {
 
     pub(crate) fn insert_run(&mut self, run: Run) -> u32 {
         let hash = head_hash(run.space, run.blocks[0]);
+        self.sizes.change(run.space, 1, run.blocks.len() as isize, run.heap_bytes() as isize);
         let id = match self.free.pop() {
             Some(id) => {
                 self.runs[id as usize] = run;
@@ -251,9 +268,11 @@ impl RunTree {
 
     /// Makes `owner` a holder of a part of an existing run.
     pub(crate) fn hold(&mut self, run: u32, range: Range<u32>, owner: OwnerSlot) {
-        let holders = &mut self.runs[run as usize].holders;
-        holders.cover(range.start);
-        holders.insert(range, owner);
+        let run = &mut self.runs[run as usize];
+        let more = run.holders.insert(range, owner);
+        if more != 0 {
+            self.sizes.change(run.space, 0, 0, more);
+        }
     }
 
     /// Whether `owner` holds the block at a place.
@@ -266,7 +285,10 @@ impl RunTree {
     pub(crate) fn release(&mut self, place: Place, n: usize, owner: OwnerSlot) -> Option<usize> {
         let run = self.runs.get_mut(place.run as usize)?;
         let end = place.offset as usize + n;
-        run.holders.remove(place.offset..end as u32, owner);
+        let more = run.holders.remove(place.offset..end as u32, owner);
+        if more != 0 {
+            self.sizes.change(run.space, 0, 0, more);
+        }
         let last = end == run.blocks.len();
         if last || run.holders.segments().iter().all(|s| s.owners.is_empty()) {
             return self.trim(place.run);
@@ -285,15 +307,19 @@ impl RunTree {
     /// Forgets the end of a run, as far as nobody holds it; answers the run's length when that has changed.
     pub(crate) fn trim(&mut self, id: u32) -> Option<usize> {
         let run = self.runs.get_mut(id as usize).filter(|run| !run.blocks.is_empty())?;
-        let before = run.blocks.len();
-        let kept = run.holders.trim() as usize;
+        let (before, bytes) = (run.blocks.len(), run.block_bytes());
+        let (kept, more) = run.holders.trim();
+        let kept = kept as usize;
         if kept > 0 {
             run.blocks.truncate(kept);
             if run.blocks.capacity() > 4 * kept {
                 run.blocks.shrink_to(2 * kept);
             }
+            let more = more + difference(bytes, run.block_bytes());
+            self.sizes.change(run.space, 0, kept as isize - before as isize, more);
             return (kept < before).then_some(kept);
         }
+        self.sizes.change(run.space, -1, -(before as isize), more - bytes as isize);
         let hash = head_hash(run.space, run.blocks[0]);
         if let Ok(entry) = self.heads.find_entry(hash, |r| *r == id) {
             entry.remove();
@@ -317,7 +343,8 @@ impl RunTree {
 
     /// Bytes of the runs, their tables and holders.
     pub(crate) fn heap_bytes(&self) -> usize {
-        self.runs.iter().map(Run::heap_bytes).sum::<usize>()
+        self.sizes.all().bytes
+            + self.sizes.heap_bytes()
             + vec_bytes::<Run>(self.runs.capacity())
             + self.heads_bytes()
             + vec_bytes::<u32>(self.free.capacity())
@@ -328,7 +355,13 @@ impl RunTree {
         allocated(self.heads.allocation_size())
     }
 
+    /// What runs take, by namespace and together.
+    pub(crate) fn sizes(&self) -> &Sizes {
+        &self.sizes
+    }
+
     pub(crate) fn check(&self) -> Result<(), String> {
+        self.sizes.check(self.runs().map(|(_, run)| (run.space, run.size())))?;
         let mut blocks: Vec<(u32, SequenceHash)> = Vec::new();
         self.runs().for_each(|(_, run)| blocks.extend(run.blocks.iter().map(|block| (run.space, *block))));
         blocks.sort_unstable();
@@ -349,32 +382,5 @@ impl RunTree {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn chains_part_wherever_they_part() {
-        let block = |i: u64| SequenceHash(1000 + i);
-        for borders in [vec![], vec![1], vec![4], vec![4, 5, 11], (1..20).collect::<Vec<u32>>()] {
-            let mut run = Run { blocks: (0..20).map(block).collect(), ..Run::default() };
-            run.holders.insert(0..20, OwnerSlot(0));
-            borders
-                .iter()
-                .zip(1..)
-                .for_each(|(border, owner)| run.holders.insert(*border..20, OwnerSlot(owner)));
-            assert_eq!(run.holders.segments().len(), borders.len() + 1);
-            for (offset, parting, len) in
-                (0..20).flat_map(|o| (0..24).flat_map(move |p| (1..24).map(move |n| (o, p, n))))
-            {
-                let query = |i: u64| if i < parting { block(offset + i) } else { SequenceHash(i) };
-                let query: Vec<SequenceHash> = (0..len).map(query).collect();
-                let expected = parting.min(len).min(20 - offset) as usize;
-                assert_eq!(
-                    run.shared(offset as usize, &query),
-                    expected,
-                    "{borders:?} {offset} {parting} {len}"
-                );
-            }
-        }
-    }
-}
+#[path = "tree_test.rs"]
+mod tests;

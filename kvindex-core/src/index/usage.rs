@@ -1,13 +1,18 @@
 //! How many bytes an index occupies, and whose they are: per tenant and per namespace, so that an operator sees who
 //! fills it, and a cap knows when to evict. What the allocator adds to each allocation is counted, because with many
 //! small runs it is a good part of the whole.
+//!
+//! Runs and names are counted as they change ([`sizes`](super::sizes), [`naming`](super::naming)), so that asking costs
+//! a look at workers and owners and no walk.
 
 use std::collections::BTreeMap;
 use std::mem::size_of_val;
 
+use super::naming::{Book, Naming};
 use super::owner_blocks::{Map, OwnerBlocks};
 use super::reader::IndexReader;
 use super::registry::Owner;
+use super::tree::Run;
 use super::view::View;
 use super::{Index, Stream};
 use crate::worker::{Namespace, WorkerSpec};
@@ -22,8 +27,6 @@ pub struct Usage {
     pub overhead: usize,
     /// By tenant, in order of their names.
     pub tenants: Vec<TenantUsage>,
-    /// By namespace, in the order in which they came up.
-    pub namespaces: Vec<NamespaceUsage>,
 }
 
 /// A tenant's share.
@@ -94,14 +97,60 @@ struct Share {
     bytes: usize,
 }
 
-impl IndexReader<'_> {
-    /// What the index occupies, to within a few per cent. Walks all runs.
+impl<'i> IndexReader<'i> {
+    /// What the index occupies, to within a few per cent. Looks at every worker and owner, but at no block or run.
     #[must_use]
     pub fn usage(&self) -> Usage {
+        let mut tenants: BTreeMap<&str, TenantUsage> = BTreeMap::new();
+        self.add_runs(&mut tenants);
+        self.add_names(&mut tenants);
+        for worker in self.registry().workers() {
+            tenants.entry(&worker.spec.tenant).or_default().bytes += spec_bytes(&worker.spec);
+        }
+        for (_, owner) in self.registry().owners() {
+            let Some(stream) = self.registry().stream(owner.stream) else { continue };
+            let tenant = tenants.entry(&stream.spec.tenant).or_default();
+            tenant.bytes += owner.blocks.heap_bytes() + size_of::<Owner>();
+            tenant.entries += owner.blocks.len();
+        }
+        let named = |(name, usage): (&str, TenantUsage)| TenantUsage { tenant: name.to_owned(), ..usage };
+        let tenants: Vec<TenantUsage> = tenants.into_iter().map(named).collect();
+        let (bytes, given) = (self.bytes(), tenants.iter().map(|tenant| tenant.bytes).sum());
+        Usage { bytes, overhead: bytes.saturating_sub(given), tenants }
+    }
+
+    /// Adds what tenants' runs take, and their part of the tables in which runs stand.
+    fn add_runs(&self, tenants: &mut BTreeMap<&'i str, TenantUsage>) {
+        let tree = self.tree();
+        let heads = tree.heads_bytes() / tree.run_count().max(1);
+        let each = size_of::<Run>() + Naming::RUN_BYTES + size_of::<u32>() + heads;
+        for (space, namespace) in (0u32..).zip(self.index().view.spaces.all()) {
+            let size = tree.sizes().of(space);
+            tenants.entry(&namespace.tenant).or_default().bytes += size.bytes + size.runs * each;
+        }
+    }
+
+    /// Adds what tenants' shared names take, and their part of the table that finds them.
+    fn add_names(&self, tenants: &mut BTreeMap<&'i str, TenantUsage>) {
+        let naming = &self.index().naming;
+        let mut books: Vec<(&str, &str)> =
+            self.index().view.spaces.all().iter().map(|space| (&*space.tenant, &*space.model)).collect();
+        books.sort_unstable();
+        books.dedup();
+        for (tenant, model) in books {
+            let (size, all) = naming.sizes(Book::of(tenant, model));
+            let found_by =
+                naming.table_bytes() as u128 * size.names as u128 / all.names.max(1) as u128;
+            tenants.entry(tenant).or_default().bytes += size.bytes + found_by as usize;
+        }
+    }
+
+    /// What each namespace takes. Walks all runs.
+    #[must_use]
+    pub fn namespaces(&self) -> Vec<NamespaceUsage> {
         let shares = self.shares();
         let names = self.index().naming.table_bytes();
         let all_names = shares.iter().map(|share| share.names).sum::<usize>().max(1);
-        let mut tenants: BTreeMap<&str, TenantUsage> = BTreeMap::new();
         let mut namespaces = Vec::new();
         for (namespace, share) in self.spaces().all().iter().zip(&shares) {
             let found_by = (names as u128 * share.names as u128 / all_names as u128) as usize;
@@ -109,24 +158,10 @@ impl IndexReader<'_> {
             let Share { entries, blocks, runs, .. } = *share;
             namespaces.push(NamespaceUsage { namespace, entries, blocks, runs, bytes });
         }
-        for (namespace, usage) in self.spaces().all().iter().zip(&namespaces) {
-            tenants.entry(&namespace.tenant).or_default().bytes += usage.bytes;
-        }
-        for worker in self.registry().workers() {
-            tenants.entry(&worker.spec.tenant).or_default().bytes += spec_bytes(&worker.spec);
-        }
         for (_, owner) in self.registry().owners() {
-            let Some(stream) = self.registry().stream(owner.stream) else { continue };
-            let tenant = tenants.entry(&stream.spec.tenant).or_default();
-            let bytes = owner.blocks.heap_bytes();
-            tenant.bytes += bytes + size_of::<Owner>();
-            tenant.entries += owner.blocks.len();
-            self.divide(&owner.blocks, bytes, &mut namespaces);
+            self.divide(&owner.blocks, owner.blocks.heap_bytes(), &mut namespaces);
         }
-        let named = |(name, usage): (&str, TenantUsage)| TenantUsage { tenant: name.to_owned(), ..usage };
-        let tenants: Vec<TenantUsage> = tenants.into_iter().map(named).collect();
-        let (bytes, given) = (self.bytes(), tenants.iter().map(|tenant| tenant.bytes).sum());
-        Usage { bytes, overhead: bytes.saturating_sub(given), tenants, namespaces }
+        namespaces
     }
 
     /// Divides an owner's bytes among the namespaces in which its own names lie.

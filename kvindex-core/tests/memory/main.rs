@@ -102,8 +102,11 @@ impl Load {
         let tenants: usize = usage.tenants.iter().map(|tenant| tenant.bytes).sum();
         assert_eq!(tenants + usage.overhead, usage.bytes);
         assert_eq!(usage.tenants.iter().map(|tenant| tenant.entries).sum::<usize>(), stats.entries);
-        assert_eq!(usage.namespaces.iter().map(|space| space.blocks).sum::<usize>(), stats.blocks);
-        assert_eq!(usage.namespaces.iter().map(|space| space.runs).sum::<usize>(), stats.runs);
+        let namespaces = self.index.reader().namespaces();
+        assert_eq!(namespaces.iter().map(|space| space.blocks).sum::<usize>(), stats.blocks);
+        assert_eq!(namespaces.iter().map(|space| space.runs).sum::<usize>(), stats.runs);
+        let in_namespaces = namespaces.iter().map(|space| space.bytes).sum::<usize>();
+        assert!(in_namespaces <= tenants, "{in_namespaces} in namespaces, {tenants} are tenants'");
     }
 }
 
