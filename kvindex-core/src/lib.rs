@@ -70,8 +70,8 @@ pub use ids::{
     BatchSeq, DpRank, Generation, Group, NameError, Registration, StreamId, Tier, WorkerId, check_name,
 };
 pub use index::{
-    Coverage, Giving, Index, IndexReader, IndexStats, NamespaceUsage, Notice, Outcome, SnapshotError, StreamStamp,
-    TenantUsage, Usage, WorkerStreams,
+    Coverage, Giving, Index, IndexReader, IndexStats, NamespaceUsage, Notice, Outcome, SnapshotError,
+    StreamStamp, TenantUsage, Usage, WorkerStreams,
 };
 pub use limits::IndexLimits;
 pub use query::{

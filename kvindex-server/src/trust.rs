@@ -142,12 +142,13 @@ fn verdict(stamp: &StreamStamp, link: Link) -> (TrustState, &'static str) {
         Coverage::Complete => (TrustState::Live, ""),
         Coverage::Incomplete if hashes_differ => (
             TrustState::Rebuilding,
-            "earlier batches are unknown, so blocks may be missing; and the engine hashes blocks otherwise than \
-             its hash_profile says: hashes computed by it find nothing",
+            "earlier batches are unknown, or blocks were evicted, so blocks may be missing; and the engine hashes \
+             blocks otherwise than its hash_profile says: hashes computed by it find nothing",
         ),
-        Coverage::Incomplete | Coverage::Suspect => {
-            (TrustState::Rebuilding, "earlier batches are unknown, so blocks may be missing")
-        }
+        Coverage::Incomplete | Coverage::Suspect => (
+            TrustState::Rebuilding,
+            "earlier batches are unknown, or blocks were evicted, so blocks may be missing",
+        ),
     }
 }
 

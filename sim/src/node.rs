@@ -129,7 +129,10 @@ impl Node {
 /// What the server's room is made of here.
 fn process(world: &Arc<World>, node: &Node, life: &Arc<Life>, streams: ingest::Streams) -> Running {
     let plan = &world.plan;
-    let config = Config { cluster: Some(ClusterConfig::default()), ..Config::defaults() };
+    let mut config = Config { cluster: Some(ClusterConfig::default()), ..Config::defaults() };
+    config.limits.index_bytes = plan.caps.of_node(node.number).unwrap_or(0);
+    // What `explain` remembers would be most of so small an index.
+    config.index.journal_removals = 0;
     let server = Arc::new(Server::new(&config, Metrics::new()));
     let judge = Arc::clone(&world.judge);
     let witness = Witness::new(Arc::clone(life), Arc::clone(&judge), world.mutation, Arc::clone(&server));

@@ -16,6 +16,9 @@ const CALM_MS: u64 = 1_500;
 
 /// Nodes that a run has at most.
 pub(crate) const MOST_NODES: u64 = 7;
+/// The lowest cap on an index's bytes, from and below: workers alone take some 10 KiB, all that engines hold as much
+/// again.
+const CAP_BYTES: (usize, usize) = (12 << 10, 40 << 10);
 /// How long a change of workers or nodes may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -61,17 +64,47 @@ pub(crate) struct Plan {
     pub snapshot_after: u64,
     /// Entries kept behind it.
     pub keep_entries: u64,
+    /// What nodes' indexes may take.
+    pub caps: Caps,
     /// What strikes.
     pub faults: Vec<PlannedFault>,
     /// When the last fault ends.
     pub storm_ends_ms: u64,
 }
 
+/// Caps on the bytes of nodes' indexes; the lowest one if there are any. So low that engines fill it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Caps(Option<usize>);
+
+impl Caps {
+    /// In half of all runs. Thrown apart from the rest of the plan, which does not depend on it.
+    fn of(seed: u64) -> Self {
+        let mut dice = Dice::of(seed, "caps");
+        let lowest = CAP_BYTES.0 + dice.below(CAP_BYTES.1 - CAP_BYTES.0);
+        Self(dice.percent(50).then_some(lowest))
+    }
+
+    /// Of one node: they differ, as pods do.
+    pub(crate) fn of_node(self, node: u64) -> Option<usize> {
+        let more = usize::try_from(node % 3).unwrap_or(0);
+        self.0.map(|lowest| lowest + lowest / 5 * more)
+    }
+
+    /// The lowest of all.
+    pub(crate) fn lowest(self) -> Option<usize> {
+        self.0
+    }
+}
+
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (nodes, shards, streams) = (self.nodes, self.shards, self.engines.len());
         write!(f, "{nodes} nodes, {shards} shards, {streams} streams, {}", self.durability.name())?;
-        let said = [(!self.standby, ", no standby"), (self.rough, ", a rough founding")];
+        let said = [
+            (!self.standby, ", no standby"),
+            (self.rough, ", a rough founding"),
+            (self.caps.0.is_some(), ", capped"),
+        ];
         said.iter().filter(|(so, _)| *so).try_for_each(|(_, text)| f.write_str(text))?;
         self.faults.iter().try_for_each(|fault| write!(f, ", {}", fault.kind.name()))
     }
@@ -116,6 +149,7 @@ impl Plan {
             clients,
             snapshot_after,
             keep_entries,
+            caps: Caps::of(seed),
             faults,
             storm_ends_ms,
         }

@@ -63,6 +63,11 @@ impl World {
                     "node {number} has {shard} up to {found:?}, the leader up to {applied:?}"
                 ));
             }
+            let stats = running.server.stats();
+            let cap = self.plan.caps.of_node(number).filter(|cap| stats.bytes > *cap && stats.entries > 0);
+            if let Some(cap) = cap {
+                return Some(format!("node {number} has {} bytes, its cap is {cap}", stats.bytes));
+            }
             let status = running.replica().and_then(|replica| replica.shard_status(shard));
             let follows = status.and_then(|status| status.leader);
             if follows != leader.id() {

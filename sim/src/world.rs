@@ -68,7 +68,7 @@ impl World {
             Engine::new(engine.clone(), Dice::of(plan.seed, &engine.stream.to_string()))
         };
         Arc::new(Self {
-            judge: Judge::new(plan.shards, &plan.engines, Arc::clone(&trace)),
+            judge: Judge::new(&plan, Arc::clone(&trace)),
             network: Network::new(plan.link, Dice::of(plan.seed, "network"), Arc::clone(&trace)),
             engines: plan.engines.iter().map(engine).collect(),
             nodes: Mutex::default(),

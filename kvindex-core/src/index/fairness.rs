@@ -17,7 +17,9 @@ impl IndexReader<'_> {
     pub fn giving_to_bytes(&self, target: usize, of: impl Fn(&WorkerId) -> bool) -> Giving {
         let tenants = self.givers(of);
         let above = self.bytes().saturating_sub(target);
-        let level = level(&tenants, |level| tenants.iter().map(|tenant| above_level(tenant, level)).sum::<usize>() >= above);
+        let level = level(&tenants, |level| {
+            tenants.iter().map(|tenant| above_level(tenant, level)).sum::<usize>() >= above
+        });
         giving(&tenants, level)
     }
 
@@ -26,7 +28,9 @@ impl IndexReader<'_> {
     pub fn giving_to_entries(&self, target: usize, of: impl Fn(&WorkerId) -> bool) -> Giving {
         let tenants = self.givers(of);
         let above = self.entry_count().saturating_sub(target);
-        let level = level(&tenants, |level| tenants.iter().map(|tenant| gives(tenant, level)).sum::<usize>() >= above);
+        let level = level(&tenants, |level| {
+            tenants.iter().map(|tenant| gives(tenant, level)).sum::<usize>() >= above
+        });
         let mut giving = giving(&tenants, level);
         // The level is in bytes, so the last step may be many entries too far: the last ones keep them.
         let mut more = giving.values().sum::<usize>().saturating_sub(above);
@@ -43,7 +47,8 @@ impl IndexReader<'_> {
     fn givers(&self, of: impl Fn(&WorkerId) -> bool) -> Vec<TenantUsage> {
         let mut chosen: BTreeMap<&str, usize> = BTreeMap::new();
         for (_, owner) in self.registry().owners() {
-            if let Some(stream) = self.registry().stream(owner.stream).filter(|stream| of(&stream.id.worker)) {
+            if let Some(stream) = self.registry().stream(owner.stream).filter(|stream| of(&stream.id.worker))
+            {
                 *chosen.entry(&stream.spec.tenant).or_default() += owner.blocks.len();
             }
         }

@@ -152,11 +152,8 @@ impl Holders {
             self.grow(range.end, (range.start..range.end).contains(&self.len()).then_some(owner));
         }
         let end = range.end.min(len);
-        let sets = if range.start < end {
-            self.edit(range.start..end, |owners| owners.insert(owner))
-        } else {
-            0
-        };
+        let sets =
+            if range.start < end { self.edit(range.start..end, |owners| owners.insert(owner)) } else { 0 };
         sets + difference(before, self.segments.heap_bytes())
     }
 

@@ -37,9 +37,9 @@ mod tree;
 mod usage;
 mod view;
 
+pub use fairness::Giving;
 pub(crate) use groups::{Need, Shape};
 pub(crate) use journal::{Cause, Departure, Incident};
-pub use fairness::Giving;
 pub use outcome::{Notice, Outcome};
 pub(crate) use owner_blocks::OwnerBlocks;
 pub(crate) use owner_set::{OwnerSet, OwnerSlot, bits};

@@ -299,7 +299,8 @@ impl Naming {
         for run in &self.runs {
             found.entry(run.book.0).or_default().change(NameSize::default(), run.size());
         }
-        let counted = self.sizes.iter().find(|(book, size)| **size != found.remove(*book).unwrap_or_default());
+        let counted =
+            self.sizes.iter().find(|(book, size)| **size != found.remove(*book).unwrap_or_default());
         if let Some((book, size)) = counted {
             return Err(format!("names of book {book} are counted wrong, as {size:?}"));
         }

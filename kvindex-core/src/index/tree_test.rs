@@ -18,11 +18,7 @@ fn chains_part_wherever_they_part() {
             let query = |i: u64| if i < parting { block(offset + i) } else { SequenceHash(i) };
             let query: Vec<SequenceHash> = (0..len).map(query).collect();
             let expected = parting.min(len).min(20 - offset) as usize;
-            assert_eq!(
-                run.shared(offset as usize, &query),
-                expected,
-                "{borders:?} {offset} {parting} {len}"
-            );
+            assert_eq!(run.shared(offset as usize, &query), expected, "{borders:?} {offset} {parting} {len}");
         }
     }
 }

@@ -139,8 +139,7 @@ impl<'i> IndexReader<'i> {
         books.dedup();
         for (tenant, model) in books {
             let (size, all) = naming.sizes(Book::of(tenant, model));
-            let found_by =
-                naming.table_bytes() as u128 * size.names as u128 / all.names.max(1) as u128;
+            let found_by = naming.table_bytes() as u128 * size.names as u128 / all.names.max(1) as u128;
             tenants.entry(tenant).or_default().bytes += size.bytes + found_by as usize;
         }
     }
@@ -202,8 +201,9 @@ impl<'i> IndexReader<'i> {
         shares
     }
 
-    /// Bytes of the whole index.
-    pub(super) fn bytes(&self) -> usize {
+    /// Bytes of the whole index; costs a look at every worker and owner.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
         let index = self.index();
         let owners = self.registry().owners().map(|(_, owner)| owner.blocks.heap_bytes());
         size_of::<Index>()

@@ -177,3 +177,53 @@ fn blocks_named_by_content_go_too() {
     rig.index.check_invariants().unwrap();
     assert_eq!(rig.index.stats().runs, 0);
 }
+
+/// Whoever decides may change in the middle of a round, and two nodes may ask for the same.
+#[test]
+fn what_is_planned_twice_goes_once() {
+    let mut rig = tenants(&["a", "b"]);
+    [("a", 600), ("b", 200)].into_iter().for_each(|(worker, n)| fill(&mut rig, worker, n));
+    let all = |_: &kvindex_core::WorkerId| true;
+    let plan = |index: &Index| {
+        let reader = index.reader();
+        reader.plan_giving(&reader.giving_to_entries(500, all), 9, all)
+    };
+    let (first, second) = (plan(&rig.index), plan(&rig.index));
+    let half = first.len().div_ceil(2);
+    let apply = |index: &mut Index, commands: &[Command]| {
+        commands.iter().map(|command| index.apply(command).evicted).sum::<u64>()
+    };
+    let mut evicted = apply(&mut rig.index, &first[..half]);
+    // The next one plans from what is applied; the rest of the first plan comes late, and another copy of it too.
+    let next = plan(&rig.index);
+    evicted += apply(&mut rig.index, &next);
+    evicted += apply(&mut rig.index, &first[half..]);
+    evicted += apply(&mut rig.index, &second);
+    assert_eq!((evicted, rig.index.stats().entries), (300, 500));
+    assert_eq!(held(&rig.index)["b"], 200, "below its share");
+    assert!(plan(&rig.index).is_empty());
+}
+
+#[test]
+fn shares_are_counted_in_bytes() {
+    let mut rig = Rig::new(&[]);
+    // Eight workers of one tenant hold the same, under one name: many entries, few bytes.
+    for name in ["a", "b", "c", "d", "e", "f", "g", "h"] {
+        rig.index.apply(&Command::Register(Box::new(WorkerSpec { tenant: "alike".into(), ..spec(name) })));
+        fill(&mut rig, name, 2000);
+    }
+    rig.index.apply(&Command::Register(Box::new(WorkerSpec { tenant: "alone".into(), ..spec("x") })));
+    fill(&mut rig, "x", 6000);
+    let usage = rig.index.reader().usage();
+    let [alike, alone] = &usage.tenants[..] else { panic!("{usage:?}") };
+    assert!(alike.entries > alone.entries && alike.bytes < alone.bytes, "{usage:?}");
+    let target = usage.bytes - (alone.bytes - alike.bytes) / 2;
+    let giving = rig.index.reader().giving_to_bytes(target, |_| true);
+    assert_eq!(giving.keys().collect::<Vec<_>>(), ["alone"]);
+    for command in rig.index.reader().plan_giving(&giving, 9, |_| true) {
+        rig.index.apply(&command);
+    }
+    let now = rig.index.reader().bytes();
+    assert!(now <= target + target / 20 && now > target / 10 * 8, "{now} of {target}");
+    rig.index.check_invariants().unwrap();
+}

@@ -56,7 +56,15 @@ impl Logs {
     /// Evicts from one shard, as its leader would.
     fn evict(&mut self, index: &mut Index, entries: u64, dice: &mut Dice) -> Vec<Command> {
         let workers = self.workers[dice.below(self.workers.len())].clone();
-        let plan = index.reader().plan_eviction(entries, 8, |worker| workers.contains(worker));
+        let of = |worker: &WorkerId| workers.contains(worker);
+        let reader = index.reader();
+        // By entries, by what a node can bear, and by bytes.
+        let keep = reader.entry_count().saturating_sub(entries as usize);
+        let plan = match dice.below(3) {
+            0 => reader.plan_eviction(entries, 8, of),
+            1 => reader.plan_giving(&reader.giving_to_entries(keep, of), 8, of),
+            _ => reader.plan_giving(&reader.giving_to_bytes(reader.bytes() / 8 * 7, of), 8, of),
+        };
         plan.iter().for_each(|command| self.write(index, command.clone()));
         plan
     }

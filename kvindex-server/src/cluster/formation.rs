@@ -296,6 +296,9 @@ impl Cluster {
                 self.answer_hand_over(cluster, shard, to).await
             }
             Ok(NodeRequest::Warm { cluster, shard }) => self.answer_warm(cluster, shard),
+            Ok(NodeRequest::MakeRoom { cluster, node, keep }) => {
+                self.answer_make_room(cluster, node, keep).await
+            }
             Err(reason) => NodeResponse::Refused(reason),
         };
         messages::write(&answer)

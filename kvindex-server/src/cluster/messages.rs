@@ -63,6 +63,8 @@ pub(crate) enum NodeRequest {
     HandOver { cluster: ClusterId, shard: ShardId, to: NodeId },
     /// Could you go on with this shard's streams?
     Warm { cluster: ClusterId, shard: ShardId },
+    /// Have the cluster keep no more than so many entries: this node cannot bear more.
+    MakeRoom { cluster: ClusterId, node: NodeId, keep: u64 },
 }
 
 /// What it hears.
@@ -163,6 +165,7 @@ mod tests {
             change(HostCommand::Directory(DirectoryChange::Dismiss(NodeId(2)))),
             NodeRequest::HandOver { cluster, shard: ShardId(1), to: NodeId(2) },
             NodeRequest::Warm { cluster, shard: ShardId(1) },
+            NodeRequest::MakeRoom { cluster, node: NodeId(2), keep: 1 << 40 },
         ]
     }
 

@@ -14,6 +14,7 @@ mod machine;
 mod membership;
 mod messages;
 mod returning;
+mod room;
 mod service;
 mod settings;
 mod steering;
@@ -139,6 +140,8 @@ pub struct Cluster {
     joined: watch::Sender<bool>,
     /// What stands in the way until then.
     obstacle: parking_lot::Mutex<String>,
+    /// Held by the one round that makes room.
+    making_room: tokio::sync::Mutex<room::Told>,
     steering: Steering,
 }
 
@@ -205,6 +208,7 @@ impl Cluster {
             member: OnceLock::new(),
             joined,
             obstacle: parking_lot::Mutex::default(),
+            making_room: tokio::sync::Mutex::default(),
         })
     }
 
@@ -225,6 +229,7 @@ impl Cluster {
             tokio::spawn(formation::run(Arc::clone(self))),
             tokio::spawn(membership::run(Arc::clone(self))),
             tokio::spawn(steering::run(Arc::clone(self))),
+            tokio::spawn(room::run(Arc::clone(self))),
             tokio::spawn(Arc::clone(self).keep_log_short()),
         ]
     }

@@ -131,10 +131,6 @@ impl Checker<'_> {
             let reason = "is for a node alone; a cluster's node keeps its snapshots in data_dir";
             return Err(self.invalid("snapshot_path", &path, reason));
         }
-        if let Some(bytes) = all.limits.max_index_bytes.filter(|bytes| *bytes > 0) {
-            let reason = "is for a node alone; a cluster does not evict yet";
-            return Err(self.invalid("max_index_bytes", &bytes.to_string(), reason));
-        }
         let defaults = ClusterConfig::default();
         let log_store =
             self.word("log_store", raw.log_store.as_deref(), &BackendKind::ALL.map(|(k, n)| (n, k)))?;

@@ -10,6 +10,9 @@ use super::{Config, ConfigError, Shown};
 /// Holds a prompt of the most tokens as packed bytes four times over, or as JSON numbers.
 const DEFAULT_BODY_BYTES: u64 = 64 << 20;
 
+/// The one key whose default depends on where the process runs.
+pub(super) const INDEX_CAP: &str = "max_index_bytes";
+
 /// Below this the journal and empty tables are most of an index.
 const MIN_INDEX_BYTES: u64 = 16 << 20;
 
@@ -41,7 +44,7 @@ pub struct RawLimits {
     /// Most (block, owner) entries of the index.
     #[arg(long, value_name = "N")]
     pub max_entries: Option<u64>,
-    /// Most bytes of the index; beyond it blocks are evicted, 0 for no cap.
+    /// Most bytes of the index; beyond it blocks are evicted, 0 for no cap [default: half of the control group's].
     #[arg(long, value_name = "BYTES")]
     pub max_index_bytes: Option<u64>,
 }
@@ -65,6 +68,13 @@ pub struct ApiLimits {
     pub workers: usize,
     /// Bytes of the index beyond which blocks are evicted; 0 for no cap.
     pub index_bytes: usize,
+}
+
+impl ApiLimits {
+    /// Sets the cap on the index, to no less than one that makes sense.
+    pub(super) fn cap_index(&mut self, bytes: u64) {
+        self.index_bytes = usize::try_from(bytes.max(MIN_INDEX_BYTES)).unwrap_or(usize::MAX);
+    }
 }
 
 impl Checker<'_> {
@@ -96,7 +106,7 @@ impl Checker<'_> {
     fn index_bytes(&self, value: Option<u64>) -> Result<usize, ConfigError> {
         match value {
             None | Some(0) => Ok(0),
-            value => self.number("max_index_bytes", value, 0, MIN_INDEX_BYTES..=1 << 44),
+            value => self.number(INDEX_CAP, value, 0, MIN_INDEX_BYTES..=1 << 44),
         }
     }
 }
@@ -113,7 +123,7 @@ pub(super) fn shown(config: &Config) -> Shown {
         ("watch_buffer", limits.watch_buffer),
         ("max_workers", limits.workers),
         ("max_entries", config.index.max_entries),
-        ("max_index_bytes", limits.index_bytes),
+        (INDEX_CAP, limits.index_bytes),
     ];
     values.into_iter().map(|(key, value)| (key, value.to_string())).collect()
 }

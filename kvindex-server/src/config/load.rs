@@ -7,7 +7,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
+use super::cgroup::MemoryLimit;
 use super::check::Origin;
+use super::limits::INDEX_CAP;
 use super::{Config, ConfigError, Loaded, RawConfig, Setting};
 use crate::workers::RawWorker;
 
@@ -24,7 +26,8 @@ const WORKERS: &str = "workers";
 const ALIKE: f64 = 0.8;
 
 impl Config {
-    /// Reads `file`, then `KVINDEX_*` variables, then `flags`; later ones win. An empty variable counts as not set.
+    /// Reads `file`, then `KVINDEX_*` variables, then `flags`; later ones win. An empty variable counts as not set. A
+    /// cap on the index that nobody sets follows from the control group's memory.
     ///
     /// # Errors
     /// When the file cannot be read, a key is unknown, or a value is of the wrong kind or out of range.
@@ -34,7 +37,15 @@ impl Config {
         refuse_unknown(&figment, &keys)?;
         let raw = extract(&figment)?;
         let origin = |key: &str| origin_of(&figment, key);
-        let config = raw.check(&origin)?;
+        let mut config = raw.check(&origin)?;
+        let granted = MemoryLimit::of_this_process().filter(|_| raw.limits.max_index_bytes.is_none());
+        if let Some(granted) = &granted {
+            config.limits.cap_index(granted.index_bytes());
+        }
+        let origin = |key: &str| match &granted {
+            Some(granted) if key == INDEX_CAP => granted.origin(),
+            _ => origin(key),
+        };
         let settings = config.settings_from(&origin);
         Ok(Loaded { config, unknown_variables: unknown_variables(&keys), settings })
     }

@@ -5,6 +5,7 @@
 //! section of them is one file here: the keys as written, which are its flags as well, what they are checked to,
 //! and how the values in effect print.
 
+mod cgroup;
 mod check;
 mod cluster;
 mod ingest;

@@ -6,6 +6,7 @@ mod ingest;
 pub(crate) mod process;
 mod questions;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -96,7 +97,11 @@ struct Inner {
     runs: Gauge,
     orphans: Gauge,
     bytes: Gauge,
+    cap: Gauge,
     tenant_bytes: Family<TenantLabels, Gauge>,
+    tenant_evicted: Family<TenantLabels, Counter>,
+    /// Tenants that have a series of their own there.
+    evicted_of: parking_lot::Mutex<BTreeSet<String>>,
     snapshots: Counter,
     snapshot_failures: Counter,
     config_reloads: Family<ResultLabels, Counter>,
@@ -140,7 +145,10 @@ impl Metrics {
             runs: Gauge::default(),
             orphans: Gauge::default(),
             bytes: Gauge::default(),
+            cap: Gauge::default(),
             tenant_bytes: Family::default(),
+            tenant_evicted: Family::default(),
+            evicted_of: parking_lot::Mutex::default(),
             snapshots: Counter::default(),
             snapshot_failures: Counter::default(),
             config_reloads: Family::default(),
@@ -217,6 +225,21 @@ impl Metrics {
         for (effect, count) in effects.into_iter().filter(|(_, count)| *count > 0) {
             self.inner.effects.get_or_create(&EffectLabels { effect }).inc_by(count);
         }
+    }
+
+    /// Counts what a cap has taken of a tenant. The first tenants have a series each, all others one together.
+    pub(crate) fn evicted(&self, tenant: &str, entries: u64) {
+        let mut named = self.inner.evicted_of.lock();
+        if !named.contains(tenant) && named.len() < MAX_TENANTS {
+            named.insert(tenant.to_owned());
+        }
+        let tenant = if named.contains(tenant) { tenant } else { "other" }.to_owned();
+        self.inner.tenant_evicted.get_or_create(&TenantLabels { tenant }).inc_by(entries);
+    }
+
+    /// Says what the cap on the index's bytes is.
+    pub(crate) fn capped(&self, bytes: usize) {
+        self.inner.cap.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// Everything in the Prometheus text format, with the index's present sizes and streams.
@@ -310,6 +333,12 @@ impl Inner {
         r.register("index_runs", "Runs the blocks are packed into", self.runs.clone());
         r.register("index_orphans", "Blocks waiting for an unknown parent", self.orphans.clone());
         r.register("index_bytes", "Bytes the index occupies", self.bytes.clone());
+        r.register("index_max_bytes", "Cap on these bytes, 0 for none", self.cap.clone());
+        r.register(
+            "index_tenant_evicted",
+            "(Block, owner) entries that the cap took of a tenant: the first ones by name, all others as \"other\"",
+            self.tenant_evicted.clone(),
+        );
         r.register(
             "index_tenant_bytes",
             "Bytes of the index that are a tenant's: the largest by name, all others as \"other\"",

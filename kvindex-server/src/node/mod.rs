@@ -77,7 +77,7 @@ impl Node {
             engines: Engines::default(),
             scratches: Mutex::default(),
             max_workers: config.limits.workers,
-            cap: Cap::new(config.limits.index_bytes),
+            cap: Cap::new(config),
             cluster: OnceLock::new(),
         }
     }
@@ -107,6 +107,12 @@ impl Node {
             index.apply(command)
         };
         self.metrics.applied(&outcome);
+        if let Command::Forget(blocks) = command
+            && outcome.evicted > 0
+            && let Some(worker) = index.reader().worker(&blocks.stream.worker)
+        {
+            self.metrics.evicted(&worker.tenant, outcome.evicted);
+        }
         outcome
     }
 
@@ -125,6 +131,12 @@ impl Node {
     #[must_use]
     pub fn stream_stamp(&self, stream: &StreamId) -> Option<StreamStamp> {
         self.index.read().reader().stream(stream)
+    }
+
+    /// (Block, owner) entries of the index.
+    #[must_use]
+    pub fn entry_count(&self) -> usize {
+        self.index.read().reader().entry_count()
     }
 
     /// Sizes of the index.

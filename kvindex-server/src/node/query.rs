@@ -182,6 +182,7 @@ impl Node {
             listed.streams.into_iter().map(gauges)
         });
         let (streams, usage) = (streams.collect::<Vec<_>>(), self.usage());
+        self.metrics.capped(self.index_cap());
         self.metrics.render(&self.stats(), &usage.tenants, &streams, self.engines.counters(), others)
     }
 

@@ -245,7 +245,7 @@ fn configurations_that_make_no_sense() {
         (&|raw| raw.cluster.advertise_peer = text("0.0.0.0:9591"), &["advertise_peer", "as others reach it"]),
         (&|raw| raw.cluster.advertise = text("node-1"), &["advertise = node-1", "host:port"]),
         (&|raw| raw.node.snapshot_path = text("index.kvx"), &["snapshot_path", "data_dir"]),
-        (&|raw| raw.limits.max_index_bytes = Some(1 << 30), &["max_index_bytes", "does not evict"]),
+        (&|raw| raw.limits.max_index_bytes = Some(1 << 20), &["max_index_bytes", "from 16777216"]),
         (&|raw| raw.cluster.data_dir = None, &["data_dir", "log_store = memory"]),
         (&|raw| raw.cluster.peer_listen = None, &["data_dir = data", "needs peer_listen"]),
         (&|raw| raw.cluster.cluster_size = Some(10), &["cluster_size = 10", "from 1 to 9"]),

@@ -1,5 +1,6 @@
 //! Clusters of real nodes in one process: real listeners, real logs on disk, and waits that end with a condition.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -133,6 +134,19 @@ impl Rig {
         let configs = (0..self.seats.len()).map(|seat| (self.config(seat, &change), self.seats[seat].public));
         let nodes = join_all(configs.map(|(config, port)| started(config, port))).await;
         for (seat, node) in self.seats.iter_mut().zip(nodes) {
+            seat.node = Some(node.unwrap());
+        }
+    }
+
+    /// Starts some at once, whose configurations differ.
+    pub(crate) async fn start_some(&mut self, seats: Range<usize>, change: impl Fn(usize, &mut Config)) {
+        let configs = seats.clone().map(|seat| {
+            let mut config = self.config(seat, |_| ());
+            change(seat, &mut config);
+            (config, self.seats[seat].public)
+        });
+        let nodes = join_all(configs.map(|(config, port)| started(config, port))).await;
+        for (seat, node) in self.seats[seats].iter_mut().zip(nodes) {
             seat.node = Some(node.unwrap());
         }
     }

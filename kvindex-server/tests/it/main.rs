@@ -13,6 +13,7 @@ mod api_server;
 mod api_snapshot;
 mod api_watch;
 mod cluster_bad_input;
+mod cluster_cap;
 mod cluster_damage;
 mod cluster_engines;
 mod cluster_forms;

@@ -227,6 +227,17 @@ impl Ledger {
                     });
                 }
             }
+            Command::Forget(blocks) => {
+                let present = self.registered.get(&blocks.stream.worker).map(|(number, _)| *number);
+                if let Some(standing) = self.standings.get_mut(&blocks.stream)
+                    && standing.generation == blocks.generation
+                    && present
+                        .is_some_and(|present| [present, Registration(0)].contains(&blocks.registration))
+                {
+                    // The engine holds more from now on.
+                    standing.whole = false;
+                }
+            }
             Command::Unregister { worker } => {
                 self.standings.retain(|stream, _| stream.worker != *worker);
             }

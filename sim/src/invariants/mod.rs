@@ -2,6 +2,7 @@
 //! apply and clients see, and keeps the first violation.
 
 mod acknowledged;
+mod below_cap;
 mod cleared;
 mod equal_digests;
 mod exact;
@@ -25,7 +26,8 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use crate::cache::Truth;
-use crate::engine::{EnginePlan, Publication};
+use crate::engine::Publication;
+use crate::plan::Plan;
 use crate::trace::Trace;
 use crate::witness::Reached;
 pub(crate) use held::of as held_of;
@@ -111,9 +113,10 @@ pub(crate) struct Judge {
 }
 
 impl Judge {
-    /// A judge of a cluster with so many shards.
+    /// A judge of a run.
     #[must_use]
-    pub(crate) fn new(shards: u16, engines: &[EnginePlan], trace: Arc<Trace>) -> Arc<Self> {
+    pub(crate) fn new(plan: &Plan, trace: Arc<Trace>) -> Arc<Self> {
+        let (shards, engines) = (plan.shards, &plan.engines);
         let invariants: Vec<Box<dyn Invariant>> = vec![
             Box::new(ids::OneIdOneLife::default()),
             Box::new(one_log::OneLog),
@@ -125,6 +128,7 @@ impl Judge {
             Box::new(generations::GenerationFence),
             Box::new(watermark::Watermark::default()),
             Box::new(exact::AsTheEngineSays),
+            Box::new(below_cap::BelowCap::new(plan.caps)),
             Box::new(linearizable::Linearizable::default()),
             Box::new(registers::Registers::default()),
             Box::new(index_oracle::IndexOracle::new(shards)),
