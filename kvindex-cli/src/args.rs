@@ -5,7 +5,9 @@ use clap_complete::Shell;
 use std::process::ExitCode;
 
 pub(crate) use crate::demo::Output;
-use crate::{ask, cluster, config, connect, demo, dump, explain, output, replay, serve, watch, workers};
+use crate::{
+    ask, cluster, config, connect, demo, doctor, dump, explain, output, replay, serve, watch, workers,
+};
 
 /// Which worker holds how long a prefix of this prompt? A KV-cache metadata index for LLM inference routers.
 #[derive(Debug, Parser)]
@@ -41,6 +43,8 @@ pub(crate) enum Command {
     Cluster(cluster::ClusterArgs),
     /// Show or check the configuration that `serve` would run by, or list every key
     Config(config::ConfigArgs),
+    /// Look for what is wrong with a node's configuration, machine, network, engines and answers
+    Doctor(Box<doctor::DoctorArgs>),
     /// Watch changes of the index as they happen
     Watch(watch::WatchArgs),
     /// Play a recording as real engines over ZeroMQ

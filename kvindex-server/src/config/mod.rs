@@ -90,6 +90,13 @@ impl Config {
     }
 }
 
+/// The memory that the operating system lets this process have, by its control groups, in bytes, and the file that says
+/// so; `None` where there is no such limit.
+#[must_use]
+pub fn memory_granted() -> Option<(u64, PathBuf)> {
+    cgroup::MemoryLimit::of_this_process().map(|limit| (limit.bytes, limit.file))
+}
+
 /// A text as TOML. JSON's escapes are TOML's too.
 fn text(value: impl Display) -> String {
     serde_json::Value::from(value.to_string()).to_string()
