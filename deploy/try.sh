@@ -1,0 +1,165 @@
+#!/usr/bin/env bash
+# Goes through a deployment as a new user would, on one machine and without a cluster:
+#   the chart is rendered; the compose file comes up where a Docker engine and the image are there; three nodes run by
+#   the settings that the chart rendered, find recorded engines through a stand-in API server, and answer; an engine's
+#   pod goes, and its blocks with it.
+# Needs Rust, python3 and pip. KVINDEX_BIN and KUBEFAKE_BIN name binaries that are built already.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+root="$PWD"
+work="$(mktemp -d)"
+pids=()
+
+finish() {
+    local status=$?
+    for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
+    wait 2>/dev/null || true
+    if [ "$status" != 0 ]; then
+        echo "FAILED; the logs:" >&2
+        tail -n 15 "$work"/*.log >&2 || true
+    fi
+    rm -rf "$work"
+}
+trap finish EXIT
+
+step() { printf '\n== %s\n' "$1"; }
+
+# Runs a program in the background, with its output in a log.
+start() {
+    local name=$1
+    shift
+    "$@" >"$work/$name.log" 2>&1 &
+    pids+=($!)
+}
+
+until_true() {
+    local what=$1 seconds=$2 end
+    shift 2
+    end=$((SECONDS + seconds))
+    until "$@" >/dev/null 2>&1; do
+        if [ "$SECONDS" -ge "$end" ]; then
+            echo "did not come about within $seconds s: $what" >&2
+            return 1
+        fi
+        sleep 0.3
+    done
+}
+
+free_ports() {
+    python3 - "$1" <<'PY'
+import socket, sys
+held = [socket.socket() for _ in range(int(sys.argv[1]))]
+for one in held:
+    one.bind(("127.0.0.1", 0))
+print(*(one.getsockname()[1] for one in held))
+PY
+}
+
+step "binaries"
+if [ -z "${KVINDEX_BIN:-}" ] || [ -z "${KUBEFAKE_BIN:-}" ]; then
+    cargo build --release --locked -p kvindex-cli -p kubefake
+fi
+kvindex=${KVINDEX_BIN:-$root/target/release/kvindex}
+kubefake=${KUBEFAKE_BIN:-$root/target/release/kubefake}
+"$kvindex" --version
+
+step "the chart, rendered and checked"
+KVINDEX_BIN=$kvindex .ci/deploy-checks
+helm=target/ci-tools/deploy/helm
+if [ ! -x "$helm" ]; then
+    echo "SKIPPED: helm could not be fetched, and the rest rests on what it renders."
+    exit 0
+fi
+"$helm" template kvindex deploy/helm/kvindex --namespace ai-inference \
+    --values deploy/helm/kvindex/values-infernex.yaml --show-only templates/config.yaml |
+    sed -n 's/^    //p' | sed -n '/^# Written/,$p' >"$work/kvindex.toml"
+cat "$work/kvindex.toml"
+
+step "the compose file"
+if docker info >/dev/null 2>&1 && docker compose version >/dev/null 2>&1 && docker image inspect kvindex:0.1.0 >/dev/null 2>&1; then
+    compose() { docker compose --project-name kvindex-try --file deploy/compose/compose.yaml "$@"; }
+    compose up --detach --no-build
+    until_true "three nodes ready" 60 sh -c 'for p in 9590 9690 9790; do curl -fs 127.0.0.1:$p/readyz || exit 1; done'
+    "$kvindex" cluster status --server http://127.0.0.1:9690
+    compose down --volumes
+else
+    echo "SKIPPED: no Docker engine with compose and the image kvindex:0.1.0 (deploy/image/build makes it)."
+fi
+
+read -r p1 p2 p3 q1 q2 q3 events replay <<<"$(free_ports 8)"
+# Engine 1 takes the ports after engine 0's, so those must not be another's.
+events=$((20000 + events % 10000)) replay=$((31000 + replay % 1000))
+
+step "a stand-in API server with two engines' pods"
+pod() {
+    cat <<YAML
+---
+apiVersion: v1
+kind: Pod
+metadata:
+  name: engine-$1
+  labels: {inference-backend: "true", openfuyao.com/engine: vllm, openfuyao.com/model: demo-model}
+spec:
+  containers:
+    - name: engine
+      ports:
+        - {name: http, containerPort: $((8000 + $1))}
+        - {name: zmq-pub, containerPort: $((events + $1))}
+        - {name: zmq-replay, containerPort: $((replay + $1))}
+status:
+  podIP: 127.0.0.1
+  podIPs: [{ip: 127.0.0.1}]
+YAML
+}
+{ pod 0; pod 1; } >"$work/pods.yaml"
+start kubefake "$kubefake" --manifest "$work/pods.yaml" --kubeconfig "$work/kubeconfig"
+until_true "a kubeconfig" 20 test -s "$work/kubeconfig"
+export KUBECONFIG="$work/kubeconfig"
+"$kvindex" discover --config "$work/kvindex.toml" --explain
+
+step "engines: a recording of real ones, waiting for subscribers"
+start engines "$kvindex" replay recording/cases/basic --port "$events" --replay-port "$replay" --linger 600
+
+step "three nodes, by the settings that the chart rendered"
+n=0
+for ports in "$p1 $q1" "$p2 $q2" "$p3 $q3"; do
+    n=$((n + 1))
+    read -r public peer <<<"$ports"
+    start "node-$n" "$kvindex" serve --config "$work/kvindex.toml" --listen "127.0.0.1:$public" \
+        --peer-listen "127.0.0.1:$peer" --cluster-peers "127.0.0.1:$q1,127.0.0.1:$q2,127.0.0.1:$q3" \
+        --data-dir "$work/data-$n"
+done
+for port in $p1 $p2 $p3; do
+    until_true "the node at port $port ready" 60 curl -fs "127.0.0.1:$port/readyz"
+done
+"$kvindex" cluster status --server "http://127.0.0.1:$p2" | head -n 8
+
+known() { [ "$("$kvindex" workers --server "http://127.0.0.1:$2" --output json | grep -o '"worker_id"' | wc -l)" = "$1" ]; }
+
+step "discovery"
+for port in $p1 $p2 $p3; do until_true "two workers at port $port" 30 known 2 "$port"; done
+"$kvindex" workers --server "http://127.0.0.1:$p3"
+
+step "a question that the engines have seen"
+python3 - "$work/question.json" <<'PY'
+import gzip, json, sys
+with gzip.open("recording/cases/basic.requests.jsonl.gz", "rt") as lines:
+    tokens = [json.loads(line)["tokens"] for line in lines][-1]
+json.dump({"prompt": {"model": "demo-model", "token_ids": tokens}}, open(sys.argv[1], "w"))
+PY
+matched() {
+    curl -fs "127.0.0.1:$1/v1/match" -d "@$work/question.json" |
+        python3 -c 'import json, sys; sys.exit(max(w["matched_blocks"] for w in json.load(sys.stdin)["workers"]) == 0)'
+}
+for port in $p1 $p2 $p3; do until_true "a match at port $port" 60 matched "$port"; done
+curl -fs "127.0.0.1:$p3/v1/match" -d "@$work/question.json" |
+    python3 -c 'import json, sys
+for w in json.load(sys.stdin)["workers"]:
+    print(w["worker_id"], "holds", w["matched_blocks"], "blocks,", w["trust"]["state"])'
+
+step "an engine's pod goes"
+pod 0 >"$work/pods.yaml"
+for port in $p1 $p2 $p3; do until_true "one worker left at port $port" 30 known 1 "$port"; done
+"$kvindex" workers --server "http://127.0.0.1:$p1"
+
+printf '\neverything came about\n'
