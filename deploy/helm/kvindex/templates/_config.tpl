@@ -88,12 +88,16 @@
 {{/* Changes when a key changes that a node only takes at its start. The keys left out here, and static workers, it takes as it runs. */}}
 {{- define "kvindex.restartSum" -}}
 {{- $keys := include "kvindex.keys" . | fromJson -}}
-{{- range $key := include "kvindex.liveKeys" . | fromJsonArray -}}
-  {{- $_ := unset $keys $key -}}
+{{- $live := include "kvindex.liveKeys" . | fromJsonArray -}}
+{{- range $key := keys $keys -}}
+  {{- if or (has $key $live) (hasPrefix "discovery" $key) -}}
+    {{- $_ := unset $keys $key -}}
+  {{- end -}}
 {{- end -}}
 {{- toJson $keys | sha256sum -}}
 {{- end -}}
 
+{{/* Beside all of discovery. */}}
 {{- define "kvindex.liveKeys" -}}
 ["drain_s", "log_filter", "snapshot_interval_s"]
 {{- end -}}
