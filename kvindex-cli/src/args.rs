@@ -6,7 +6,8 @@ use std::process::ExitCode;
 
 pub(crate) use crate::demo::Output;
 use crate::{
-    ask, cluster, config, connect, demo, doctor, dump, explain, output, replay, serve, watch, workers,
+    ask, cluster, config, connect, demo, discover, doctor, dump, explain, output, replay, serve, watch,
+    workers,
 };
 
 /// Which worker holds how long a prefix of this prompt? A KV-cache metadata index for LLM inference routers.
@@ -45,6 +46,8 @@ pub(crate) enum Command {
     Config(config::ConfigArgs),
     /// Look for what is wrong with a node's configuration, machine, network, engines and answers
     Doctor(Box<doctor::DoctorArgs>),
+    /// Show which engines would be found in Kubernetes, and why not others
+    Discover(Box<discover::DiscoverArgs>),
     /// Watch changes of the index as they happen
     Watch(watch::WatchArgs),
     /// Play a recording as real engines over ZeroMQ

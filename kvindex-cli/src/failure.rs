@@ -12,12 +12,14 @@ pub(crate) enum Failure {
     Usage(String),
     /// The server cannot be reached or does not answer: exit code 3.
     Unreachable { server: String, reason: String },
+    /// Kubernetes' API server cannot be reached: exit code 3.
+    NoApiServer(String),
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Usage(message) => f.write_str(message),
+            Self::Usage(message) | Self::NoApiServer(message) => f.write_str(message),
             Self::Unreachable { server, reason } => {
                 write!(f, "{reason}\nis `kvindex serve` running at {server}? (--server, KVINDEX_SERVER)")
             }
@@ -66,7 +68,7 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     eprintln!("error: {error:#}");
     match error.downcast_ref() {
         Some(Failure::Usage(_)) => ExitCode::from(2),
-        Some(Failure::Unreachable { .. }) => ExitCode::from(3),
+        Some(Failure::Unreachable { .. } | Failure::NoApiServer(_)) => ExitCode::from(3),
         None => ExitCode::FAILURE,
     }
 }

@@ -16,6 +16,7 @@ use crate::api::{self, Api};
 use crate::cluster::{Cluster, JoinError};
 use crate::clustered::{self, Clustered};
 use crate::config::{Config, LiveConfig, SnapshotConfig};
+use crate::discovery;
 use crate::ingest::IngestError;
 use crate::metrics::Metrics;
 use crate::node::{LoadError, Node, RegisterError, StoreError};
@@ -120,6 +121,8 @@ impl App {
         let mut ending = stopping.clone();
         let live = LiveConfig::new(config);
         let timer = snapshot_timer(&node, live.follow(), stopping.clone());
+        let looking = clustered.as_ref().map(|clustered| Arc::clone(&clustered.cluster));
+        let discovery = discovery::start(&node, looking, live.follow(), stopping.clone());
         let static_workers = tokio::spawn(follow_static_workers(
             Arc::clone(&node),
             clustered.as_ref().map(|clustered| Arc::clone(&clustered.cluster)),
@@ -143,7 +146,7 @@ impl App {
             }
         }
         tracing::info!(%local_addr, workers = node.stats().workers, "serving");
-        Ok(Running { local_addr, live, node, api, stop, server, timer, static_workers, clustered })
+        Ok(Running { local_addr, live, node, api, stop, server, timer, static_workers, discovery, clustered })
     }
 }
 
@@ -169,6 +172,7 @@ pub struct Running {
     server: JoinHandle<std::io::Result<()>>,
     timer: JoinHandle<()>,
     static_workers: JoinHandle<()>,
+    discovery: JoinHandle<()>,
     clustered: Option<Clustered>,
 }
 
@@ -253,9 +257,10 @@ impl Running {
                 Ok(())
             }
         };
-        // Both end by the stop signal; a snapshot that is being written is finished first.
+        // All end by the stop signal; a snapshot that is being written is finished first.
         let _ = self.timer.await;
         let _ = self.static_workers.await;
+        let _ = self.discovery.await;
         let node = Arc::clone(&self.node);
         // Joins threads. It can fail only by a panic in there, and the snapshot is to be written even then.
         let _ = tokio::task::spawn_blocking(move || node.stop_ingest()).await;

@@ -6,6 +6,7 @@ mod app;
 pub mod cluster;
 mod clustered;
 pub mod config;
+pub mod discovery;
 mod endpoints;
 mod hash_profile;
 pub mod ingest;

@@ -4,7 +4,7 @@ use std::process::Stdio;
 
 use crate::node::{kvindex, run};
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 13] = [
     "serve",
     "demo",
     "match",
@@ -13,6 +13,7 @@ const COMMANDS: [&str; 12] = [
     "register",
     "unregister",
     "cluster",
+    "discover",
     "watch",
     "replay",
     "dump",

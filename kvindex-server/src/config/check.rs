@@ -27,6 +27,7 @@ impl RawConfig {
             index: checker.index(&self.limits)?,
             cluster: checker.cluster(self)?,
             trace: checker.trace(&self.telemetry)?,
+            discovery: checker.discovery(&self.discovery)?,
             workers: checker.workers(&self.workers, ingest.gap_policy)?,
         };
         if config.workers.len() > config.limits.workers {

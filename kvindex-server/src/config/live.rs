@@ -7,6 +7,8 @@ use crate::workers::WorkerDefinition;
 
 /// Keys that take effect at once. Every other one is part of something that is built once, when the node starts.
 const LIVE: [&str; 3] = ["log_filter", "snapshot_interval_s", "drain_s"];
+/// Discovery's keys, all of which take effect at once: it begins anew by them.
+const LIVE_SECTION: &str = "discovery";
 
 /// The configuration that a running node acts by. Rooms that follow it are told of each change.
 #[derive(Debug, Clone)]
@@ -57,7 +59,7 @@ impl LiveConfig {
     /// Whether a key takes effect while a node runs.
     #[must_use]
     pub fn is_live(key: &str) -> bool {
-        LIVE.contains(&key)
+        LIVE.contains(&key) || key.starts_with(LIVE_SECTION)
     }
 
     /// Takes over what may change while the node runs, and tells the rest. `settings` are those of `new`.
@@ -79,7 +81,7 @@ impl Config {
             before.iter().any(|(key, value)| *key == setting.key && *value != setting.value)
         };
         let (taken, waiting) =
-            settings.iter().filter(differs).cloned().partition(|setting| LIVE.contains(&setting.key));
+            settings.iter().filter(differs).cloned().partition(|setting| LiveConfig::is_live(setting.key));
         let missing = |these: &[WorkerDefinition], those: &[WorkerDefinition]| {
             these.iter().filter(|worker| !those.contains(worker)).count()
         };
@@ -101,6 +103,7 @@ impl Config {
             snapshot.interval = new.interval;
         }
         self.workers.clone_from(&new.workers);
+        self.discovery.clone_from(&new.discovery);
     }
 }
 
@@ -139,6 +142,16 @@ mod tests {
         }
         // What waits is told each time, so that nobody takes the second silence for agreement.
         assert_eq!(keys(&live.take(&new.config, &new.settings).waiting), ["max_batch"]);
+    }
+
+    #[test]
+    fn every_key_of_discovery_takes_effect() {
+        let live = LiveConfig::new(load("").config);
+        let new =
+            load("discovery = \"kubernetes\"\ndiscovery_pod_selector = \"a=b\"\ndiscovery_resync = 5\n");
+        let changes = live.take(&new.config, &new.settings);
+        assert_eq!((changes.taken.len(), changes.waiting.len()), (3, 0));
+        assert_eq!(live.now().discovery, new.config.discovery);
     }
 
     #[test]

@@ -103,7 +103,8 @@ fn gather(file: Option<&Path>, flags: &RawConfig, keys: &[String]) -> Result<Fig
         .merge(given_flags(&flags.ingest))
         .merge(given_flags(&flags.limits))
         .merge(given_flags(&flags.cluster))
-        .merge(given_flags(&flags.telemetry)))
+        .merge(given_flags(&flags.telemetry))
+        .merge(given_flags(&flags.discovery)))
 }
 
 /// A flag that is not given must not hide what file or environment say.
@@ -129,6 +130,7 @@ fn extract(figment: &Figment) -> Result<RawConfig, ConfigError> {
         limits: section(figment)?,
         cluster: section(figment)?,
         telemetry: section(figment)?,
+        discovery: section(figment)?,
         workers: section::<FileOnly>(figment)?.workers,
     })
 }

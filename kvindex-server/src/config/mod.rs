@@ -8,6 +8,7 @@
 mod cgroup;
 mod check;
 mod cluster;
+mod discovery;
 mod ingest;
 mod limits;
 mod live;
@@ -25,6 +26,7 @@ use kvindex_core::limits::IndexLimits;
 
 use crate::workers::{RawWorker, WorkerDefinition};
 pub use cluster::{ClusterConfig, RawCluster};
+pub use discovery::{DiscoveryConfig, IpFamily, LabelKeys, PortSettings, RawDiscovery};
 pub use ingest::{IngestConfig, RawIngest};
 pub use limits::{ApiLimits, RawLimits};
 pub use live::{Changes, LiveConfig};
@@ -49,6 +51,9 @@ pub struct RawConfig {
     /// Traces.
     #[command(flatten)]
     pub telemetry: RawTelemetry,
+    /// Engines found in Kubernetes.
+    #[command(flatten)]
+    pub discovery: RawDiscovery,
     /// Static workers; only in the file.
     #[arg(skip)]
     pub workers: Vec<RawWorker>,
@@ -75,6 +80,8 @@ pub struct Config {
     pub cluster: Option<ClusterConfig>,
     /// Where traces of calls go; `None` for nowhere.
     pub trace: Option<TraceConfig>,
+    /// How engines are found in Kubernetes.
+    pub discovery: DiscoveryConfig,
     /// Workers known from the start.
     pub workers: Vec<WorkerDefinition>,
 }
@@ -85,7 +92,8 @@ type Shown = Vec<(&'static str, String)>;
 impl Config {
     /// Every value in effect, in the order of the keys.
     fn shown(&self) -> Shown {
-        let sections = [node::shown, ingest::shown, limits::shown, cluster::shown, telemetry::shown];
+        let sections =
+            [node::shown, ingest::shown, limits::shown, cluster::shown, telemetry::shown, discovery::shown];
         sections.iter().flat_map(|shown| shown(self)).collect()
     }
 }

@@ -12,8 +12,9 @@ use super::{Config, ConfigError, Shown, text};
 /// Where the server listens when nothing says otherwise: this machine only.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:9590";
 
-/// The consensus library tells each heartbeat that is late; what follows from it is told here.
-const DEFAULT_FILTER: &str = "info,openraft=error";
+/// The consensus library tells each heartbeat that is late, the Kubernetes client each attempt that is refused; what
+/// follows from it is told here, once.
+const DEFAULT_FILTER: &str = "info,openraft=error,kube_runtime=error";
 
 /// A node by itself: its door, its log, its snapshot.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, Args)]

@@ -162,6 +162,11 @@ impl Metrics {
         Self { inner: Arc::new(inner) }
     }
 
+    /// Lets a room that is not always there add metrics of its own.
+    pub(crate) fn describe_room(&self, describe: impl FnOnce(&mut Registry)) {
+        describe(&mut self.inner.registry.lock());
+    }
+
     pub(crate) fn called(&self, labels: CallLabels, took: Duration) {
         let (method, transport) = (labels.method, labels.transport);
         self.inner.calls.get_or_create(&labels).inc();

@@ -18,6 +18,8 @@ pub enum Origin {
     Static,
     /// A register call.
     Registered,
+    /// Found by discovery: forgotten when it is not found any more.
+    Discovered,
 }
 
 /// A known worker.

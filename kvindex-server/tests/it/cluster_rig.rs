@@ -11,8 +11,8 @@ use kvindex_proto::v1;
 use kvindex_proto::v1::cluster_service_client::ClusterServiceClient;
 use kvindex_proto::v1::ingest_service_client::IngestServiceClient;
 use kvindex_proto::v1::query_service_client::QueryServiceClient;
-use kvindex_server::config::{ClusterConfig, Config};
-use kvindex_server::{App, StartError};
+use kvindex_server::config::{ClusterConfig, Config, DiscoveryConfig};
+use kvindex_server::{App, Running, StartError};
 use tonic::transport::Channel;
 
 use crate::api_server::{Server, config};
@@ -67,12 +67,14 @@ impl std::fmt::Debug for Server {
 #[derive(Debug)]
 pub(crate) struct Rig {
     pub(crate) seats: Vec<Seat>,
+    /// How its nodes find engines, if they do.
+    pub(crate) discovery: Option<DiscoveryConfig>,
 }
 
 impl Rig {
     /// So many seats, all empty.
     pub(crate) fn of(seats: usize) -> Self {
-        let mut rig = Self { seats: Vec::new() };
+        let mut rig = Self { seats: Vec::new(), discovery: None };
         rig.add_seats(seats);
         rig
     }
@@ -109,6 +111,7 @@ impl Rig {
         change(&mut cluster);
         config(|config| {
             config.cluster = Some(cluster);
+            config.discovery = self.discovery.clone().unwrap_or_default();
             config.ingest.idle_poll = Duration::from_millis(300);
             config.ingest.replay_timeout = Duration::from_millis(500);
         })
@@ -175,6 +178,10 @@ impl Rig {
     /// Seats that are taken.
     pub(crate) fn taken(&self) -> Vec<usize> {
         (0..self.seats.len()).filter(|seat| self.seats[*seat].node.is_some()).collect()
+    }
+
+    pub(crate) fn running(&self, seat: usize) -> &Running {
+        &self.sitting(seat).running
     }
 
     fn sitting(&self, seat: usize) -> &Server {

@@ -1,0 +1,81 @@
+//! What has to change so that the workers that are known are those that were found. Pure: who registers, and how,
+//! is [`super::roll`]'s business.
+
+use std::collections::BTreeSet;
+
+use kvindex_core::WorkerId;
+
+use super::engines::Found;
+use super::view::Current;
+use crate::node::{KnownWorker, Origin};
+use crate::workers::WorkerDefinition;
+
+/// Changes, in the order in which they are to be made: who leaves an address leaves before another enters it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Plan {
+    /// Workers to be forgotten, with where they publish.
+    pub(crate) leave: Vec<Leaving>,
+    /// Workers to become known, or known by another definition.
+    pub(crate) enter: Vec<WorkerDefinition>,
+    /// Workers that would leave if what is seen were current.
+    pub(crate) kept: usize,
+    /// Workers that somebody else registered under the name of one that was found: they stay as they are.
+    pub(crate) foreign: Vec<WorkerId>,
+}
+
+/// A worker to be forgotten.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Leaving {
+    pub(crate) worker: WorkerId,
+    pub(crate) endpoints: BTreeSet<String>,
+}
+
+impl Plan {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.leave.is_empty() && self.enter.is_empty()
+    }
+}
+
+/// Compares what was found with what is known. Somebody leaves only on the word of a watch that is current: a pod that
+/// is not there any more on that of the pods', a pod that no Service selects any more also on that of the services'.
+pub(crate) fn plan(found: &Found, known: &[KnownWorker], current: Current) -> Plan {
+    let mut plan = Plan::default();
+    let mut unchanged = BTreeSet::new();
+    for known in known {
+        let id = &known.definition.spec.id;
+        match (found.engines.get(id), known.origin) {
+            (Some(engine), Origin::Discovered) if engine.definition == known.definition => {
+                unchanged.insert(id);
+            }
+            (Some(_), Origin::Discovered) | (None, Origin::Static | Origin::Registered) => {}
+            (Some(_), Origin::Static | Origin::Registered) => {
+                unchanged.insert(id);
+                plan.foreign.push(id.clone());
+            }
+            (None, Origin::Discovered) => {
+                let lives = found.lives.contains(id);
+                if current.pods && (current.selection || !lives) {
+                    plan.leave.push(leaving(&known.definition));
+                } else {
+                    plan.kept += 1;
+                }
+            }
+        }
+    }
+    if current.pods {
+        let entering = found.engines.iter().filter(|(id, _)| !unchanged.contains(id));
+        plan.enter = entering.map(|(_, engine)| engine.definition.clone()).collect();
+    }
+    plan
+}
+
+fn leaving(definition: &WorkerDefinition) -> Leaving {
+    Leaving {
+        worker: definition.spec.id.clone(),
+        endpoints: definition.streams.iter().map(|stream| stream.endpoint.clone()).collect(),
+    }
+}
+
+#[cfg(test)]
+#[path = "plan_test.rs"]
+mod tests;
