@@ -2,6 +2,7 @@
 //! `KVINDEX_TEST_KUBECONFIG` names one.
 #![allow(clippy::unwrap_used)]
 
+mod binary;
 mod conformance;
 mod faults;
 mod rig;

@@ -8,6 +8,7 @@ mod demo_cases;
 mod demo_cluster;
 mod demo_replay;
 mod demo_stay;
+mod discover;
 mod doctor;
 mod help;
 mod node;

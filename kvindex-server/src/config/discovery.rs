@@ -17,6 +17,9 @@ use crate::discovery::Selector;
 const DEFAULT_RESYNC_S: u64 = 60;
 /// Longest time between two complete lists.
 const MAX_RESYNC_S: u64 = 86_400;
+/// Preferences among addresses, the default first.
+const FAMILIES: [(&str, IpFamily); 3] =
+    [("any", IpFamily::Any), ("ipv4", IpFamily::Ipv4), ("ipv6", IpFamily::Ipv6)];
 /// Longest name of a port, as Kubernetes has it.
 const MAX_PORT_NAME: usize = 15;
 
@@ -83,6 +86,9 @@ pub struct RawDiscovery {
     #[arg(long, value_name = "TENANT", help_heading = "Discovery")]
     #[serde(deserialize_with = "text_or_number")]
     pub discovery_tenant: Option<String>,
+    /// Which of a pod's addresses is taken where it has several: any, ipv4 or ipv6 [default: any].
+    #[arg(long, value_name = "FAMILY", help_heading = "Discovery")]
+    pub ip_family: Option<String>,
 }
 
 /// How engines are found in Kubernetes.
@@ -212,7 +218,7 @@ impl Checker<'_> {
             ports: self.port_settings(raw, defaults.ports)?,
             labels: label_keys(raw, defaults.labels),
             tenant: present(raw.discovery_tenant.as_ref()).unwrap_or(defaults.tenant),
-            family: IpFamily::Any,
+            family: self.word("ip_family", raw.ip_family.as_deref(), &FAMILIES)?,
         };
         if config.enabled && config.service_selector.is_none() && config.pod_selector.is_none() {
             let reason = "needs discovery_pod_selector or discovery_service_selector, or both: without them every pod \
@@ -316,6 +322,7 @@ pub(super) fn shown(config: &Config) -> Shown {
     let number = |port: Option<u16>| port.unwrap_or(0).to_string();
     let kubeconfig =
         discovery.kubeconfig.as_ref().map_or_else(String::new, |path| path.display().to_string());
+    let family = FAMILIES.iter().find(|(_, family)| *family == discovery.family).map_or("", |(word, _)| word);
     let (ports, labels) = (&discovery.ports, &discovery.labels);
     vec![
         ("discovery", text(if discovery.enabled { "kubernetes" } else { "off" })),
@@ -336,6 +343,7 @@ pub(super) fn shown(config: &Config) -> Shown {
         ("discovery_label_dp_size", text(&labels.dp_size)),
         ("discovery_label_tp_size", text(&labels.tp_size)),
         ("discovery_tenant", text(&discovery.tenant)),
+        ("ip_family", text(family)),
     ]
 }
 

@@ -2,7 +2,7 @@
 
 use tokio::sync::watch;
 
-use super::{Config, Setting, Shown};
+use super::{Config, DiscoveryConfig, Setting, Shown};
 use crate::workers::WorkerDefinition;
 
 /// Keys that take effect at once. Every other one is part of something that is built once, when the node starts.
@@ -103,7 +103,8 @@ impl Config {
             snapshot.interval = new.interval;
         }
         self.workers.clone_from(&new.workers);
-        self.discovery.clone_from(&new.discovery);
+        let family = self.discovery.family; // the sockets' matter too
+        self.discovery = DiscoveryConfig { family, ..new.discovery.clone() };
     }
 }
 

@@ -52,7 +52,7 @@ impl Engine {
     }
 }
 
-async fn holders(server: &mut Server) -> Vec<(String, u32)> {
+async fn holders(server: &mut Server) -> Vec<(String, u64)> {
     let answer = server.find(prompt(tokens(16))).await;
     answer.workers.into_iter().map(|worker| (worker.worker_id, worker.matched_blocks)).collect()
 }

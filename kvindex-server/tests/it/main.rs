@@ -25,6 +25,7 @@ mod discovery_cluster;
 mod discovery_faults;
 mod discovery_pods;
 mod discovery_rig;
+mod discovery_scale;
 mod hash_mirrors;
 mod ingest_answers;
 mod ingest_bad_input;
