@@ -2,12 +2,13 @@
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 pub(crate) use crate::demo::Output;
 use crate::{
-    ask, cluster, config, connect, demo, discover, doctor, dump, explain, output, replay, serve, watch,
-    workers,
+    ask, cluster, config, connect, demo, discover, doctor, dump, explain, output, replay, serve, token,
+    watch, workers,
 };
 
 /// Which worker holds how long a prefix of this prompt? A KV-cache metadata index for LLM inference routers.
@@ -54,6 +55,8 @@ pub(crate) enum Command {
     Replay(replay::ReplayArgs),
     /// Print what a node's snapshot file holds
     Dump(dump::DumpArgs),
+    /// Make a token that lets a caller in
+    Token(token::TokenArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
 }
@@ -76,6 +79,9 @@ pub(crate) struct ServerArgs {
         help_heading = "Server"
     )]
     pub(crate) server: String,
+    /// File with the token to call with; `KVINDEX_TOKEN` holds a token itself
+    #[arg(long, value_name = "PATH", env = "KVINDEX_TOKEN_FILE", help_heading = "Server")]
+    pub(crate) token_file: Option<PathBuf>,
     /// How long to wait for its answer, in milliseconds
     #[arg(
         long = "timeout",

@@ -2,6 +2,7 @@
 
 use anyhow::Context;
 use kvindex_client::{Client, ClientConfig};
+use std::path::Path;
 use std::time::Duration;
 
 use crate::args::ServerArgs;
@@ -9,6 +10,9 @@ use crate::failure;
 
 /// Where `kvindex serve` listens unless told otherwise.
 pub(crate) const DEFAULT_SERVER: &str = "http://127.0.0.1:9590";
+
+/// Where a token may stand.
+const TOKEN_VARIABLE: &str = "KVINDEX_TOKEN";
 
 /// Runs calls to a node.
 pub(crate) fn with_client<T>(
@@ -23,7 +27,27 @@ pub(crate) fn with_client<T>(
         let timeout = Duration::from_millis(server.timeout_ms);
         let config =
             ClientConfig::new(server.server.as_str()).routing_timeout(timeout).admin_timeout(timeout);
+        let config = match token(server.token_file.as_deref())? {
+            Some(token) => config.token(token),
+            None => config,
+        };
         let client = Client::connect(config).map_err(|error| failure::usage(format!("--server: {error}")))?;
         call(client).await
     })
+}
+
+/// The token to call with: a file's, or else the variable's. There is no flag for a token itself, because everyone on
+/// a machine can see its processes' flags.
+pub(crate) fn token(file: Option<&Path>) -> anyhow::Result<Option<String>> {
+    let Some(path) = file else {
+        let variable = std::env::var_os(TOKEN_VARIABLE).filter(|token| !token.is_empty());
+        let not_text = |_| failure::usage(format!("{TOKEN_VARIABLE} is no text"));
+        return variable.map(|token| token.into_string().map_err(not_text)).transpose();
+    };
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| failure::usage(format!("--token-file: cannot read {}: {error}", path.display())))?;
+    if text.trim().is_empty() {
+        return Err(failure::usage(format!("--token-file: {} is empty", path.display())));
+    }
+    Ok(Some(text))
 }

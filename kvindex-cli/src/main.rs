@@ -18,6 +18,7 @@ mod prompt;
 mod replay;
 mod serve;
 mod tables;
+mod token;
 mod watch;
 mod workers;
 
@@ -48,6 +49,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Watch(args) => watch::run(args, output),
         Command::Replay(args) => replay::run(args, output),
         Command::Dump(args) => dump::run(args, output),
+        Command::Token(args) => token::run(args, output),
         Command::Completions(args) => args::completions(&args),
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::error;
+use crate::token::{Bearer, Token};
 
 /// How long a routing call may take: an index that answers later costs the user more than it saves.
 pub const DEFAULT_ROUTING_TIMEOUT: Duration = Duration::from_millis(20);
@@ -39,6 +40,7 @@ pub struct ClientConfig {
     pub(crate) routing_timeout: Duration,
     pub(crate) admin_timeout: Duration,
     pub(crate) max_answer_bytes: usize,
+    token: Token,
 }
 
 /// Why a client cannot be made. That nobody answers is no such reason: the connection is made by the first
@@ -53,6 +55,9 @@ pub enum ConnectError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The token cannot stand in a header.
+    #[error("the token holds what no token has: a line end inside, or a control character")]
+    Token,
     /// There is no tokio runtime to drive the connection.
     #[error("Client::connect must be called inside a tokio runtime")]
     NoRuntime,
@@ -67,6 +72,7 @@ impl ClientConfig {
             routing_timeout: DEFAULT_ROUTING_TIMEOUT,
             admin_timeout: DEFAULT_ADMIN_TIMEOUT,
             max_answer_bytes: MAX_ANSWER_BYTES,
+            token: Token::default(),
         }
     }
 
@@ -89,6 +95,18 @@ impl ClientConfig {
     pub fn max_answer_bytes(mut self, bytes: usize) -> Self {
         self.max_answer_bytes = bytes;
         self
+    }
+
+    /// The token that goes with every call, for nodes that ask for one. White space around it is left out, such as
+    /// the line end of a file.
+    #[must_use]
+    pub fn token(mut self, token: impl Into<String>) -> Self {
+        self.token = Token::new(token);
+        self
+    }
+
+    pub(crate) fn bearer(&self) -> Result<Bearer, ConnectError> {
+        self.token.bearer().ok_or(ConnectError::Token)
     }
 
     /// The address as given.

@@ -4,6 +4,7 @@ use kvindex_proto::v1;
 use kvindex_proto::v1::cluster_service_client::ClusterServiceClient;
 use kvindex_proto::v1::ingest_service_client::IngestServiceClient;
 use kvindex_proto::v1::query_service_client::QueryServiceClient;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 
 use crate::answer::Answer;
@@ -11,11 +12,15 @@ use crate::config::{ClientConfig, ConnectError};
 use crate::error::{self, CallError};
 use crate::prompt::{PromptHashes, PromptTokens};
 use crate::stream::MatchStream;
+use crate::token::Bearer;
+
+/// The connection, with the token on every call.
+type Tokened = InterceptedService<Channel, Bearer>;
 
 /// A connection to one node. Clones share it; make one and clone it to where it is needed.
 #[derive(Debug, Clone)]
 pub struct Client {
-    channel: Channel,
+    channel: Tokened,
     pub(crate) config: ClientConfig,
 }
 
@@ -27,7 +32,8 @@ impl Client {
     /// # Errors
     /// When the address is malformed, or no tokio runtime is there. That nobody listens is no error.
     pub fn connect(config: ClientConfig) -> Result<Self, ConnectError> {
-        Ok(Self { channel: config.channel()?, config })
+        let channel = InterceptedService::new(config.channel()?, config.bearer()?);
+        Ok(Self { channel, config })
     }
 
     /// Which workers hold how long a prefix of these tokens.
@@ -85,15 +91,15 @@ impl Client {
         MatchStream::new(self.clone())
     }
 
-    pub(crate) fn query(&self) -> QueryServiceClient<Channel> {
+    pub(crate) fn query(&self) -> QueryServiceClient<Tokened> {
         QueryServiceClient::new(self.channel.clone()).max_decoding_message_size(self.config.max_answer_bytes)
     }
 
-    pub(crate) fn ingest(&self) -> IngestServiceClient<Channel> {
+    pub(crate) fn ingest(&self) -> IngestServiceClient<Tokened> {
         IngestServiceClient::new(self.channel.clone())
     }
 
-    pub(crate) fn cluster(&self) -> ClusterServiceClient<Channel> {
+    pub(crate) fn cluster(&self) -> ClusterServiceClient<Tokened> {
         ClusterServiceClient::new(self.channel.clone())
     }
 }

@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::access::{Access, AccessError, AccessMetrics};
 use crate::api::{self, Api};
 use crate::cluster::{Cluster, JoinError};
 use crate::clustered::{self, Clustered};
@@ -43,6 +44,9 @@ pub enum StartError {
         /// Why not.
         source: std::io::Error,
     },
+    /// The access file is wrong.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// The operating system gives no random bytes.
     #[error("no random bytes: {0}")]
     Random(#[source] std::io::Error),
@@ -93,6 +97,9 @@ impl App {
         let local_addr = listener.local_addr().map_err(StartError::Listener)?;
         let (stop, stopping) = watch::channel(false);
         let node = Arc::new(Node::new(&config, Metrics::new()));
+        let counters = AccessMetrics::default();
+        node.metrics().describe_room(|registry| counters.describe(registry));
+        let access = Arc::new(Access::open(&config.access, counters)?);
         if let Some(snapshot) = &config.snapshot {
             restore(&node, snapshot, &config)?;
         }
@@ -105,7 +112,9 @@ impl App {
             }
         };
         let cluster = clustered.as_ref().map(|clustered| Arc::clone(&clustered.cluster));
-        let api = Arc::new(Api::new(&config, Arc::clone(&node), cluster, stopping.clone()));
+        tell_if_open(&access, local_addr);
+        tokio::spawn(Arc::clone(&access).follow_file(stopping.clone()));
+        let api = Arc::new(Api::new(&config, Arc::clone(&node), cluster, access, stopping.clone()));
         let router = api::router(&api);
         let mut drain = stopping.clone();
         let listener = listener.tap_io(|stream| {
@@ -271,6 +280,16 @@ impl Running {
             store(Arc::clone(&self.node), snapshot.clone()).await?;
         }
         served
+    }
+}
+
+/// An open door is a choice that should be seen.
+fn tell_if_open(access: &Access, local_addr: SocketAddr) {
+    if access.is_open() && !local_addr.ip().to_canonical().is_loopback() {
+        tracing::warn!(
+            %local_addr,
+            "every caller who reaches this address may ask, publish and change workers; access_file names who may"
+        );
     }
 }
 

@@ -87,6 +87,11 @@ impl Endpoint {
         }
     }
 
+    /// Whether a checked endpoint's text names another machine's port, which kvindex connects to.
+    pub(crate) fn is_dialled(text: &str) -> bool {
+        matches!(Self::parse(text), Ok(Self::Tcp { .. }))
+    }
+
     /// Whether kvindex binds it.
     pub(crate) fn binds(&self) -> bool {
         matches!(self, Self::Bind { .. })

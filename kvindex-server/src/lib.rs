@@ -1,6 +1,7 @@
 //! kvindex-server: one node that follows engines' KV events and answers routers. Read `app.rs` first: it is
 //! the only place that knows every part.
 
+mod access;
 mod api;
 mod app;
 pub mod cluster;
@@ -17,6 +18,7 @@ mod sources;
 pub mod trust;
 mod workers;
 
+pub use access::{AccessError, NewToken, NoRandom, check_access};
 pub use api::CALL_TARGET;
 pub use app::{App, AppError, Running, StartError, StopError};
 pub use hash_profile::RawHashProfile;

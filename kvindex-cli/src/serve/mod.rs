@@ -37,6 +37,7 @@ pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(loaded.config.access.threads())
         .enable_all()
         .build()
         .context("cannot start the async runtime")?;

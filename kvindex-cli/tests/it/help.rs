@@ -4,7 +4,7 @@ use std::process::Stdio;
 
 use crate::node::{kvindex, run};
 
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 16] = [
     "serve",
     "demo",
     "match",
@@ -13,10 +13,13 @@ const COMMANDS: [&str; 13] = [
     "register",
     "unregister",
     "cluster",
+    "config",
     "discover",
+    "doctor",
     "watch",
     "replay",
     "dump",
+    "token",
     "completions",
 ];
 

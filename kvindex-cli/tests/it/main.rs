@@ -15,4 +15,5 @@ mod node;
 mod reload;
 mod round_trip;
 mod serve;
+mod token;
 mod traces;

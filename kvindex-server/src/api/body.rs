@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use tokio_stream::StreamExt;
 
 use super::Api;
+use super::calls::{LONG_BYTES, run};
 use super::error::{ApiError, Kind};
 
 /// A request's body, read from JSON. Any content type is taken for JSON, as `curl -d` sends another one.
@@ -24,6 +25,21 @@ impl<T: DeserializeOwned> FromRequest<Arc<Api>> for JsonBody<T> {
     }
 }
 
+/// A question's body. A long one is parsed in the turn of queries, which that is as much work as.
+#[derive(Debug)]
+pub(super) struct JsonQuestion<T>(pub(super) T);
+
+impl<T: DeserializeOwned> FromRequest<Arc<Api>> for JsonQuestion<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, api: &Arc<Api>) -> Result<Self, ApiError> {
+        let bytes = read(request.into_body(), api.limits.body_bytes).await?;
+        let long = bytes.len() > LONG_BYTES;
+        let _turn = if long { Some(api.turn(1, bytes.len()).await?) } else { None };
+        run(long, || parse(&bytes)).map(Self)
+    }
+}
+
 /// Reads a body up to `limit` bytes. A little more is read and dropped, so that a client that is slightly over
 /// hears the answer instead of a broken connection.
 async fn read(body: Body, limit: usize) -> Result<Bytes, ApiError> {
@@ -31,8 +47,7 @@ async fn read(body: Body, limit: usize) -> Result<Bytes, ApiError> {
     let mut bytes = BytesMut::new();
     let mut received = 0usize;
     while let Some(chunk) = chunks.next().await {
-        let chunk = chunk
-            .map_err(|error| ApiError::new(Kind::Invalid, format!("the body could not be read: {error}")))?;
+        let chunk = chunk?;
         received = received.saturating_add(chunk.len());
         if received <= limit {
             bytes.extend_from_slice(&chunk);

@@ -10,17 +10,24 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use super::Api;
 use super::convert::{self, Question};
 use super::error::{ApiError, Kind};
-use crate::node::{Origin, Registered};
+use crate::access::{Caller, Right, Running, units};
+use crate::endpoints::Endpoint;
+use crate::node::{Origin, PublishError, Registered};
+use crate::workers::WorkerDefinition;
 
 /// Request bytes from which a question is long enough to move other tasks off its thread: hashing them takes
 /// about as long as moving.
-const LONG_BYTES: usize = 256 << 10;
+pub(super) const LONG_BYTES: usize = 256 << 10;
 
 /// When a request's head arrived.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Arrived(pub(super) Instant);
 
 impl Arrived {
+    pub(super) fn now() -> Self {
+        Self(Instant::now())
+    }
+
     /// Microseconds since.
     pub(super) fn micros(self) -> u64 {
         u64::try_from(self.0.elapsed().as_micros()).unwrap_or(u64::MAX)
@@ -28,80 +35,138 @@ impl Arrived {
 }
 
 impl Api {
-    pub(super) fn find(
+    /// One question, with everything that may refuse it.
+    pub(super) async fn find(
         &self,
+        caller: &Caller,
         request: &v1::MatchRequest,
-        decode_us: u64,
+        arrived: Arrived,
     ) -> Result<v1::MatchResponse, ApiError> {
-        let question = Question::of_match(request, &self.limits)?;
-        let long = request.prompt.as_ref().is_some_and(is_long);
-        // Before the index is asked: the answer is at least as fresh.
-        let freshness = self.freshness(request.report_applied);
-        let found = run(long, || self.node.find(&question.query(), question.group_rollup))?;
-        Ok(v1::MatchResponse { freshness, ..convert::match_response(found, decode_us) })
+        let decode_us = arrived.micros();
+        self.wait_fresh(&request.consistency).await?;
+        let _turn = self.turn(1, prompt_bytes(request.prompt.as_ref())).await?;
+        self.find_now(caller, request, decode_us)
     }
 
-    pub(super) fn find_batch(
+    /// Many questions in one turn: they are one caller's, who waits for all of them.
+    pub(super) async fn find_batch(
         &self,
+        caller: &Caller,
         request: &v1::MatchBatchRequest,
-        decode_us: u64,
+        arrived: Arrived,
     ) -> Result<v1::MatchBatchResponse, ApiError> {
+        let decode_us = arrived.micros();
         let (found, limit) = (request.requests.len(), self.limits.batch);
         if found > limit {
             return Err(ApiError::over_limit("requests", "questions", found, limit));
         }
-        let answer = |request| match self.find(request, decode_us) {
+        caller.may(Right::Read)?;
+        self.charge(caller, found)?;
+        self.wait_fresh_batch(request).await?;
+        let bytes = request.requests.iter().map(|request| prompt_bytes(request.prompt.as_ref())).sum();
+        let _turn = self.turn(found, bytes).await?;
+        let answer = |request| match self.find_now(caller, request, decode_us) {
             Ok(response) => v1::MatchResult { response: Some(response), error: None },
             Err(error) => v1::MatchResult { response: None, error: Some(error.to_message()) },
         };
         Ok(v1::MatchBatchResponse { results: request.requests.iter().map(answer).collect() })
     }
 
-    pub(super) fn find_streamed(
+    /// A stream's question, which was not counted when its call came.
+    pub(super) async fn find_streamed(
         &self,
+        caller: &Caller,
         request: &v1::MatchStreamRequest,
-        decode_us: u64,
+        arrived: Arrived,
     ) -> v1::MatchStreamResponse {
-        let missing = || ApiError::invalid("request", "is required");
-        let answer = request.request.as_ref().ok_or_else(missing).and_then(|request| {
-            super::cluster::only_local(&request.consistency)?;
-            self.find(request, decode_us)
-        });
+        let answer = async {
+            let question = request.request.as_ref();
+            let question = question.ok_or_else(|| ApiError::invalid("request", "is required"))?;
+            super::cluster::only_local(&question.consistency)?;
+            self.charge(caller, 1)?;
+            self.find(caller, question, arrived).await
+        };
         let id = request.id;
-        match answer {
+        match answer.await {
             Ok(response) => v1::MatchStreamResponse { id, response: Some(response), error: None },
             Err(error) => v1::MatchStreamResponse { id, response: None, error: Some(error.to_message()) },
         }
     }
 
-    pub(super) fn explain(
+    /// The question itself, whose turn it is.
+    fn find_now(
         &self,
-        request: &v1::ExplainRequest,
+        caller: &Caller,
+        request: &v1::MatchRequest,
         decode_us: u64,
+    ) -> Result<v1::MatchResponse, ApiError> {
+        let question = Question::of_match(request, &self.limits, caller)?;
+        self.charge_tenant(caller, question.tenant)?;
+        if request.report_applied {
+            caller.may_everywhere(Right::Read, "report_applied")?;
+        }
+        let long = request.prompt.as_ref().is_some_and(is_long);
+        // Before the index is asked: the answer is at least as fresh.
+        let freshness = self.freshness(caller, request.report_applied);
+        let found = run(long, || self.node.find(&question.query(), question.group_rollup))?;
+        Ok(v1::MatchResponse { freshness, ..convert::match_response(found, decode_us) })
+    }
+
+    pub(super) async fn explain(
+        &self,
+        caller: &Caller,
+        request: &v1::ExplainRequest,
+        arrived: Arrived,
     ) -> Result<v1::ExplainResponse, ApiError> {
-        let question = Question::of_explain(request, &self.limits)?;
+        let decode_us = arrived.micros();
+        self.wait_fresh(&request.consistency).await?;
+        let _turn = self.turn(1, prompt_bytes(request.prompt.as_ref())).await?;
+        let question = Question::of_explain(request, &self.limits, caller)?;
+        self.charge_tenant(caller, question.tenant)?;
         let long = request.prompt.as_ref().is_some_and(is_long);
         let explained = run(long, || self.node.explain(&question.query()))?;
         Ok(convert::explain_response(explained, decode_us))
     }
 
-    pub(super) fn list_workers(&self, request: &v1::ListWorkersRequest) -> v1::ListWorkersResponse {
-        let wanted = |filter: &Option<String>, value: &str| filter.as_deref().is_none_or(|f| f == value);
+    pub(super) async fn list_workers(
+        &self,
+        caller: &Caller,
+        request: &v1::ListWorkersRequest,
+    ) -> Result<v1::ListWorkersResponse, ApiError> {
+        caller.may(Right::Read)?;
+        let tenant =
+            request.tenant.as_deref().map(|tenant| caller.tenant(Right::Read, tenant)).transpose()?;
+        let _turn = self.turn(1, 0).await?;
         let workers = self.node.list_workers().into_iter();
         let workers = workers.filter(|listed| {
             let spec = &listed.definition.spec;
-            wanted(&request.model, &spec.model) && wanted(&request.tenant, &spec.tenant)
+            request.model.as_ref().is_none_or(|model| *model == spec.model)
+                && tenant.is_none_or(|tenant| tenant == spec.tenant)
+                && caller.sees(&spec.tenant)
         });
-        v1::ListWorkersResponse { workers: workers.map(convert::worker).collect() }
+        Ok(v1::ListWorkersResponse { workers: workers.map(convert::worker).collect() })
+    }
+
+    /// Waits for a question's turn.
+    pub(super) async fn turn(&self, questions: usize, bytes: usize) -> Result<Running<'_>, ApiError> {
+        let entered = self.gate.enter(units(questions, bytes)).await;
+        entered.map_err(|overloaded| {
+            self.access.metrics().refused("overload");
+            overloaded.into()
+        })
     }
 
     /// Waits for the engine's sockets, so it runs where blocking is allowed.
     pub(super) async fn register(
         self: &Arc<Self>,
-        request: v1::RegisterRequest,
+        caller: &Caller,
+        mut request: v1::RegisterRequest,
     ) -> Result<v1::RegisterResponse, ApiError> {
         let replace = request.replace;
+        request.tenant = caller.tenant(Right::Admin, &request.tenant)?.to_owned();
+        caller.may_name(&request.worker_id, &request.tenant)?;
         let definition = convert::raw_worker(request).check(self.gap_policy)?;
+        self.check_registration(caller, &definition)?;
         let registered = match &self.cluster {
             Some(cluster) => cluster.register(definition, Origin::Registered, replace).await?,
             None => {
@@ -117,12 +182,43 @@ impl Api {
         Ok(v1::RegisterResponse { outcome: outcome.into() })
     }
 
+    /// What a caller bound to tenants may not do by registering a worker, and no tenant beyond its limit.
+    fn check_registration(&self, caller: &Caller, definition: &WorkerDefinition) -> Result<(), ApiError> {
+        let spec = &definition.spec;
+        let known = self.node.tenant_of(&spec.id);
+        if known.as_ref().is_some_and(|tenant| !caller.sees(tenant)) {
+            // Only where an operator gave a worker of one tenant an id that is another's to give.
+            return Err(ApiError::of_field(Kind::Exists, "worker_id", "is in use"));
+        }
+        let endpoints =
+            definition.streams.iter().flat_map(|s| [Some(&s.endpoint), s.replay_endpoint.as_ref()]);
+        if !caller.sees_all() && endpoints.flatten().any(|endpoint| !Endpoint::is_dialled(endpoint)) {
+            // A port or a path of this machine: who takes it would learn who has it, or have it alone.
+            caller
+                .may_everywhere(Right::Admin, "an endpoint that kvindex binds, or a path of its machine,")?;
+        }
+        let Some(limit) = caller.max_workers(&spec.tenant).filter(|_| known.is_none()) else { return Ok(()) };
+        let found = self.node.workers_of(&spec.tenant);
+        if found >= limit {
+            let message =
+                format!("tenant {:?} has {found} workers, the limit is {limit} (max_workers)", spec.tenant);
+            return Err(ApiError::of_field(Kind::Exhausted, "worker_id", message));
+        }
+        Ok(())
+    }
+
     pub(super) async fn unregister(
         self: &Arc<Self>,
+        caller: &Caller,
         request: v1::UnregisterRequest,
     ) -> Result<v1::UnregisterResponse, ApiError> {
+        caller.may(Right::Admin)?;
         let worker = WorkerId::new(request.worker_id)
             .map_err(|error| ApiError::invalid("worker_id", error.to_string()))?;
+        if !self.is_callers(caller, &worker).await? {
+            // As of one that nobody knows.
+            return Ok(v1::UnregisterResponse { removed: false });
+        }
         let removed = match &self.cluster {
             Some(cluster) => cluster.unregister(worker).await?,
             None => {
@@ -133,12 +229,34 @@ impl Api {
         Ok(v1::UnregisterResponse { removed })
     }
 
-    pub(super) async fn publish(&self, request: v1::PublishRequest) -> Result<v1::PublishResponse, ApiError> {
+    /// Whether a caller may know of a worker that it names. One of another tenant takes as long as one that nobody
+    /// knows.
+    async fn is_callers(&self, caller: &Caller, worker: &WorkerId) -> Result<bool, ApiError> {
+        let sees = || self.node.tenant_of(worker).is_some_and(|tenant| caller.sees(&tenant));
+        if caller.sees_all() || sees() {
+            return Ok(true);
+        }
+        if let Some(cluster) = &self.cluster {
+            // It may have been registered through another node a moment ago.
+            self.catch_up_on(cluster, worker).await?;
+        }
+        Ok(sees())
+    }
+
+    pub(super) async fn publish(
+        &self,
+        caller: &Caller,
+        request: v1::PublishRequest,
+    ) -> Result<v1::PublishResponse, ApiError> {
+        caller.may(Right::Publish)?;
         let long = request.payload.len() > LONG_BYTES;
         let publication = convert::publication(request)?;
+        let worker = &publication.stream.worker;
+        if !self.is_callers(caller, worker).await? {
+            return Err(PublishError::UnknownWorker(worker.clone()).into());
+        }
         let published = match &self.cluster {
             Some(cluster) => {
-                let worker = &publication.stream.worker;
                 if !self.node.knows(worker) {
                     // It may have been registered through another node a moment ago.
                     self.catch_up_on(cluster, worker).await?;
@@ -152,12 +270,17 @@ impl Api {
     }
 }
 
+/// How much a prompt is to hash.
+fn prompt_bytes(prompt: Option<&v1::Prompt>) -> usize {
+    prompt.map_or(0, |prompt| prompt.token_ids_le.len() + prompt.token_ids.len().saturating_mul(4))
+}
+
 fn is_long(prompt: &v1::Prompt) -> bool {
     prompt.token_ids_le.len() > LONG_BYTES || prompt.token_ids.len() > LONG_BYTES / 4
 }
 
 /// Runs a call; a long one after handing this thread's other tasks to another, where the runtime can.
-fn run<T>(long: bool, call: impl FnOnce() -> T) -> T {
+pub(super) fn run<T>(long: bool, call: impl FnOnce() -> T) -> T {
     let can_move = Handle::try_current().is_ok_and(|h| h.runtime_flavor() == RuntimeFlavor::MultiThread);
     if long && can_move { tokio::task::block_in_place(call) } else { call() }
 }

@@ -9,10 +9,14 @@ use kvindex_proto::v1;
 
 use super::Api;
 use super::error::{ApiError, Kind};
+use crate::access::{Caller, Right};
 use crate::cluster::{Cluster, ClusterError, DirectoryAnswer, DirectoryChange};
 
 /// How long a fresh answer is waited for: a leader's death and the next election fit in.
 const FRESH: Duration = Duration::from_secs(3);
+
+/// What a token has no right to, when it has not.
+const THE_CLUSTER: &str = "the cluster";
 
 /// What a request says about freshness.
 fn level(consistency: &str) -> Result<ReadLevel, ApiError> {
@@ -64,7 +68,7 @@ impl Api {
     }
 
     /// How fresh an answer is that is given now; asked for before the index is.
-    pub(super) fn freshness(&self, report_applied: bool) -> Option<v1::Freshness> {
+    pub(super) fn freshness(&self, caller: &Caller, report_applied: bool) -> Option<v1::Freshness> {
         let cluster = self.cluster.as_ref()?;
         let mut freshness = v1::Freshness { age_ms: Some(0), ..v1::Freshness::default() };
         let Some(replica) = cluster.replica() else {
@@ -72,7 +76,10 @@ impl Api {
         };
         for lag in replica.lags() {
             freshness.age_ms = freshness.age_ms.zip(lag.age.map(millis)).map(|(worst, age)| worst.max(age));
-            freshness.entries_behind += lag.entries;
+            if caller.sees_all() {
+                // The log is every tenant's: how much is in it is not for all to know.
+                freshness.entries_behind += lag.entries;
+            }
             if report_applied {
                 freshness.applied.push(lag.applied.map_or(-1, |at| i64::try_from(at).unwrap_or(i64::MAX)));
             }
@@ -89,8 +96,10 @@ impl Api {
 
     pub(super) fn cluster_status(
         &self,
+        caller: &Caller,
         request: v1::ClusterStatusRequest,
     ) -> Result<v1::ClusterStatusResponse, ApiError> {
+        caller.may_everywhere(Right::Admin, THE_CLUSTER)?;
         let cluster = self.in_cluster()?;
         let identity = cluster.replica().map(|replica| replica.identity());
         let directory = cluster.directory();
@@ -127,8 +136,10 @@ impl Api {
 
     pub(super) async fn remove_node(
         &self,
+        caller: &Caller,
         request: v1::RemoveNodeRequest,
     ) -> Result<v1::ClusterChangeResponse, ApiError> {
+        caller.may_everywhere(Right::Admin, THE_CLUSTER)?;
         let cluster = self.in_cluster()?;
         let node = NodeId(request.node_id);
         let directory = cluster.directory();
@@ -147,8 +158,10 @@ impl Api {
 
     pub(super) async fn set_voter(
         &self,
+        caller: &Caller,
         request: v1::SetVoterRequest,
     ) -> Result<v1::ClusterChangeResponse, ApiError> {
+        caller.may_everywhere(Right::Admin, THE_CLUSTER)?;
         let (node, voter) = (NodeId(request.node_id), request.voter);
         let cluster = self.in_cluster()?;
         let directory = cluster.directory();
@@ -178,8 +191,10 @@ impl Api {
 
     pub(super) async fn hand_over(
         &self,
+        caller: &Caller,
         request: v1::HandOverRequest,
     ) -> Result<v1::ClusterChangeResponse, ApiError> {
+        caller.may_everywhere(Right::Admin, THE_CLUSTER)?;
         let shard = u16::try_from(request.shard).map_err(|_| ApiError::invalid("shard", "is no shard"))?;
         self.in_cluster()?.hand_over(ShardId(shard), NodeId(request.node_id)).await?;
         Ok(v1::ClusterChangeResponse {})

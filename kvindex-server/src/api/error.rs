@@ -2,14 +2,16 @@
 //! errors map to it.
 
 use axum::Json;
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use kvindex_core::QueryError;
 use kvindex_proto::v1;
 use serde::Serialize;
+use std::time::Duration;
 use tonic::Code as Grpc;
 use utoipa::ToSchema;
 
+use crate::access::{Denied, Limited, Overloaded, Unknown};
 use crate::cluster::{PushError, WorkerError};
 use crate::node::{PublishError, RegisterError};
 use crate::workers::FieldError;
@@ -23,6 +25,9 @@ pub(crate) enum Kind {
     Precondition,
     TooLarge,
     Exhausted,
+    Unauthenticated,
+    Denied,
+    TimedOut,
     MethodNotAllowed,
     Unavailable,
     Internal,
@@ -40,6 +45,9 @@ impl Kind {
             }
             Self::TooLarge => (Grpc::ResourceExhausted, StatusCode::PAYLOAD_TOO_LARGE, "resource_exhausted"),
             Self::Exhausted => (Grpc::ResourceExhausted, StatusCode::TOO_MANY_REQUESTS, "resource_exhausted"),
+            Self::Unauthenticated => (Grpc::Unauthenticated, StatusCode::UNAUTHORIZED, "unauthenticated"),
+            Self::Denied => (Grpc::PermissionDenied, StatusCode::FORBIDDEN, "permission_denied"),
+            Self::TimedOut => (Grpc::DeadlineExceeded, StatusCode::REQUEST_TIMEOUT, "deadline_exceeded"),
             Self::MethodNotAllowed => (Grpc::Unimplemented, StatusCode::METHOD_NOT_ALLOWED, "unimplemented"),
             Self::Unavailable => (Grpc::Unavailable, StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
             Self::Internal => (Grpc::Internal, StatusCode::INTERNAL_SERVER_ERROR, "internal"),
@@ -53,17 +61,25 @@ pub(crate) struct ApiError {
     kind: Kind,
     message: String,
     field: String,
+    /// When another attempt may succeed, where that is known.
+    retry_after: Option<Duration>,
 }
 
 impl ApiError {
     pub(crate) fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), field: String::new() }
+        Self { kind, message: message.into(), field: String::new(), retry_after: None }
+    }
+
+    /// The same error, for which waiting helps.
+    pub(crate) fn retry_after(mut self, after: Option<Duration>) -> Self {
+        self.retry_after = after;
+        self
     }
 
     /// An error about one field; the message names it too, because gRPC has nothing but a message.
     pub(crate) fn of_field(kind: Kind, field: impl Into<String>, message: impl AsRef<str>) -> Self {
         let field = field.into();
-        Self { kind, message: format!("{field}: {}", message.as_ref()), field }
+        Self { kind, message: format!("{field}: {}", message.as_ref()), field, retry_after: None }
     }
 
     pub(crate) fn invalid(field: impl Into<String>, message: impl AsRef<str>) -> Self {
@@ -73,6 +89,11 @@ impl ApiError {
     /// More of something than its limit.
     pub(crate) fn over_limit(field: impl Into<String>, what: &str, found: usize, limit: usize) -> Self {
         Self::of_field(Kind::TooLarge, field, format!("{found} {what}, the limit is {limit}"))
+    }
+
+    /// Whether a known caller lacks a right.
+    pub(crate) fn is_denied(&self) -> bool {
+        self.kind == Kind::Denied
     }
 
     /// The same error about a part of a larger request.
@@ -96,8 +117,20 @@ impl ApiError {
 
 impl From<ApiError> for tonic::Status {
     fn from(error: ApiError) -> Self {
-        Self::new(error.kind.row().0, error.message)
+        let mut status = Self::new(error.kind.row().0, error.message);
+        if let Some(after) = error.retry_after {
+            // The second one is what gRPC libraries that retry by themselves go by.
+            status.metadata_mut().insert("retry-after", whole_seconds(after).into());
+            let millis = u64::try_from(after.as_millis()).unwrap_or(u64::MAX).max(1);
+            status.metadata_mut().insert("grpc-retry-pushback-ms", millis.into());
+        }
+        status
     }
+}
+
+/// The header knows nothing shorter than a second.
+fn whole_seconds(after: Duration) -> u64 {
+    after.as_secs() + u64::from(after.subsec_nanos() > 0)
 }
 
 /// Body of every HTTP error.
@@ -109,7 +142,15 @@ pub(crate) struct ErrorBody {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let (_, status, _) = self.kind.row();
-        (status, Json(ErrorBody { error: self.to_message() })).into_response()
+        let mut response = (status, Json(ErrorBody { error: self.to_message() })).into_response();
+        if let Some(after) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, whole_seconds(after).into());
+        }
+        if self.kind == Kind::Unauthenticated {
+            let scheme = HeaderValue::from_static("Bearer realm=\"kvindex\"");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
+        }
+        response
     }
 }
 
@@ -122,6 +163,9 @@ pub(crate) fn word_of_http(status: StatusCode) -> &'static str {
         Kind::Precondition,
         Kind::TooLarge,
         Kind::Exhausted,
+        Kind::Unauthenticated,
+        Kind::Denied,
+        Kind::TimedOut,
         Kind::MethodNotAllowed,
         Kind::Unavailable,
     ];
@@ -145,7 +189,50 @@ pub(crate) fn word_of_grpc(code: Grpc) -> &'static str {
         Grpc::Unimplemented => "unimplemented",
         Grpc::Unavailable => "unavailable",
         Grpc::Cancelled => "cancelled",
+        Grpc::Unauthenticated => "unauthenticated",
+        Grpc::PermissionDenied => "permission_denied",
+        Grpc::DeadlineExceeded => "deadline_exceeded",
         _ => "internal",
+    }
+}
+
+impl From<Unknown> for ApiError {
+    fn from(error: Unknown) -> Self {
+        Self::new(Kind::Unauthenticated, error.to_string())
+    }
+}
+
+impl From<Denied> for ApiError {
+    fn from(error: Denied) -> Self {
+        Self::new(Kind::Denied, error.to_string())
+    }
+}
+
+impl From<Limited> for ApiError {
+    fn from(error: Limited) -> Self {
+        Self::new(Kind::Exhausted, error.to_string()).retry_after(error.retry_after)
+    }
+}
+
+impl From<Overloaded> for ApiError {
+    fn from(error: Overloaded) -> Self {
+        Self::new(Kind::Exhausted, error.to_string()).retry_after(Some(Overloaded::RETRY_AFTER))
+    }
+}
+
+/// What stopped a request's body on its way, wherever in the chain it stands.
+impl From<axum::Error> for ApiError {
+    fn from(error: axum::Error) -> Self {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+        while let Some(this) = cause {
+            if let Some(status) = this.downcast_ref::<tonic::Status>() {
+                let kind =
+                    if status.code() == Grpc::DeadlineExceeded { Kind::TimedOut } else { Kind::Exhausted };
+                return Self::new(kind, status.message());
+            }
+            cause = this.source();
+        }
+        Self::new(Kind::Invalid, format!("the body could not be read: {error}"))
     }
 }
 
@@ -169,7 +256,7 @@ impl From<RegisterError> for ApiError {
             RegisterError::NotFollowed { field: "", message } => Self::new(Kind::Internal, message),
             RegisterError::NotFollowed { field, message } => {
                 // The message begins with the field already.
-                Self { kind: Kind::Invalid, message, field: field.into() }
+                Self { field: field.into(), ..Self::new(Kind::Invalid, message) }
             }
         }
     }

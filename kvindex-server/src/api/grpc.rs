@@ -17,6 +17,7 @@ use tonic::{Request, Response as Reply, Status, Streaming};
 use super::Api;
 use super::calls::Arrived;
 use super::error::{ApiError, Kind};
+use crate::access::Caller;
 
 type BoxStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -49,25 +50,27 @@ async fn no_route(headers: HeaderMap, uri: axum::http::Uri) -> Response {
     ApiError::new(Kind::NotFound, format!("no route {}; see /openapi.json", uri.path())).into_response()
 }
 
-fn decode_us<T>(request: &Request<T>) -> u64 {
-    request.extensions().get::<Arrived>().map_or(0, |arrived| arrived.micros())
+/// Who calls, and since when. Without a caller, which the guard notes on every call, nothing is answered.
+fn origin<T>(request: &Request<T>) -> Result<(Caller, Arrived), Status> {
+    let caller = request.extensions().get::<Caller>().cloned();
+    let caller = caller.ok_or_else(|| Status::unauthenticated("nobody looked at who calls"))?;
+    let arrived = request.extensions().get::<Arrived>().copied();
+    Ok((caller, arrived.unwrap_or_else(Arrived::now)))
 }
 
 #[tonic::async_trait]
 impl QueryService for Grpc {
     async fn r#match(&self, request: Request<v1::MatchRequest>) -> Result<Reply<v1::MatchResponse>, Status> {
-        let decode_us = decode_us(&request);
-        self.api.wait_fresh(&request.get_ref().consistency).await?;
-        Ok(Reply::new(self.api.find(request.get_ref(), decode_us)?))
+        let (caller, arrived) = origin(&request)?;
+        Ok(Reply::new(self.api.find(&caller, request.get_ref(), arrived).await?))
     }
 
     async fn match_batch(
         &self,
         request: Request<v1::MatchBatchRequest>,
     ) -> Result<Reply<v1::MatchBatchResponse>, Status> {
-        let decode_us = decode_us(&request);
-        self.api.wait_fresh_batch(request.get_ref()).await?;
-        Ok(Reply::new(self.api.find_batch(request.get_ref(), decode_us)?))
+        let (caller, arrived) = origin(&request)?;
+        Ok(Reply::new(self.api.find_batch(&caller, request.get_ref(), arrived).await?))
     }
 
     type MatchStreamStream = BoxStream<v1::MatchStreamResponse>;
@@ -76,7 +79,8 @@ impl QueryService for Grpc {
         &self,
         request: Request<Streaming<v1::MatchStreamRequest>>,
     ) -> Result<Reply<Self::MatchStreamStream>, Status> {
-        let answers = self.api.match_stream(request.into_inner())?;
+        let (caller, _) = origin(&request)?;
+        let answers = self.api.match_stream(caller, request.into_inner())?;
         Ok(Reply::new(Box::pin(answers)))
     }
 
@@ -84,23 +88,24 @@ impl QueryService for Grpc {
         &self,
         request: Request<v1::ExplainRequest>,
     ) -> Result<Reply<v1::ExplainResponse>, Status> {
-        let decode_us = decode_us(&request);
-        self.api.wait_fresh(&request.get_ref().consistency).await?;
-        Ok(Reply::new(self.api.explain(request.get_ref(), decode_us)?))
+        let (caller, arrived) = origin(&request)?;
+        Ok(Reply::new(self.api.explain(&caller, request.get_ref(), arrived).await?))
     }
 
     async fn list_workers(
         &self,
         request: Request<v1::ListWorkersRequest>,
     ) -> Result<Reply<v1::ListWorkersResponse>, Status> {
-        Ok(Reply::new(self.api.list_workers(request.get_ref())))
+        let (caller, _) = origin(&request)?;
+        Ok(Reply::new(self.api.list_workers(&caller, request.get_ref()).await?))
     }
 
     type WatchStream = BoxStream<v1::WatchEvent>;
 
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Reply<Self::WatchStream>, Status> {
-        let changes = self.api.watch(request.into_inner())?;
-        Ok(Reply::new(Box::pin(changes.map(Ok))))
+        let (caller, _) = origin(&request)?;
+        let changes = self.api.watch(&caller, request.into_inner())?;
+        Ok(Reply::new(Box::pin(changes.map(|change| change.map_err(Status::from)))))
     }
 }
 
@@ -110,21 +115,24 @@ impl IngestService for Grpc {
         &self,
         request: Request<v1::RegisterRequest>,
     ) -> Result<Reply<v1::RegisterResponse>, Status> {
-        Ok(Reply::new(self.api.register(request.into_inner()).await?))
+        let (caller, _) = origin(&request)?;
+        Ok(Reply::new(self.api.register(&caller, request.into_inner()).await?))
     }
 
     async fn unregister(
         &self,
         request: Request<v1::UnregisterRequest>,
     ) -> Result<Reply<v1::UnregisterResponse>, Status> {
-        Ok(Reply::new(self.api.unregister(request.into_inner()).await?))
+        let (caller, _) = origin(&request)?;
+        Ok(Reply::new(self.api.unregister(&caller, request.into_inner()).await?))
     }
 
     async fn publish(
         &self,
         request: Request<v1::PublishRequest>,
     ) -> Result<Reply<v1::PublishResponse>, Status> {
-        Ok(Reply::new(self.api.publish(request.into_inner()).await?))
+        let (caller, _) = origin(&request)?;
+        Ok(Reply::new(self.api.publish(&caller, request.into_inner()).await?))
     }
 }
 
@@ -134,27 +142,31 @@ impl ClusterService for Grpc {
         &self,
         request: Request<v1::ClusterStatusRequest>,
     ) -> Result<Reply<v1::ClusterStatusResponse>, Status> {
-        Ok(Reply::new(self.api.cluster_status(request.into_inner())?))
+        let (caller, _) = origin(&request)?;
+        Ok(Reply::new(self.api.cluster_status(&caller, request.into_inner())?))
     }
 
     async fn remove_node(
         &self,
         request: Request<v1::RemoveNodeRequest>,
     ) -> Result<Reply<v1::ClusterChangeResponse>, Status> {
-        Ok(Reply::new(self.api.remove_node(request.into_inner()).await?))
+        let (caller, _) = origin(&request)?;
+        Ok(Reply::new(self.api.remove_node(&caller, request.into_inner()).await?))
     }
 
     async fn set_voter(
         &self,
         request: Request<v1::SetVoterRequest>,
     ) -> Result<Reply<v1::ClusterChangeResponse>, Status> {
-        Ok(Reply::new(self.api.set_voter(request.into_inner()).await?))
+        let (caller, _) = origin(&request)?;
+        Ok(Reply::new(self.api.set_voter(&caller, request.into_inner()).await?))
     }
 
     async fn hand_over(
         &self,
         request: Request<v1::HandOverRequest>,
     ) -> Result<Reply<v1::ClusterChangeResponse>, Status> {
-        Ok(Reply::new(self.api.hand_over(request.into_inner()).await?))
+        let (caller, _) = origin(&request)?;
+        Ok(Reply::new(self.api.hand_over(&caller, request.into_inner()).await?))
     }
 }

@@ -14,10 +14,11 @@ use serde::Deserialize;
 use tokio_stream::{Stream, StreamExt};
 
 use super::Api;
-use super::body::JsonBody;
+use super::body::{JsonBody, JsonQuestion};
 use super::calls::Arrived;
 use super::error::{ApiError, ErrorBody, Kind};
 use super::openapi;
+use crate::access::{Caller, Right};
 
 type Answer<T> = Result<Json<T>, ApiError>;
 
@@ -28,7 +29,8 @@ pub(super) fn router(api: &Arc<Api>) -> Router {
         .route("/v1/match_batch", post(find_batch))
         .route("/v1/explain", post(explain))
         .route("/v1/workers", get(list_workers).post(register))
-        .route("/v1/workers/{worker_id}", delete(unregister))
+        // Ids may hold slashes.
+        .route("/v1/workers/{*worker_id}", delete(unregister))
         .route("/v1/publish", post(publish))
         .route("/v1/watch", get(watch))
         .route("/v1/cluster", get(cluster_status))
@@ -54,11 +56,11 @@ async fn method_not_allowed(method: axum::http::Method, uri: axum::http::Uri) ->
     (status = 413, description = "Over a limit", body = ErrorBody)))]
 pub(super) async fn find(
     State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
     Extension(arrived): Extension<Arrived>,
-    JsonBody(request): JsonBody<v1::MatchRequest>,
+    JsonQuestion(request): JsonQuestion<v1::MatchRequest>,
 ) -> Answer<v1::MatchResponse> {
-    api.wait_fresh(&request.consistency).await?;
-    api.find(&request, arrived.micros()).map(Json)
+    api.find(&caller, &request, arrived).await.map(Json)
 }
 
 /// Many prompts in one call.
@@ -68,11 +70,11 @@ pub(super) async fn find(
     (status = 413, description = "Over a limit", body = ErrorBody)))]
 pub(super) async fn find_batch(
     State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
     Extension(arrived): Extension<Arrived>,
-    JsonBody(request): JsonBody<v1::MatchBatchRequest>,
+    JsonQuestion(request): JsonQuestion<v1::MatchBatchRequest>,
 ) -> Answer<v1::MatchBatchResponse> {
-    api.wait_fresh_batch(&request).await?;
-    api.find_batch(&request, arrived.micros()).map(Json)
+    api.find_batch(&caller, &request, arrived).await.map(Json)
 }
 
 /// Where each worker's match ends, and why.
@@ -82,11 +84,11 @@ pub(super) async fn find_batch(
     (status = 413, description = "Over a limit", body = ErrorBody)))]
 pub(super) async fn explain(
     State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
     Extension(arrived): Extension<Arrived>,
-    JsonBody(request): JsonBody<v1::ExplainRequest>,
+    JsonQuestion(request): JsonQuestion<v1::ExplainRequest>,
 ) -> Answer<v1::ExplainResponse> {
-    api.wait_fresh(&request.consistency).await?;
-    api.explain(&request, arrived.micros()).map(Json)
+    api.explain(&caller, &request, arrived).await.map(Json)
 }
 
 /// Every registered worker, with its streams.
@@ -96,10 +98,11 @@ pub(super) async fn explain(
     responses((status = 200, description = "By worker id", body = v1::ListWorkersResponse)))]
 pub(super) async fn list_workers(
     State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
     request: Result<Query<v1::ListWorkersRequest>, axum::extract::rejection::QueryRejection>,
 ) -> Answer<v1::ListWorkersResponse> {
     let Query(request) = request.map_err(|error| ApiError::new(Kind::Invalid, error.body_text()))?;
-    Ok(Json(api.list_workers(&request)))
+    api.list_workers(&caller, &request).await.map(Json)
 }
 
 /// Makes a worker known and subscribes to its event streams.
@@ -110,9 +113,10 @@ pub(super) async fn list_workers(
     (status = 429, description = "Too many workers", body = ErrorBody)))]
 pub(super) async fn register(
     State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
     JsonBody(request): JsonBody<v1::RegisterRequest>,
 ) -> Answer<v1::RegisterResponse> {
-    api.register(request).await.map(Json)
+    api.register(&caller, request).await.map(Json)
 }
 
 /// Forgets a worker and all its blocks.
@@ -121,9 +125,10 @@ pub(super) async fn register(
     responses((status = 200, description = "Forgotten, or never known", body = v1::UnregisterResponse)))]
 pub(super) async fn unregister(
     State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
     Path(worker_id): Path<String>,
 ) -> Answer<v1::UnregisterResponse> {
-    api.unregister(v1::UnregisterRequest { worker_id }).await.map(Json)
+    api.unregister(&caller, v1::UnregisterRequest { worker_id }).await.map(Json)
 }
 
 /// Hands in one event batch of a stream that has no ZeroMQ publisher.
@@ -134,9 +139,10 @@ pub(super) async fn unregister(
     (status = 412, description = "Not the batch that must come next", body = ErrorBody)))]
 pub(super) async fn publish(
     State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
     JsonBody(request): JsonBody<v1::PublishRequest>,
 ) -> Answer<v1::PublishResponse> {
-    api.publish(request).await.map(Json)
+    api.publish(&caller, request).await.map(Json)
 }
 
 /// Which changes to watch, in a query string.
@@ -155,14 +161,24 @@ pub(super) struct WatchParams {
     (status = 429, description = "Too many streams", body = ErrorBody)))]
 pub(super) async fn watch(
     State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
     params: Result<Query<WatchParams>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, ApiError> {
     let Query(params) = params.map_err(|error| ApiError::new(Kind::Invalid, error.body_text()))?;
     let worker_ids = params.worker_ids.split(',').filter(|id| !id.is_empty()).map(str::to_owned).collect();
-    let changes = api.watch(v1::WatchRequest { worker_ids, model: params.model })?;
+    let changes = api.watch(&caller, v1::WatchRequest { worker_ids, model: params.model })?;
     let events = changes.map(|change| {
-        let data = serde_json::to_string(&change).unwrap_or_default(); // plain structs cannot fail
-        Ok(Event::default().event(change.kind).data(data))
+        // Plain structs cannot fail.
+        Ok(match change {
+            Ok(change) => {
+                let data = serde_json::to_string(&change).unwrap_or_default();
+                Event::default().event(change.kind).data(data)
+            }
+            Err(error) => {
+                let data = serde_json::to_string(&error.to_message()).unwrap_or_default();
+                Event::default().event("error").data(data)
+            }
+        })
     });
     Ok(Sse::new(events).keep_alive(KeepAlive::default()))
 }
@@ -174,10 +190,11 @@ pub(super) async fn watch(
     (status = 412, description = "This node is alone", body = ErrorBody)))]
 pub(super) async fn cluster_status(
     State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
     request: Result<Query<v1::ClusterStatusRequest>, axum::extract::rejection::QueryRejection>,
 ) -> Answer<v1::ClusterStatusResponse> {
     let Query(request) = request.map_err(|error| ApiError::new(Kind::Invalid, error.body_text()))?;
-    api.cluster_status(request).map(Json)
+    api.cluster_status(&caller, request).map(Json)
 }
 
 /// Removes a node for good.
@@ -187,9 +204,10 @@ pub(super) async fn cluster_status(
     (status = 412, description = "The others could not go on without it", body = ErrorBody)))]
 pub(super) async fn remove_node(
     State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
     JsonBody(request): JsonBody<v1::RemoveNodeRequest>,
 ) -> Answer<v1::ClusterChangeResponse> {
-    api.remove_node(request).await.map(Json)
+    api.remove_node(&caller, request).await.map(Json)
 }
 
 /// Gives a node a vote, or takes it away.
@@ -199,9 +217,10 @@ pub(super) async fn remove_node(
     (status = 412, description = "It is the last voter", body = ErrorBody)))]
 pub(super) async fn set_voter(
     State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
     JsonBody(request): JsonBody<v1::SetVoterRequest>,
 ) -> Answer<v1::ClusterChangeResponse> {
-    api.set_voter(request).await.map(Json)
+    api.set_voter(&caller, request).await.map(Json)
 }
 
 /// Lets another node lead a shard.
@@ -210,9 +229,10 @@ pub(super) async fn set_voter(
     (status = 412, description = "It has no vote", body = ErrorBody)))]
 pub(super) async fn hand_over(
     State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
     JsonBody(request): JsonBody<v1::HandOverRequest>,
 ) -> Answer<v1::ClusterChangeResponse> {
-    api.hand_over(request).await.map(Json)
+    api.hand_over(&caller, request).await.map(Json)
 }
 
 async fn openapi_json() -> Response {
@@ -221,10 +241,14 @@ async fn openapi_json() -> Response {
 
 /// Metrics in the Prometheus text format.
 #[utoipa::path(get, path = "/metrics", responses((status = 200, description = "Prometheus text", body = String)))]
-pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Response {
+pub(super) async fn metrics(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Response, ApiError> {
+    caller.may_everywhere(Right::Admin, "/metrics")?;
     let text = api.render_metrics();
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, content_type)], text).into_response()
+    Ok(([(header::CONTENT_TYPE, content_type)], text).into_response())
 }
 
 /// Whether the process lives.

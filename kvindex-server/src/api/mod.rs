@@ -5,8 +5,11 @@ mod calls;
 mod cluster;
 mod convert;
 mod error;
+mod frames;
 mod grpc;
+mod guard;
 mod http;
+mod intake;
 mod observe;
 mod openapi;
 mod stream;
@@ -18,6 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::{Semaphore, watch};
 
+use crate::access::{Access, Gate};
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::metrics;
@@ -30,6 +34,11 @@ pub(crate) struct Api {
     node: Arc<Node>,
     /// `None` for a node alone.
     cluster: Option<Arc<Cluster>>,
+    access: Arc<Access>,
+    /// Which queries run now, and which wait.
+    gate: Gate,
+    /// What calls hold.
+    intake: Arc<intake::Room>,
     limits: crate::config::ApiLimits,
     gap_policy: kvindex_core::GapPolicy,
     /// One permit for each match stream or watcher that may be open.
@@ -46,11 +55,15 @@ impl Api {
         config: &Config,
         node: Arc<Node>,
         cluster: Option<Arc<Cluster>>,
+        access: Arc<Access>,
         stopping: watch::Receiver<bool>,
     ) -> Self {
         Self {
             node,
             cluster,
+            access,
+            gate: Gate::new(config.access.running_queries, config.access.query_wait),
+            intake: intake::Room::new(&config.access),
             limits: config.limits,
             gap_policy: config.ingest.gap_policy,
             streams: Arc::new(Semaphore::new(config.limits.streams)),
@@ -84,6 +97,14 @@ fn data_of(config: &Config) -> Option<PathBuf> {
 
 /// Everything that is served on the public port.
 pub(crate) fn router(api: &Arc<Api>) -> Router {
+    guarded(api, grpc::router(api).merge(http::router(api)))
+}
+
+/// What stands around every route, on whichever port: the call is observed, and who calls is looked at. A route
+/// outside of this has no caller and answers nothing.
+fn guarded(api: &Arc<Api>, routes: Router) -> Router {
+    let guard = axum::middleware::from_fn_with_state(Arc::clone(api), guard::guard);
     let observe = axum::middleware::from_fn_with_state(Arc::clone(api), observe::observe);
-    grpc::router(api).merge(http::router(api)).layer(observe)
+    // The last layer is the first to see a call.
+    routes.layer(guard).layer(observe)
 }

@@ -1,7 +1,7 @@
 //! What happens around every call: its arrival is noted, its outcome counted.
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, Method};
+use axum::http::HeaderValue;
 use axum::middleware::Next;
 use axum::response::Response;
 use std::sync::Arc;
@@ -20,8 +20,8 @@ const GRPC_PREFIX: &str = "/kvindex.v1.";
 /// Notes when the request's head came, and counts the call when its answer's head is ready.
 pub(super) async fn observe(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
     let arrived = Arrived(Instant::now());
-    let is_grpc = request.uri().path().starts_with(GRPC_PREFIX);
-    let method = method_name(request.method(), request.uri().path());
+    let is_grpc = is_grpc(&request);
+    let Method(method) = Method::of(&request);
     request.extensions_mut().insert(arrived);
     let span = trace::span_of(method, is_grpc, request.headers());
     let mut response = next.run(request).instrument(span.clone()).await;
@@ -30,6 +30,11 @@ pub(super) async fn observe(State(api): State<Arc<Api>>, mut request: Request, n
     span.record("code", code);
     api.node.metrics().called(CallLabels { method, transport, code }, arrived.0.elapsed());
     response
+}
+
+/// Whether an answer is to be gRPC's.
+pub(super) fn is_grpc(request: &Request) -> bool {
+    request.uri().path().starts_with(GRPC_PREFIX)
 }
 
 /// The code of an answer that ends with its head; any other begins well. On the way the transport's own code for
@@ -45,18 +50,67 @@ fn grpc_code(response: &mut Response) -> &'static str {
     word_of_grpc(code.unwrap_or(tonic::Code::Ok))
 }
 
-/// A bounded name for a call, whatever path the caller made up.
-fn method_name(method: &Method, path: &str) -> &'static str {
-    match (method.as_str(), path) {
-        ("POST", "/v1/match" | "/kvindex.v1.QueryService/Match") => "match",
-        ("POST", "/v1/match_batch" | "/kvindex.v1.QueryService/MatchBatch") => "match_batch",
-        ("POST", "/kvindex.v1.QueryService/MatchStream") => "match_stream",
-        ("POST", "/v1/explain" | "/kvindex.v1.QueryService/Explain") => "explain",
-        ("GET", "/v1/workers") | ("POST", "/kvindex.v1.QueryService/ListWorkers") => "list_workers",
-        ("GET", "/v1/watch") | ("POST", "/kvindex.v1.QueryService/Watch") => "watch",
-        ("POST", "/v1/workers" | "/kvindex.v1.IngestService/Register") => "register",
-        ("POST", "/kvindex.v1.IngestService/Unregister") => "unregister",
-        ("POST", "/v1/publish" | "/kvindex.v1.IngestService/Publish") => "publish",
+/// Which call it is: a bounded set of names, whatever path the caller made up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Method(&'static str);
+
+impl Method {
+    pub(super) const METRICS: Self = Self("metrics");
+    pub(super) const MATCH_BATCH: Self = Self("match_batch");
+
+    pub(super) fn of(request: &Request) -> Self {
+        Self(name(request.method().as_str(), request.uri().path()))
+    }
+
+    /// Whether it asks about the node's health, which is answered to everyone and always.
+    pub(super) fn is_health(self) -> bool {
+        matches!(self.0, "healthz" | "readyz")
+    }
+
+    /// Whether it is one of those that are worked on for a while and may be refused for that.
+    pub(super) fn is_question(self) -> bool {
+        matches!(self.0, "match" | "match_batch" | "explain" | "list_workers")
+    }
+
+    /// Whether it goes on after its answer has begun.
+    pub(super) fn is_stream(self) -> bool {
+        matches!(self.0, "match_stream" | "watch")
+    }
+}
+
+fn name(method: &str, path: &str) -> &'static str {
+    if method == "POST"
+        && let Some(rest) = path.strip_prefix(GRPC_PREFIX)
+    {
+        return match rest {
+            "QueryService/Match" => "match",
+            "QueryService/MatchBatch" => "match_batch",
+            "QueryService/MatchStream" => "match_stream",
+            "QueryService/Explain" => "explain",
+            "QueryService/ListWorkers" => "list_workers",
+            "QueryService/Watch" => "watch",
+            "IngestService/Register" => "register",
+            "IngestService/Unregister" => "unregister",
+            "IngestService/Publish" => "publish",
+            "ClusterService/ClusterStatus" => "cluster_status",
+            "ClusterService/RemoveNode" => "remove_node",
+            "ClusterService/SetVoter" => "set_voter",
+            "ClusterService/HandOver" => "hand_over",
+            _ => "other",
+        };
+    }
+    match (method, path) {
+        ("POST", "/v1/match") => "match",
+        ("POST", "/v1/match_batch") => "match_batch",
+        ("POST", "/v1/explain") => "explain",
+        ("GET", "/v1/workers") => "list_workers",
+        ("GET", "/v1/watch") => "watch",
+        ("POST", "/v1/workers") => "register",
+        ("POST", "/v1/publish") => "publish",
+        ("GET", "/v1/cluster") => "cluster_status",
+        ("POST", "/v1/cluster/remove_node") => "remove_node",
+        ("POST", "/v1/cluster/set_voter") => "set_voter",
+        ("POST", "/v1/cluster/hand_over") => "hand_over",
         ("GET", "/metrics") => "metrics",
         ("GET", "/healthz") => "healthz",
         ("GET", "/readyz") => "readyz",

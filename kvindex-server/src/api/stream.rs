@@ -2,7 +2,6 @@
 //! that bounds how many there are.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use kvindex_proto::v1;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
@@ -13,6 +12,7 @@ use super::Api;
 use super::calls::Arrived;
 use super::convert;
 use super::error::{ApiError, Kind};
+use crate::access::{Caller, OpenStream, Right};
 use crate::metrics::Metrics;
 use crate::node::FeedEvent;
 
@@ -23,6 +23,7 @@ const QUEUE: usize = 64;
 #[derive(Debug)]
 struct Open {
     _permit: OwnedSemaphorePermit,
+    _of_tenants: OpenStream,
     metrics: Metrics,
 }
 
@@ -32,41 +33,94 @@ impl Drop for Open {
     }
 }
 
+/// Who has a stream open, through changes of the access file.
+struct Holder {
+    api: Arc<Api>,
+    caller: Caller,
+    changes: watch::Receiver<u64>,
+}
+
+impl Holder {
+    fn new(api: &Arc<Api>, caller: Caller) -> Self {
+        Self { api: Arc::clone(api), caller, changes: api.access.changes() }
+    }
+
+    /// Resolves when the caller lost what it needs for the stream: its token, the right, or a tenant.
+    async fn lost(&mut self) -> ApiError {
+        loop {
+            self.api.access.changed(&self.caller, &mut self.changes).await;
+            let now = match self.api.access.again(&self.caller) {
+                Ok(now) => now,
+                Err(unknown) => return unknown.into(),
+            };
+            if let Err(denied) = now.may(Right::Read) {
+                return denied.into();
+            }
+            let (mut before, sees_all) =
+                (self.caller.tenants().into_iter().flatten(), self.caller.sees_all());
+            if (sees_all && !now.sees_all()) || before.any(|tenant| !now.sees(tenant)) {
+                return ApiError::new(
+                    Kind::Denied,
+                    "the token's tenants have changed; open the stream again",
+                );
+            }
+            drop(before);
+            self.caller = now;
+        }
+    }
+}
+
 impl Api {
-    fn open_stream(&self) -> Result<Open, ApiError> {
+    fn open_stream(&self, caller: &Caller) -> Result<Open, ApiError> {
+        let of_tenants = caller.open_stream().map_err(|(tenant, limit)| {
+            let message =
+                format!("tenant {tenant:?} has {limit} streams open, which is the limit (max_streams)");
+            ApiError::new(Kind::Exhausted, message)
+        })?;
         let permit = Arc::clone(&self.streams).try_acquire_owned().map_err(|_| {
             let message = format!("{0} streams are open, the limit is {0}", self.limits.streams);
             ApiError::new(Kind::Exhausted, message)
         })?;
         let metrics = self.node.metrics().clone();
         metrics.stream_opened();
-        Ok(Open { _permit: permit, metrics })
+        Ok(Open { _permit: permit, _of_tenants: of_tenants, metrics })
     }
 
     /// Answers questions in the order they come, until the client or the server ends.
     pub(super) fn match_stream(
         self: &Arc<Self>,
+        caller: Caller,
         mut questions: Streaming<v1::MatchStreamRequest>,
     ) -> Result<ReceiverStream<Result<v1::MatchStreamResponse, Status>>, ApiError> {
-        let open = self.open_stream()?;
+        caller.may(Right::Read)?;
+        let open = self.open_stream(&caller)?;
         let (answers, stream) = mpsc::channel(QUEUE);
-        let api = Arc::clone(self);
+        let mut holder = Holder::new(self, caller);
         let mut stopping = self.stopping.clone();
         tokio::spawn(async move {
             let _open = open;
             loop {
                 let question = tokio::select! {
                     question = questions.message() => question,
+                    lost = holder.lost() => Err(lost.into()),
+                    () = answers.closed() => return,
                     () = stopped(&mut stopping) => return,
                 };
-                let arrived = Arrived(Instant::now());
+                let arrived = Arrived::now();
                 let answer = match question {
-                    Ok(Some(question)) => Ok(api.find_streamed(&question, arrived.micros())),
+                    Ok(Some(question)) => {
+                        Ok(holder.api.find_streamed(&holder.caller, &question, arrived).await)
+                    }
                     Ok(None) => return,
                     Err(status) => Err(as_exhausted(status)),
                 };
                 let ends = answer.is_err();
-                if answers.send(answer).await.is_err() || ends {
+                // A client that does not read holds up its own stream, but not the end of the server.
+                let sent = tokio::select! {
+                    sent = answers.send(answer) => sent.is_ok(),
+                    () = stopped(&mut stopping) => return,
+                };
+                if !sent || ends {
                     return;
                 }
             }
@@ -77,35 +131,49 @@ impl Api {
     /// Tells changes until the client or the server ends.
     pub(super) fn watch(
         self: &Arc<Self>,
+        caller: &Caller,
         request: v1::WatchRequest,
-    ) -> Result<ReceiverStream<v1::WatchEvent>, ApiError> {
+    ) -> Result<ReceiverStream<Result<v1::WatchEvent, ApiError>>, ApiError> {
+        caller.may(Right::Read)?;
         let (found, limit) = (request.worker_ids.len(), self.limits.candidates);
         if found > limit {
             return Err(ApiError::over_limit("worker_ids", "workers", found, limit));
         }
-        let open = self.open_stream()?;
+        let open = self.open_stream(caller)?;
         let (changes, stream) = mpsc::channel(QUEUE);
         // Subscribed before the call is answered: what happens after the answer is seen.
-        let mut watcher = self.node.watch();
+        let mut watcher = self.node.watch_tenants(caller.tenants());
+        let mut holder = Holder::new(self, caller.clone());
         let mut stopping = self.stopping.clone();
         tokio::spawn(async move {
             let open = open;
             loop {
                 let next = tokio::select! {
-                    next = watcher.next() => next,
+                    next = watcher.next() => next.map(Ok),
+                    lost = holder.lost() => Some(Err(lost)),
                     () = changes.closed() => return,
                     () = stopped(&mut stopping) => return,
                 };
                 let event = match next {
-                    Some(Ok(event)) if is_wanted(&request, &event) => convert::watch_event(&event),
-                    Some(Ok(_)) => continue,
-                    Some(Err(lost)) => {
+                    Some(Ok(Ok(event))) if is_wanted(&request, &event) => Ok(convert::watch_event(&event)),
+                    Some(Ok(Ok(_))) => continue,
+                    Some(Ok(Err(lost))) => {
                         open.metrics.watch_dropped(lost);
-                        v1::WatchEvent { kind: "dropped".into(), count: lost, ..v1::WatchEvent::default() }
+                        Ok(v1::WatchEvent {
+                            kind: "dropped".into(),
+                            count: lost,
+                            ..v1::WatchEvent::default()
+                        })
                     }
+                    Some(Err(error)) => Err(error),
                     None => return,
                 };
-                if changes.send(event).await.is_err() {
+                let ends = event.is_err();
+                let sent = tokio::select! {
+                    sent = changes.send(event) => sent.is_ok(),
+                    () = stopped(&mut stopping) => return,
+                };
+                if !sent || ends {
                     return;
                 }
             }

@@ -17,13 +17,15 @@ impl RawConfig {
     pub(super) fn check(&self, origin: &Origin<'_>) -> Result<Config, ConfigError> {
         let checker = Checker { origin };
         let ingest = checker.ingest(&self.ingest)?;
+        let limits = checker.limits(&self.limits)?;
         let config = Config {
             listen: checker.listen(&self.node)?,
             log: checker.log(&self.node)?,
             snapshot: checker.snapshot(&self.node)?,
             drain: checker.drain(&self.node)?,
             ingest,
-            limits: checker.limits(&self.limits)?,
+            limits,
+            access: checker.access(&self.access, limits.body_bytes)?,
             index: checker.index(&self.limits)?,
             cluster: checker.cluster(self)?,
             trace: checker.trace(&self.telemetry)?,

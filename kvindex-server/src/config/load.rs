@@ -17,7 +17,7 @@ use crate::workers::RawWorker;
 const PREFIX: &str = "KVINDEX_";
 
 /// Variables with our prefix that belong to the command line.
-const OTHER_VARIABLES: [&str; 4] = ["config", "server", "output", "timeout_ms"];
+const OTHER_VARIABLES: [&str; 6] = ["config", "server", "output", "timeout_ms", "token", "token_file"];
 
 /// The one key that stands in the file only.
 const WORKERS: &str = "workers";
@@ -102,6 +102,7 @@ fn gather(file: Option<&Path>, flags: &RawConfig, keys: &[String]) -> Result<Fig
         .merge(given_flags(&flags.node))
         .merge(given_flags(&flags.ingest))
         .merge(given_flags(&flags.limits))
+        .merge(given_flags(&flags.access))
         .merge(given_flags(&flags.cluster))
         .merge(given_flags(&flags.telemetry))
         .merge(given_flags(&flags.discovery)))
@@ -128,6 +129,7 @@ fn extract(figment: &Figment) -> Result<RawConfig, ConfigError> {
         node: section(figment)?,
         ingest: section(figment)?,
         limits: section(figment)?,
+        access: section(figment)?,
         cluster: section(figment)?,
         telemetry: section(figment)?,
         discovery: section(figment)?,

@@ -5,6 +5,7 @@
 //! section of them is one file here: the keys as written, which are its flags as well, what they are checked to,
 //! and how the values in effect print.
 
+mod access;
 mod cgroup;
 mod check;
 mod cluster;
@@ -25,6 +26,7 @@ use std::time::Duration;
 use kvindex_core::limits::IndexLimits;
 
 use crate::workers::{RawWorker, WorkerDefinition};
+pub use access::{AccessConfig, RawAccess};
 pub use cluster::{ClusterConfig, RawCluster};
 pub use discovery::{DiscoveryConfig, IpFamily, LabelKeys, PortSettings, RawDiscovery};
 pub use ingest::{IngestConfig, RawIngest};
@@ -45,6 +47,9 @@ pub struct RawConfig {
     /// Limits.
     #[command(flatten)]
     pub limits: RawLimits,
+    /// Who may call, and how much at one time.
+    #[command(flatten)]
+    pub access: RawAccess,
     /// The cluster.
     #[command(flatten)]
     pub cluster: RawCluster,
@@ -74,6 +79,8 @@ pub struct Config {
     pub ingest: IngestConfig,
     /// What callers may ask for.
     pub limits: ApiLimits,
+    /// Who may call, and how much is worked on at one time.
+    pub access: AccessConfig,
     /// What the index may grow to.
     pub index: IndexLimits,
     /// How this node takes part in a cluster; `None` for a node alone.
@@ -92,8 +99,15 @@ type Shown = Vec<(&'static str, String)>;
 impl Config {
     /// Every value in effect, in the order of the keys.
     fn shown(&self) -> Shown {
-        let sections =
-            [node::shown, ingest::shown, limits::shown, cluster::shown, telemetry::shown, discovery::shown];
+        let sections = [
+            node::shown,
+            ingest::shown,
+            limits::shown,
+            access::shown,
+            cluster::shown,
+            telemetry::shown,
+            discovery::shown,
+        ];
         sections.iter().flat_map(|shown| shown(self)).collect()
     }
 }

@@ -7,7 +7,11 @@ use std::sync::Arc;
 use kvindex_core::{
     BatchSeq, Command, DpRank, Generation, Group, Index, Notice, SequenceHash, StreamId, Tier, WorkerId,
 };
+use parking_lot::RwLock;
 use tokio::sync::broadcast;
+use tokio_stream::wrappers::BroadcastStream;
+use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
+use tokio_stream::{StreamExt, StreamMap};
 
 use super::unix_ms;
 
@@ -51,6 +55,8 @@ impl FeedKind {
 pub struct FeedEvent {
     /// The worker.
     pub worker: WorkerId,
+    /// Its tenant; `None` when it is not registered.
+    pub tenant: Option<Arc<str>>,
     /// Its model; `None` when it is not registered.
     pub model: Option<Arc<str>>,
     /// The rank.
@@ -80,36 +86,53 @@ pub struct FeedEvent {
 /// What a watcher reads.
 #[derive(Debug)]
 pub struct Watcher {
-    events: broadcast::Receiver<Arc<FeedEvent>>,
+    /// One for each tenant it is bound to, or the one of all.
+    events: StreamMap<usize, BroadcastStream<Arc<FeedEvent>>>,
 }
 
 impl Watcher {
     /// The next change, or the number of changes lost because this watcher was slow; `None` at the end.
     pub async fn next(&mut self) -> Option<Result<Arc<FeedEvent>, u64>> {
-        match self.events.recv().await {
-            Ok(event) => Some(Ok(event)),
-            Err(broadcast::error::RecvError::Lagged(lost)) => Some(Err(lost)),
-            Err(broadcast::error::RecvError::Closed) => None,
-        }
+        let (_, event) = self.events.next().await?;
+        Some(event.map_err(|BroadcastStreamRecvError::Lagged(lost)| lost))
     }
 }
 
+type Queue = broadcast::Sender<Arc<FeedEvent>>;
+
+/// A queue for those who watch everything, and one for each tenant that somebody is bound to: what a watcher of one
+/// tenant loses, and how many, must not depend on what happens to another.
 #[derive(Debug)]
 pub(super) struct Feed {
-    events: broadcast::Sender<Arc<FeedEvent>>,
+    all: Queue,
+    tenants: RwLock<HashMap<Arc<str>, Queue>>,
+    buffer: usize,
 }
 
 impl Feed {
     pub(super) fn new(buffer: usize) -> Self {
-        Self { events: broadcast::Sender::new(buffer) }
+        Self { all: Queue::new(buffer), tenants: RwLock::default(), buffer }
     }
 
     pub(super) fn is_watched(&self) -> bool {
-        self.events.receiver_count() > 0
+        let watched = |queue: &Queue| queue.receiver_count() > 0;
+        watched(&self.all) || self.tenants.read().values().any(watched)
     }
 
     pub(super) fn watch(&self) -> Watcher {
-        Watcher { events: self.events.subscribe() }
+        Watcher { events: StreamMap::from_iter([(0, self.all.subscribe().into())]) }
+    }
+
+    /// Of some tenants only.
+    pub(super) fn watch_tenants<'a>(&self, tenants: impl Iterator<Item = &'a str>) -> Watcher {
+        let mut queues = self.tenants.write();
+        // Those whose last watcher has left make room for the next.
+        queues.retain(|_, queue| queue.receiver_count() > 0);
+        let subscribe = |tenant: &str| {
+            let queue = queues.entry(tenant.into()).or_insert_with(|| Queue::new(self.buffer));
+            queue.subscribe().into()
+        };
+        Watcher { events: tenants.map(subscribe).enumerate().collect() }
     }
 
     /// What a command's notices are collected into, seen before the command is applied.
@@ -123,22 +146,32 @@ impl Feed {
             Command::NewGeneration { stream, generation, at_ms, .. }
             | Command::Gap { stream, generation, at_ms, .. } => (&stream.worker, *generation, *at_ms),
         };
-        let model = match command {
-            Command::Register(spec) => Some(spec.model.as_str().into()),
-            _ => index.reader().worker(worker).map(|spec| spec.model.as_str().into()),
+        let reader = index.reader();
+        let known = reader.worker(worker);
+        let spec = match command {
+            Command::Register(spec) => Some(&**spec),
+            _ => known.as_deref(),
         };
-        Collected { model, generation, generations: HashMap::new(), at_ms, events: Vec::new() }
+        let (model, tenant) =
+            spec.map(|spec| (spec.model.as_str().into(), spec.tenant.as_str().into())).unzip();
+        Collected { model, tenant, generation, generations: HashMap::new(), at_ms, events: Vec::new() }
     }
 
     pub(super) fn send(&self, collected: Collected) {
+        let tenants = self.tenants.read();
         for event in collected.events {
-            // Fails only when the last watcher has just left.
-            let _ = self.events.send(Arc::new(event));
+            let event = Arc::new(event);
+            // Sending fails only when the last watcher has just left.
+            if let Some(queue) = event.tenant.as_ref().and_then(|tenant| tenants.get(tenant)) {
+                let _ = queue.send(Arc::clone(&event));
+            }
+            let _ = self.all.send(event);
         }
     }
 }
 
 pub(super) struct Collected {
+    tenant: Option<Arc<str>>,
     model: Option<Arc<str>>,
     generation: Generation,
     /// Of each stream, when the command is about many.
@@ -157,7 +190,14 @@ impl Collected {
             it.streams.into_iter().map(move |(rank, stamp, _)| (id(rank), stamp.generation))
         });
         let generations = generations.collect();
-        Self { model: None, generation: Generation::default(), generations, at_ms, events: Vec::new() }
+        Self {
+            tenant: None,
+            model: None,
+            generation: Generation::default(),
+            generations,
+            at_ms,
+            events: Vec::new(),
+        }
     }
 
     pub(super) fn note(&mut self, notice: Notice<'_>) {
@@ -174,6 +214,7 @@ impl Collected {
             },
             Notice::Removed { stream, batch, tier, group, namespace, block } => {
                 let event = FeedEvent {
+                    tenant: self.tenant.clone().or_else(|| Some(Arc::clone(&namespace.tenant))),
                     model: self.model.clone().or_else(|| Some(Arc::clone(&namespace.model))),
                     seq: Some(batch),
                     tier: Some(tier.clone()),
@@ -226,6 +267,7 @@ impl Collected {
     fn about_worker(&self, worker: &WorkerId, kind: FeedKind) -> FeedEvent {
         FeedEvent {
             worker: worker.clone(),
+            tenant: self.tenant.clone(),
             model: self.model.clone(),
             dp_rank: DpRank::default(),
             generation: self.generation,

@@ -169,6 +169,14 @@ impl Node {
         self.feed.watch()
     }
 
+    /// The same of some tenants only; `None` for all.
+    pub(crate) fn watch_tenants<'a>(&self, tenants: Option<impl Iterator<Item = &'a str>>) -> Watcher {
+        match tenants {
+            None => self.feed.watch(),
+            Some(tenants) => self.feed.watch_tenants(tenants),
+        }
+    }
+
     /// Its metrics.
     #[must_use]
     pub fn metrics(&self) -> &Metrics {

@@ -267,6 +267,16 @@ impl Node {
         self.registry.read().get(worker).is_some()
     }
 
+    /// The tenant of a known worker.
+    pub(crate) fn tenant_of(&self, worker: &WorkerId) -> Option<String> {
+        self.registry.read().get(worker).map(|known| known.definition.spec.tenant.clone())
+    }
+
+    /// How many workers of a tenant are known.
+    pub(crate) fn workers_of(&self, tenant: &str) -> usize {
+        self.registry.read().all().filter(|known| known.definition.spec.tenant == tenant).count()
+    }
+
     /// Every known worker, by id.
     #[must_use]
     pub fn known_workers(&self) -> Vec<KnownWorker> {

@@ -1,6 +1,7 @@
 //! Integration tests, one binary: the real server over real sockets.
 #![allow(clippy::unwrap_used)]
 
+mod api_access;
 mod api_engine;
 mod api_hash_check;
 mod api_inputs;

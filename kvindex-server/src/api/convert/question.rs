@@ -7,6 +7,7 @@ use kvindex_core::limits::{MAX_BLOCK_SIZE, MAX_NAME_BYTES};
 use kvindex_core::{EngineBlockHash, Filter, Prompt, PromptItem, Query, SequenceHash, Tokens};
 use kvindex_proto::v1;
 
+use crate::access::{Caller, Right};
 use crate::api::error::{ApiError, Kind};
 use crate::config::ApiLimits;
 
@@ -17,6 +18,8 @@ const MAX_ITEMS: usize = 4096;
 #[derive(Debug)]
 pub(crate) struct Question<'a> {
     prompt: &'a v1::Prompt,
+    /// Whose workers are asked about.
+    pub(crate) tenant: &'a str,
     form: Form<'a>,
     items: Vec<PromptItem<'a>>,
     candidates: Vec<&'a str>,
@@ -41,9 +44,13 @@ enum Form<'a> {
 }
 
 impl<'a> Question<'a> {
-    pub(crate) fn of_match(request: &'a v1::MatchRequest, limits: &ApiLimits) -> Result<Self, ApiError> {
+    pub(crate) fn of_match(
+        request: &'a v1::MatchRequest,
+        limits: &ApiLimits,
+        caller: &'a Caller,
+    ) -> Result<Self, ApiError> {
         let prompt = request.prompt.as_ref();
-        let mut question = Self::new(prompt, &request.candidates, &request.labels, limits)?;
+        let mut question = Self::new(prompt, &request.candidates, &request.labels, limits, caller)?;
         question.role = named("role", request.role.as_deref())?;
         question.pd_group = named("pd_group", request.pd_group.as_deref())?;
         question.tier = named("tier", request.tier.as_deref())?;
@@ -53,9 +60,13 @@ impl<'a> Question<'a> {
         Ok(question)
     }
 
-    pub(crate) fn of_explain(request: &'a v1::ExplainRequest, limits: &ApiLimits) -> Result<Self, ApiError> {
+    pub(crate) fn of_explain(
+        request: &'a v1::ExplainRequest,
+        limits: &ApiLimits,
+        caller: &'a Caller,
+    ) -> Result<Self, ApiError> {
         let prompt = request.prompt.as_ref();
-        let mut question = Self::new(prompt, &request.candidates, &request.labels, limits)?;
+        let mut question = Self::new(prompt, &request.candidates, &request.labels, limits, caller)?;
         question.role = named("role", request.role.as_deref())?;
         question.pd_group = named("pd_group", request.pd_group.as_deref())?;
         question.tier = named("tier", request.tier.as_deref())?;
@@ -68,8 +79,10 @@ impl<'a> Question<'a> {
         candidates: &'a [String],
         labels: &'a BTreeMap<String, String>,
         limits: &ApiLimits,
+        caller: &'a Caller,
     ) -> Result<Self, ApiError> {
         let prompt = prompt.ok_or_else(|| ApiError::invalid("prompt", "is required"))?;
+        let tenant = caller.tenant(Right::Read, &prompt.tenant)?;
         if candidates.len() > limits.candidates {
             let (found, limit) = (candidates.len(), limits.candidates);
             return Err(ApiError::over_limit("candidates", "candidates", found, limit));
@@ -81,6 +94,7 @@ impl<'a> Question<'a> {
         let items = items_of(prompt, &form).map_err(|error| error.within("prompt"))?;
         Ok(Self {
             prompt,
+            tenant,
             form,
             items,
             candidates: candidates.iter().map(String::as_str).collect(),
@@ -103,11 +117,7 @@ impl<'a> Question<'a> {
             Form::Engine(hashes) => Prompt::EngineHashes(hashes),
         };
         Query {
-            tenant: if self.prompt.tenant.is_empty() {
-                kvindex_core::DEFAULT_TENANT
-            } else {
-                &self.prompt.tenant
-            },
+            tenant: self.tenant,
             model: &self.prompt.model,
             lora: not_empty(self.prompt.lora_name.as_deref()),
             prompt,

@@ -1,0 +1,122 @@
+//! What stands before every call: who calls, whether that many may, and whether there is room. Refused here, a call
+//! costs no more than its head.
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use std::sync::Arc;
+use tonic::Status;
+
+use super::Api;
+use super::error::{ApiError, Kind};
+use super::intake::{Held, Intake};
+use super::observe::{Method, is_grpc};
+use crate::access::{Caller, Limited, Overloaded, Right};
+
+/// Lets a call through with its caller noted, or answers in its place.
+pub(super) async fn guard(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
+    let method = Method::of(&request);
+    let grpc = is_grpc(&request);
+    let refuse = |error: ApiError| {
+        if grpc { Status::from(error).into_http::<Body>() } else { error.into_response() }
+    };
+    // Whoever asks whether the node lives must hear it, whatever else is going on.
+    if method.is_health() {
+        return next.run(request).await;
+    }
+    let caller = if method == Method::METRICS && api.access.has_open_metrics() {
+        Caller::anyone()
+    } else {
+        match api.access.caller(authorization(request.headers())) {
+            Ok(caller) => caller,
+            Err(unknown) => {
+                api.access.metrics().refused("unauthenticated");
+                return refuse(unknown.into());
+            }
+        }
+    };
+    let admitted = api.admit(&caller, method);
+    let held = match admitted {
+        Ok(held) => held,
+        Err(error) => {
+            let outcome = if error.is_denied() { "denied" } else { "limited" };
+            if error.is_denied() {
+                api.access.metrics().refused("denied");
+            }
+            if let Some(name) = caller.name() {
+                api.access.metrics().called(name, outcome);
+            }
+            return refuse(error);
+        }
+    };
+    request.extensions_mut().insert(caller.clone());
+    let intake = Intake::new(Arc::clone(&held), method.is_stream(), &api.intake);
+    let request = request.map(|body| intake.around(body));
+    let response = next.run(request).await;
+    api.count(&caller, &response);
+    if method.is_stream() {
+        // Streams are counted by themselves, and what they hold is the body's.
+        return response;
+    }
+    response.map(|body| held.around(body))
+}
+
+fn authorization(headers: &HeaderMap) -> Option<&[u8]> {
+    headers.get(header::AUTHORIZATION).map(|value| value.as_bytes())
+}
+
+impl Api {
+    /// Whether there is room for one more call, and one more of this caller.
+    fn admit(&self, caller: &Caller, method: Method) -> Result<Arc<Held>, ApiError> {
+        if method.is_question() {
+            caller.may(Right::Read)?;
+            if method != Method::MATCH_BATCH {
+                self.charge(caller, 1)?;
+            }
+            if self.gate.is_full() {
+                self.access.metrics().refused("overload");
+                return Err(self.gate.overloaded().into());
+            }
+        }
+        let open = self.access.metrics().in_flight().clone();
+        Held::new(open, &self.intake).map_err(|limit| {
+            self.access.metrics().refused("overload");
+            let message = format!("{limit} calls are open, which is the limit (max_open_calls)");
+            ApiError::new(Kind::Exhausted, message).retry_after(Some(Overloaded::RETRY_AFTER))
+        })
+    }
+
+    /// Takes questions from what a caller may ask.
+    pub(super) fn charge(&self, caller: &Caller, questions: usize) -> Result<(), ApiError> {
+        caller.charge(questions).map_err(|limited| self.limited(limited))
+    }
+
+    /// Takes questions from what a tenant's callers may ask.
+    pub(super) fn charge_tenant(&self, caller: &Caller, tenant: &str) -> Result<(), ApiError> {
+        caller.charge_tenant(tenant, 1).map_err(|limited| self.limited(limited))
+    }
+
+    fn limited(&self, limited: Limited) -> ApiError {
+        self.access.metrics().refused(limited.word());
+        limited.into()
+    }
+
+    fn count(&self, caller: &Caller, response: &Response) {
+        let code =
+            response.headers().get("grpc-status").map(|value| tonic::Code::from_bytes(value.as_bytes()));
+        let is = |grpc: tonic::Code, http: u16| code == Some(grpc) || response.status().as_u16() == http;
+        let outcome = if is(tonic::Code::PermissionDenied, 403) {
+            self.access.metrics().refused("denied");
+            "denied"
+        } else if response.headers().contains_key(header::RETRY_AFTER) {
+            "limited"
+        } else {
+            "answered"
+        };
+        if let Some(name) = caller.name() {
+            self.access.metrics().called(name, outcome);
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! Who may do what, over both transports: tokens, tenants, rates, and room.
+
+mod limits;
+mod overload;
+mod reload;
+mod rig;
+mod slow;
+mod streams;
+mod tenants;
+mod tokens;
