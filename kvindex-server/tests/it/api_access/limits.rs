@@ -167,12 +167,6 @@ async fn what_is_over_a_limit_is_refused_with_field_and_limit() {
         ("match", json!({"prompt": prompt(1), "candidates": ["a", "b", "c"]}), "candidates", "limit is 2"),
         ("explain", json!({"prompt": prompt(1), "labels": labels}), "labels", "limit is 2"),
         ("match", json!({"prompt": prompt(1), "role": long}), "role", "limit is"),
-        (
-            "publish",
-            json!({"worker_id": "w", "generation": 1, "events": [removed]}),
-            "block_hashes",
-            "limit is",
-        ),
         ("register", json!({"worker_id": "w", "model": "m", "role": "r".repeat(2 << 20)}), "", "1048576"),
     ];
     for way in WAYS {
