@@ -95,7 +95,7 @@ fn reconcile(store: &mut Store, wanted: BTreeMap<Key, Value>) {
         if known.contains(&key) {
             let _ = store.replace(&key, slice, Part::All);
         } else {
-            let _ = store.create(key, slice);
+            let _ = store.create(&key, slice);
         }
     }
 }

@@ -138,7 +138,7 @@ async fn create(world: &Arc<World>, target: &Target, request: Request) -> Result
         Resource::Services | Resource::EndpointSlices => json!({}),
     };
     let key = Key { resource: target.resource, namespace, name };
-    let created = world.store.lock().create(key, object)?;
+    let created = world.store.lock().create(&key, object)?;
     Ok(answer(201, &created))
 }
 
@@ -168,7 +168,7 @@ async fn one(
                 request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
             let (merge, strategic) = (is_merge(kind), is_strategic(kind));
             let patch = body(request).await?;
-            if !merge && !(strategic && !has_lists(&patch)) {
+            if !(merge || strategic && !has_lists(&patch)) {
                 return Err(Refusal::new(
                     415,
                     "only merge patches are served, and strategic ones without lists",

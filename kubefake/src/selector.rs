@@ -88,11 +88,23 @@ fn requirement(text: &str) -> Result<(String, Op), String> {
     } else {
         Some((text, Op::Exists))
     };
+    let is_value =
+        |value: &String| value.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
+    let is_key = |key: &str| !key.is_empty() && is_value(&key.replacen('/', "", 1));
     match op {
-        Some((key, op)) if !key.trim().is_empty() && !key.trim().contains(' ') => {
+        Some((key, op)) if is_key(key.trim()) && op.values().iter().all(is_value) => {
             Ok((key.trim().to_owned(), op))
         }
         _ => Err(format!("unable to parse requirement: {text}")),
+    }
+}
+
+impl Op {
+    fn values(&self) -> &[String] {
+        match self {
+            Self::In(values) | Self::NotIn(values) => values,
+            Self::Exists | Self::Missing => &[],
+        }
     }
 }
 

@@ -173,7 +173,7 @@ impl Fake {
         if store.get(key).is_some() {
             drop(store.replace(key, object, Part::All));
         } else {
-            drop(store.create(key.clone(), object));
+            drop(store.create(key, object));
         }
     }
 

@@ -97,8 +97,8 @@ impl Store {
         self.compacted = self.version;
     }
 
-    pub(crate) fn create(&mut self, key: Key, mut object: Value) -> Result<Arc<Value>, Refusal> {
-        if self.objects.contains_key(&key) {
+    pub(crate) fn create(&mut self, key: &Key, mut object: Value) -> Result<Arc<Value>, Refusal> {
+        if self.objects.contains_key(key) {
             return Err(Refusal::exists(&format!("{} {:?}", key.resource.plural(), key.name)));
         }
         stamp(
@@ -144,7 +144,7 @@ impl Store {
         if new == *old {
             return Ok(old); // as the real one: what changes nothing makes no version
         }
-        Ok(self.put(key.clone(), new))
+        Ok(self.put(key, new))
     }
 
     /// Marks an object as being deleted.
@@ -155,7 +155,7 @@ impl Store {
             &mut new,
             &[("deletionTimestamp", json!(now())), ("deletionGracePeriodSeconds", json!(grace_s))],
         );
-        Ok(self.put(key.clone(), new))
+        Ok(self.put(key, new))
     }
 
     /// Takes an object away.
@@ -166,7 +166,7 @@ impl Store {
         Ok(before)
     }
 
-    fn put(&mut self, key: Key, mut object: Value) -> Arc<Value> {
+    fn put(&mut self, key: &Key, mut object: Value) -> Arc<Value> {
         self.version += 1;
         stamp(&mut object, &[("resourceVersion", json!(self.version.to_string()))]);
         let object = Arc::new(object);

@@ -9,6 +9,7 @@ mod demo_cluster;
 mod demo_replay;
 mod demo_stay;
 mod discover;
+mod discover_memory;
 mod doctor;
 mod help;
 mod node;

@@ -93,6 +93,11 @@ impl Node {
         Self { child, server }
     }
 
+    /// Its process.
+    pub(crate) fn process(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Runs a command against this node, which must succeed; answers standard output.
     pub(crate) fn ok(&self, arguments: &[&str]) -> String {
         let (code, out, err) = self.run(arguments);

@@ -171,7 +171,7 @@ async fn a_service_that_fronts_the_proxy_finds_no_engine_and_a_pod_selector_does
     manifest["spec"]["containers"][0]["ports"] = json!([{"name": "http", "containerPort": 8000}]);
     kube.fake.run(&crate::discovery_rig::key("proxy"), &manifest);
     kube.run(&EnginePod::new("prefill-0", 5557));
-    kube.service("pd", json!({"app": "proxy"}));
+    kube.service("pd", &json!({"app": "proxy"}));
     let mut settings = kube.settings();
     settings.service_selector = Some("svc=pd".parse().unwrap());
     settings.pod_selector = None;
@@ -207,7 +207,7 @@ async fn a_service_that_selects_engines_finds_them_by_its_slices() {
     let mut elsewhere = EnginePod::new("other", 5558);
     elsewhere.labels["app"] = json!("other");
     kube.run(&elsewhere);
-    kube.service("engines", json!({"app": "vllm"}));
+    kube.service("engines", &json!({"app": "vllm"}));
     let mut settings = kube.settings();
     settings.service_selector = Some("svc=engines".parse().unwrap());
     settings.pod_selector = None;
@@ -215,7 +215,7 @@ async fn a_service_that_selects_engines_finds_them_by_its_slices() {
     until("found", || pods(&server.running) == ["vllm-0"]).await;
     let service = discovered(&server.running)[0].definition.spec.service.clone();
     assert_eq!(service.as_deref(), Some("engines"));
-    kube.service("engines", json!({"app": "other"}));
+    kube.service("engines", &json!({"app": "other"}));
     until("the other", || pods(&server.running) == ["other"]).await;
     server.running.shutdown().await.unwrap();
 }

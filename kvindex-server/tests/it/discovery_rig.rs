@@ -56,7 +56,7 @@ impl Kube {
         assert!(self.fake.delete(&key(name), grace_s));
     }
 
-    pub(crate) fn service(&self, name: &str, selector: Value) {
+    pub(crate) fn service(&self, name: &str, selector: &Value) {
         let service = json!({"metadata": {"labels": {"svc": name}}, "spec": {"selector": selector}});
         self.fake.put(&Key::new(Resource::Services, NAMESPACE, name), service);
     }

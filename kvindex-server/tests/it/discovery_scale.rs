@@ -1,5 +1,5 @@
-//! How quickly a thousand pods are known, and whether pods that come and go leave memory behind. Not run by default:
-//! `cargo test --release -p kvindex-server --test it -- --ignored --exact --nocapture discovery_scale::NAME`.
+//! How quickly a thousand pods are known. Not run by default:
+//! `cargo test --workspace --test it -- --ignored --nocapture discovery_scale`.
 
 use kvindex_server::config::DiscoveryConfig;
 use std::time::{Duration, Instant};
@@ -9,9 +9,6 @@ use crate::cluster_rig::Rig;
 use crate::discovery_rig::{EnginePod, Kube, pods};
 
 const FLEET: u16 = 1000;
-const ROUNDS: usize = 100;
-/// Pods of one round; each takes a socket and its port.
-const OF_ROUND: u16 = 100;
 
 async fn until_count(what: &str, count: usize, counted: impl Fn() -> usize) -> Duration {
     let start = Instant::now();
@@ -71,39 +68,4 @@ async fn a_thousand_pods_in_a_cluster_of_three() {
     }
     println!("three nodes: {FLEET} pods are known on all of them after {:.2?}", start.elapsed());
     rig.stop_all().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "a measurement"]
-async fn a_hundred_rounds_of_pods_leave_no_memory_behind() {
-    let kube = Kube::start().await;
-    let server = Server::with(config(|config| config.discovery = kube.settings())).await;
-    let known = || pods(&server.running).len();
-    let mut after = Vec::new();
-    for round in 1..=ROUNDS {
-        fleet(&kube, OF_ROUND);
-        until_count("found", OF_ROUND.into(), known).await;
-        for number in 0..OF_ROUND {
-            kube.delete(&format!("vllm-{number:04}"), 0);
-        }
-        until_count("gone", 0, known).await;
-        // The stand-in's own memory of changes is none of the node's.
-        kube.fake.compact();
-        after.push(resident_kib());
-        if round % 10 == 0 {
-            println!("round {round}: {} KiB resident", after[round - 1]);
-        }
-    }
-    // The first rounds fill pools that stay.
-    let (first, last) = (after[9], after[ROUNDS - 1]);
-    let growth = (f64::from(last) / f64::from(first) - 1.0) * 100.0;
-    println!("0 to {OF_ROUND} to 0 pods, round 10 to round {ROUNDS}: {growth:+.1} %");
-    assert!(growth < 5.0, "{first} KiB after round 10, {last} KiB after round {ROUNDS}");
-    server.running.shutdown().await.unwrap();
-}
-
-fn resident_kib() -> u32 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
