@@ -115,7 +115,9 @@ YAML
 start kubefake "$kubefake" --manifest "$work/pods.yaml" --kubeconfig "$work/kubeconfig"
 until_true "a kubeconfig" 20 test -s "$work/kubeconfig"
 export KUBECONFIG="$work/kubeconfig"
-"$kvindex" discover --config "$work/kvindex.toml" --explain
+# As in a pod, which has its own name from the chart.
+KVINDEX_ADVERTISE_PEER=kvindex-0.kvindex-peers.ai-inference.svc:9591 \
+    "$kvindex" discover --config "$work/kvindex.toml" --explain
 
 step "engines: a recording of real ones, waiting for subscribers"
 start engines "$kvindex" replay recording/cases/basic --port "$events" --replay-port "$replay" --linger 600
@@ -141,21 +143,24 @@ for port in $p1 $p2 $p3; do until_true "two workers at port $port" 30 known 2 "$
 "$kvindex" workers --server "http://127.0.0.1:$p3"
 
 step "a question that the engines have seen"
-python3 - "$work/question.json" <<'PY'
-import gzip, json, sys
+cat >"$work/ask.py" <<'PY'
+import gzip, json, sys, urllib.request
 with gzip.open("recording/cases/basic.requests.jsonl.gz", "rt") as lines:
-    tokens = [json.loads(line)["tokens"] for line in lines][-1]
-json.dump({"prompt": {"model": "demo-model", "token_ids": tokens}}, open(sys.argv[1], "w"))
+    prompts = [row["tokens"] for row in map(json.loads, lines) if "tokens" in row]
+for tokens in reversed(prompts):
+    body = json.dumps({"prompt": {"model": "demo-model", "token_ids": tokens}}).encode()
+    with urllib.request.urlopen(sys.argv[1] + "/v1/match", data=body, timeout=5) as answer:
+        workers = json.load(answer)["workers"]
+    if any(worker["matched_blocks"] for worker in workers):
+        for worker in workers:
+            print(worker["worker_id"], "holds", worker["matched_tokens"], "of", len(tokens), "tokens,", worker["trust"]["state"])
+        sys.exit(0)
+sys.exit("no engine holds any prompt of the recording")
 PY
-matched() {
-    curl -fs "127.0.0.1:$1/v1/match" -d "@$work/question.json" |
-        python3 -c 'import json, sys; sys.exit(max(w["matched_blocks"] for w in json.load(sys.stdin)["workers"]) == 0)'
-}
-for port in $p1 $p2 $p3; do until_true "a match at port $port" 60 matched "$port"; done
-curl -fs "127.0.0.1:$p3/v1/match" -d "@$work/question.json" |
-    python3 -c 'import json, sys
-for w in json.load(sys.stdin)["workers"]:
-    print(w["worker_id"], "holds", w["matched_blocks"], "blocks,", w["trust"]["state"])'
+for port in $p1 $p2 $p3; do
+    until_true "a match at port $port" 60 python3 "$work/ask.py" "http://127.0.0.1:$port"
+done
+python3 "$work/ask.py" "http://127.0.0.1:$p3"
 
 step "an engine's pod goes"
 pod 0 >"$work/pods.yaml"
