@@ -22,6 +22,14 @@ test *filter:
 demo *args:
     cargo run --release --bin kvindex -- demo {{ args }}
 
+# Render the chart's golden files and the plain manifests anew, and check all of deploy/ but the dashboard.
+render:
+    .ci/deploy-checks --write
+
+# Go through a deployment as a new user would: chart, compose file, three nodes, discovery, an answer.
+try:
+    deploy/try.sh
+
 # Break things under a cluster of three real processes and print what clients noticed; as root, partitions and full disks too.
 faults *args:
     cargo build --release --bin kvindex
