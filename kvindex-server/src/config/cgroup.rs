@@ -4,10 +4,11 @@
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-/// The share of the memory that the index may have, in per cent. The rest is for the process itself, the log store, a
-/// snapshot that is made or taken in while the index is full, queries and answers; measured in
-/// `docs/decisions/0017-memory-cap.md`.
-pub(super) const INDEX_PERCENT: u64 = 50;
+/// What a node takes beside its index and what grows with it: the process, log store, connections.
+const BASE_BYTES: u64 = 320 << 20;
+/// A node takes up to so many times its index beyond that: snapshots are made, taken in and read back while the index is
+/// full, and the log holds what came since. Both are measured in `docs/decisions/0017-memory-cap.md`.
+const TIMES: u64 = 4;
 
 /// Version 1 writes a number near 2^63 where there is no limit.
 const NO_LIMIT: u64 = 1 << 60;
@@ -37,12 +38,13 @@ impl MemoryLimit {
 
     /// What the index may have of it.
     pub(super) fn index_bytes(&self) -> u64 {
-        self.bytes / 100 * INDEX_PERCENT
+        self.bytes.saturating_sub(BASE_BYTES) / TIMES
     }
 
     /// Who set the cap, as configurations print it.
     pub(super) fn origin(&self) -> String {
-        format!("{INDEX_PERCENT} % of {} bytes, {}", self.bytes, self.file.display())
+        let base = BASE_BYTES >> 20;
+        format!("1/{TIMES} of what is beyond {base} MiB of {}, {} bytes", self.file.display(), self.bytes)
     }
 }
 
@@ -92,6 +94,15 @@ mod tests {
             Ok(())
         });
         found
+    }
+
+    #[test]
+    fn the_index_gets_what_leaves_room_for_the_rest() {
+        let index_mib = |mib: u64| {
+            let limit = MemoryLimit { bytes: mib << 20, file: "memory.max".into() };
+            limit.index_bytes() >> 20
+        };
+        assert_eq!([256, 512, 2048, 16_384].map(index_mib), [0, 48, 432, 4016]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Tests of loading and checking a configuration.
 #![allow(clippy::unwrap_used, clippy::result_large_err)]
 
+use super::cgroup::MemoryLimit;
 use super::*;
 use clap::FromArgMatches;
 use figment::Jail;
@@ -43,6 +44,33 @@ fn an_empty_variable_counts_as_not_set_and_a_wrong_kind_names_its_key() {
         jail.set_env("KVINDEX_MAX_BATCH", "many");
         let error = Config::load(None, &RawConfig::default()).unwrap_err().to_string();
         assert!(error.contains("many") && error.to_lowercase().contains("max_batch"), "{error}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_cap_follows_from_the_control_group_unless_somebody_sets_it() {
+    Jail::expect_with(|_| {
+        let granted = MemoryLimit { bytes: 2048 << 20, file: "memory.max".into() };
+        let loaded = Config::load_under(None, &RawConfig::default(), Some(granted.clone())).unwrap();
+        assert_eq!(loaded.config.limits.index_bytes, 432 << 20);
+        let printed = loaded.print_config();
+        let line =
+            "max_index_bytes = 452984832  # 1/4 of what is beyond 320 MiB of memory.max, 2147483648 bytes";
+        assert!(printed.contains(line), "{printed}");
+        let small = MemoryLimit { bytes: 128 << 20, ..granted.clone() };
+        let loaded = Config::load_under(None, &RawConfig::default(), Some(small)).unwrap();
+        assert_eq!(loaded.config.limits.index_bytes, 16 << 20, "no less than makes sense");
+        for (given, bytes) in [("0", 0), ("100000000", 100_000_000)] {
+            let flags = flags(&["--max-index-bytes", given]);
+            let loaded = Config::load_under(None, &flags, Some(granted.clone())).unwrap();
+            assert_eq!(loaded.config.limits.index_bytes, bytes);
+            assert!(
+                loaded.print_config().contains(&format!("max_index_bytes = {bytes}  # --max-index-bytes"))
+            );
+        }
+        let loaded = Config::load_under(None, &RawConfig::default(), None).unwrap();
+        assert!(loaded.print_config().contains("max_index_bytes = 0  # default"));
         Ok(())
     });
 }

@@ -44,7 +44,7 @@ pub struct RawLimits {
     /// Most (block, owner) entries of the index.
     #[arg(long, value_name = "N")]
     pub max_entries: Option<u64>,
-    /// Most bytes of the index; beyond it blocks are evicted, 0 for no cap [default: half of the control group's].
+    /// Most bytes of the index; beyond it blocks are evicted, 0 for no cap [default: by the control group's memory].
     #[arg(long, value_name = "BYTES")]
     pub max_index_bytes: Option<u64>,
 }

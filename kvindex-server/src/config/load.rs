@@ -32,13 +32,22 @@ impl Config {
     /// # Errors
     /// When the file cannot be read, a key is unknown, or a value is of the wrong kind or out of range.
     pub fn load(file: Option<&Path>, flags: &RawConfig) -> Result<Loaded, ConfigError> {
+        Self::load_under(file, flags, MemoryLimit::of_this_process())
+    }
+
+    /// The same, for a process with so much memory.
+    pub(super) fn load_under(
+        file: Option<&Path>,
+        flags: &RawConfig,
+        memory: Option<MemoryLimit>,
+    ) -> Result<Loaded, ConfigError> {
         let keys = RawConfig::keys();
         let figment = gather(file, flags, &keys)?;
         refuse_unknown(&figment, &keys)?;
         let raw = extract(&figment)?;
         let origin = |key: &str| origin_of(&figment, key);
         let mut config = raw.check(&origin)?;
-        let granted = MemoryLimit::of_this_process().filter(|_| raw.limits.max_index_bytes.is_none());
+        let granted = memory.filter(|_| raw.limits.max_index_bytes.is_none());
         if let Some(granted) = &granted {
             config.limits.cap_index(granted.index_bytes());
         }

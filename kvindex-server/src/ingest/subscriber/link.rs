@@ -24,6 +24,8 @@ const UNBIND_TIMEOUT: Duration = Duration::from_secs(1);
 pub(in crate::ingest) struct Link {
     subscription: zmq::Socket,
     monitor: zmq::Socket,
+    /// Where the monitor reads.
+    monitored_at: String,
     peers: Peers,
     /// What is bound, as ZeroMQ calls it.
     bound: Option<String>,
@@ -63,7 +65,8 @@ impl Link {
         let monitor = context.socket(zmq::PAIR)?;
         monitor.set_linger(0)?;
         monitor.connect(&address)?;
-        let mut link = Self { subscription, monitor, peers: Peers::default(), bound: None };
+        let mut link =
+            Self { subscription, monitor, monitored_at: address, peers: Peers::default(), bound: None };
         if endpoint.binds() {
             link.subscription.bind(&endpoint.address())?;
             link.bound = link.subscription.get_last_endpoint()?.ok();
@@ -138,6 +141,15 @@ impl Link {
         })
     }
 
+    /// Ends the telling while somebody still reads it. ZeroMQ's I/O thread waits for a reader without end, and with it
+    /// every other engine of the context: it is enough that an engine goes while its subscription is being closed.
+    fn end_monitor(&self) -> zmq::Result<()> {
+        // What waits would be in the way of an event that is being told at this moment.
+        while self.monitored_event()?.is_some() {}
+        // Another monitor, of nothing, takes the place of the one there was.
+        self.subscription.monitor(&self.monitored_at, 0)
+    }
+
     /// Gives the port back now: ZeroMQ closes a listener in its own time, and whoever registers the worker anew
     /// must find the port free.
     fn unbind(&self, bound: &str) -> zmq::Result<()> {
@@ -165,6 +177,9 @@ impl Drop for Link {
             && let Err(error) = self.unbind(&bound)
         {
             tracing::debug!(bound, %error, "the port is given back late");
+        }
+        if let Err(error) = self.end_monitor() {
+            tracing::debug!(%error, at = self.monitored_at, "nothing is left to be told of there");
         }
     }
 }
@@ -200,4 +215,49 @@ fn monitored(binds: bool) -> i32 {
         events.push(SocketEvent::CLOSED);
     }
     events.iter().fold(0, |all, event| all | i32::from(event.to_raw()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(5);
+
+    /// A publisher in a context of its own, whose end closes its connections at once, and where it is.
+    fn publisher() -> (zmq::Context, zmq::Socket, Endpoint) {
+        let context = zmq::Context::new();
+        let socket = context.socket(zmq::PUB).unwrap();
+        socket.set_linger(0).unwrap();
+        socket.bind("tcp://127.0.0.1:*").unwrap();
+        let endpoint = Endpoint::parse(&socket.get_last_endpoint().unwrap().unwrap()).unwrap();
+        (context, socket, endpoint)
+    }
+
+    fn joins(link: &mut Link) -> bool {
+        let end = Instant::now() + PATIENCE;
+        while Instant::now() < end {
+            link.monitor.poll(zmq::POLLIN, 50).unwrap();
+            if matches!(link.event().unwrap(), Some(LinkEvent::Joined { .. })) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Found by the soak: fleets came and went, and then a node heard no engine any more.
+    #[test]
+    fn an_engine_that_goes_while_its_link_is_closed_holds_up_no_other() {
+        let context = zmq::Context::new();
+        for name in 0..200 {
+            let (theirs, socket, endpoint) = publisher();
+            let mut link = Link::open(&context, &endpoint, "", name).unwrap();
+            assert!(joins(&mut link), "round {name}: the I/O thread stands still");
+            let gone = std::thread::spawn(move || drop((socket, theirs)));
+            // Sometimes before, sometimes after, sometimes at the same moment.
+            std::thread::sleep(Duration::from_micros(name * 7 % 300));
+            drop(link);
+            gone.join().unwrap();
+        }
+    }
 }
