@@ -1,25 +1,25 @@
 //! Composition root: builds metrics, node, ingest and API, in that order, and takes them down the other way
 //! round. The only place that knows every part.
 
-use axum::serve::ListenerExt;
 use std::ffi::OsString;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::access::{Access, AccessError, AccessMetrics};
-use crate::api::{self, Api};
+use crate::api::Api;
 use crate::cluster::{Cluster, JoinError};
 use crate::clustered::{self, Clustered};
 use crate::config::{Config, LiveConfig, SnapshotConfig};
 use crate::discovery;
+use crate::doors::{self, ListenError, Listeners};
 use crate::ingest::IngestError;
 use crate::metrics::Metrics;
+use crate::net::TlsError;
 use crate::node::{LoadError, Node, RegisterError, StoreError};
 
 /// Why a node could not start.
@@ -34,15 +34,19 @@ pub enum StartError {
     /// The configuration lists more workers than fit beside those of the snapshot.
     #[error("static workers: {0}")]
     Workers(#[from] RegisterError),
-    /// The address for other nodes cannot be listened on.
-    #[error(
-        "cannot listen for other nodes on {address}: {source}; is another kvindex running? (peer_listen)"
-    )]
-    PeerListener {
-        /// Where.
-        address: SocketAddr,
-        /// Why not.
-        source: std::io::Error,
+    /// An address that the configuration names cannot be listened on.
+    #[error(transparent)]
+    NotBound(#[from] ListenError),
+    /// Certificates cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// There is no address to tell others.
+    #[error("no address to tell others: {reason}; set {key}")]
+    NoAddress {
+        /// The key that would say it.
+        key: &'static str,
+        /// Why none was found.
+        reason: String,
     },
     /// The access file is wrong.
     #[error(transparent)]
@@ -77,29 +81,36 @@ pub enum StopError {
 pub struct App;
 
 impl App {
-    /// Serves on `listener` until `shutdown` resolves, then stops gracefully.
+    /// Serves on `listeners` until `shutdown` resolves, then stops gracefully.
     ///
     /// # Errors
     /// When the node cannot start, or fails while it runs or stops.
     pub async fn run(
         config: Config,
-        listener: TcpListener,
+        listeners: impl Into<Listeners>,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), AppError> {
-        Ok(Self::start(config, listener).await?.until(shutdown).await?)
+        Ok(Self::start(config, listeners).await?.until(shutdown).await?)
     }
 
-    /// Starts a node on a bound listener; it serves when this returns.
+    /// Starts a node on bound listeners; it serves when this returns. A door for metrics that the configuration names
+    /// and nobody has bound is bound here.
     ///
     /// # Errors
     /// When the snapshot cannot be read or the static workers do not fit.
-    pub async fn start(config: Config, listener: TcpListener) -> Result<Running, StartError> {
-        let local_addr = listener.local_addr().map_err(StartError::Listener)?;
+    pub async fn start(config: Config, listeners: impl Into<Listeners>) -> Result<Running, StartError> {
+        let mut listeners = listeners.into();
+        let local_addr = listeners.public.local_addr().map_err(StartError::Listener)?;
         let (stop, stopping) = watch::channel(false);
         let node = Arc::new(Node::new(&config, Metrics::new()));
         let counters = AccessMetrics::default();
         node.metrics().describe_room(|registry| counters.describe(registry));
         let access = Arc::new(Access::open(&config.access, counters)?);
+        if let (None, Some(wanted)) = (&listeners.metrics, config.net.metrics_listen) {
+            listeners.metrics = Some(doors::bind("metrics_listen", wanted)?);
+        }
+        let metrics_addr = listeners.metrics.as_ref().and_then(|listener| listener.local_addr().ok());
+        let tls = doors::locks(&config, node.metrics(), &stopping)?;
         if let Some(snapshot) = &config.snapshot {
             restore(&node, snapshot, &config)?;
         }
@@ -115,18 +126,7 @@ impl App {
         tell_if_open(&access, local_addr);
         tokio::spawn(Arc::clone(&access).follow_file(stopping.clone()));
         let api = Arc::new(Api::new(&config, Arc::clone(&node), cluster, access, stopping.clone()));
-        let router = api::router(&api);
-        let mut drain = stopping.clone();
-        let listener = listener.tap_io(|stream| {
-            // Small answers must not wait for more; failing to say so costs only time.
-            let _ = stream.set_nodelay(true);
-        });
-        let server = tokio::spawn(async move {
-            let drained = async move {
-                let _ = drain.wait_for(|stop| *stop).await;
-            };
-            axum::serve(listener, router).with_graceful_shutdown(drained).await
-        });
+        let server = doors::open(&config, listeners, tls, &api, node.metrics(), &stopping);
         let mut ending = stopping.clone();
         let live = LiveConfig::new(config);
         let timer = snapshot_timer(&node, live.follow(), stopping.clone());
@@ -155,7 +155,19 @@ impl App {
             }
         }
         tracing::info!(%local_addr, workers = node.stats().workers, "serving");
-        Ok(Running { local_addr, live, node, api, stop, server, timer, static_workers, discovery, clustered })
+        Ok(Running {
+            local_addr,
+            metrics_addr,
+            live,
+            node,
+            api,
+            stop,
+            server,
+            timer,
+            static_workers,
+            discovery,
+            clustered,
+        })
     }
 }
 
@@ -174,6 +186,7 @@ pub enum AppError {
 #[derive(Debug)]
 pub struct Running {
     local_addr: SocketAddr,
+    metrics_addr: Option<SocketAddr>,
     live: LiveConfig,
     node: Arc<Node>,
     api: Arc<Api>,
@@ -190,6 +203,12 @@ impl Running {
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
+    }
+
+    /// Where metrics are served, if on a port of their own.
+    #[must_use]
+    pub fn metrics_addr(&self) -> Option<SocketAddr> {
+        self.metrics_addr
     }
 
     /// The node, for programs that embed the server.

@@ -4,9 +4,9 @@
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -15,9 +15,12 @@ use kvindex_core::replication::{NodeAddress, Settings};
 
 use crate::app::StartError;
 use crate::cluster::{
-    Cluster, ClusterSettings, DataDirectory, EngineStreams, GrpcTransport, Parts, PeerHandler, serve_peers,
+    Cluster, ClusterSettings, DataDirectory, EngineStreams, GrpcTransport, LinkSettings, Parts, PeerDoor,
+    PeerHandler, serve_peers,
 };
 use crate::config::{ClusterConfig, Config};
+use crate::doors;
+use crate::net::{HostPort, IpFamily, PeerTls, told};
 use crate::node::{Node, Origin};
 
 /// How long a change of a worker or node may take.
@@ -48,21 +51,22 @@ impl PeerHandler for Doorkeeper {
 pub(crate) async fn start(
     config: &Config,
     cluster: &ClusterConfig,
-    public: std::net::SocketAddr,
+    public: SocketAddr,
     node: &Arc<Node>,
 ) -> Result<Clustered, StartError> {
     let wanted = cluster.peer_listen.unwrap_or(public);
-    let listener = TcpListener::bind(wanted).await;
-    let listener = listener.map_err(|source| StartError::PeerListener { address: wanted, source })?;
+    let listener = doors::bind("peer_listen", wanted)?;
     let local = listener.local_addr().map_err(StartError::Listener)?;
-    let (cluster, stop_peers, peers) = {
-        let parts = parts(cluster, (local, public), node)?;
-        let cluster = Cluster::new(parts);
-        let (stop_peers, stopping) = watch::channel(false);
-        cluster.come_back().await?;
-        let peers = serve_peers(listener, Arc::new(Doorkeeper(Arc::clone(&cluster))), stopping);
-        (cluster, stop_peers, peers)
-    };
+    let (stop_peers, stopping) = watch::channel(false);
+    let tls = peer_tls(config, node, &stopping)?;
+    let metrics = node.metrics().net().clone();
+    let address = addresses(cluster, (local, public), config.discovery.family)?;
+    tracing::info!(peer = address.peer, public = address.public, "what other nodes are told");
+    let transport = GrpcTransport::with(LinkSettings::default(), tls.clone(), metrics.clone());
+    let cluster = Cluster::new(parts(cluster, address, node, transport)?);
+    cluster.come_back().await?;
+    let door = PeerDoor { tls, metrics };
+    let peers = serve_peers(listener, door, Arc::new(Doorkeeper(Arc::clone(&cluster))), stopping);
     node.start_ingest_for(config.ingest, &cluster.wiring(&Handle::current()))?;
     let mut tasks = cluster.start();
     tasks.push(tokio::spawn(register_static(Arc::clone(&cluster), config.workers.clone())));
@@ -70,16 +74,38 @@ pub(crate) async fn start(
     Ok(Clustered { cluster, tasks, peers, stop_peers })
 }
 
+fn peer_tls(
+    config: &Config,
+    node: &Node,
+    stopping: &watch::Receiver<bool>,
+) -> Result<Option<PeerTls>, StartError> {
+    let Some(tls) = &config.tls.peer else { return Ok(None) };
+    let metrics = node.metrics().net();
+    Ok(Some(PeerTls::load(&tls.files, tls.name.as_deref(), metrics, stopping.clone())?))
+}
+
+/// Where others reach this node: as configured, else where it listens, else by an address of its own.
+fn addresses(
+    config: &ClusterConfig,
+    (local, public): (SocketAddr, SocketAddr),
+    family: IpFamily,
+) -> Result<NodeAddress, StartError> {
+    let no_address = |key| move |reason| StartError::NoAddress { key, reason };
+    let peer = told(config.advertise_peer.as_deref(), local, family).map_err(no_address("advertise_peer"))?;
+    let public = match &config.advertise {
+        // Whoever reaches it as a peer reaches it as a client.
+        None if public.ip().is_unspecified() => HostPort { host: peer.host.clone(), port: public.port() },
+        advertised => told(advertised.as_deref(), public, family).map_err(no_address("advertise"))?,
+    };
+    Ok(NodeAddress { peer: peer.to_string(), public: public.to_string() })
+}
+
 fn parts(
     config: &ClusterConfig,
-    (local, public): (std::net::SocketAddr, std::net::SocketAddr),
+    address: NodeAddress,
     node: &Arc<Node>,
+    transport: GrpcTransport,
 ) -> Result<Parts, StartError> {
-    let own = |told: &Option<String>, bound: std::net::SocketAddr| {
-        told.clone().unwrap_or_else(|| bound.to_string())
-    };
-    let address =
-        NodeAddress { peer: own(&config.advertise_peer, local), public: own(&config.advertise, public) };
     // Drawn by the operating system: two starts must never look alike.
     let run = random().map_err(StartError::Random)?;
     let pace = Settings {
@@ -109,7 +135,7 @@ fn parts(
             shards: config.shards,
         }),
         durability: config.durability,
-        transport: Arc::new(GrpcTransport::default()),
+        transport: Arc::new(transport),
         streams: Arc::new(EngineStreams::new(Arc::clone(node))),
         witness: None,
         run,

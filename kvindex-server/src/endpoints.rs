@@ -11,6 +11,8 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use crate::net::{Host, HostPort};
+
 /// What marks an address of this machine that kvindex is to bind.
 const BIND: &str = "bind+";
 
@@ -90,6 +92,17 @@ impl Endpoint {
     /// Whether a checked endpoint's text names another machine's port, which kvindex connects to.
     pub(crate) fn is_dialled(text: &str) -> bool {
         matches!(Self::parse(text), Ok(Self::Tcp { .. }))
+    }
+
+    /// The host and port, where the host is a name to look up.
+    pub(crate) fn named(&self) -> Option<HostPort> {
+        match self {
+            Self::Tcp { host, port } => match Host::parse(host) {
+                Ok(host @ Host::Name(_)) => Some(HostPort { host, port: *port }),
+                _ => None,
+            },
+            Self::Bind { .. } | Self::Local(_) => None,
+        }
     }
 
     /// Whether kvindex binds it.

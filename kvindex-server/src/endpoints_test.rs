@@ -78,3 +78,18 @@ fn ranks_count_ports_up() {
     assert!(texts("tcp://h:65534", 3).unwrap_err().contains("65536"));
     assert!(texts("ipc:///kv", 2).is_err());
 }
+
+#[test]
+fn only_names_are_looked_up() {
+    let named = |text: &str| Endpoint::parse(text).unwrap().named().map(|named| named.to_string());
+    assert_eq!(named("tcp://engine-0.engines:5557"), Some("engine-0.engines:5557".into()));
+    for text in [
+        "tcp://10.0.0.7:5557",
+        "tcp://[fd00::7]:5557",
+        "tcp://*:5557",
+        "ipc:///run/x",
+        "bind+tcp://10.0.0.7:1",
+    ] {
+        assert_eq!(named(text), None, "{text}");
+    }
+}

@@ -5,11 +5,10 @@ mod reload;
 
 use anyhow::Context;
 use clap::Args;
-use kvindex_server::App;
 use kvindex_server::config::{Config, Loaded, RawConfig};
+use kvindex_server::{App, Listeners};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{failure, output};
@@ -50,18 +49,16 @@ async fn serve(args: &ServeArgs, loaded: Loaded) -> anyhow::Result<()> {
     for variable in &loaded.unknown_variables {
         tracing::warn!(variable, "means nothing to kvindex; misspelt?");
     }
-    let wanted = loaded.config.listen;
-    let listener = TcpListener::bind(wanted)
-        .await
-        .with_context(|| format!("cannot listen on {wanted}; is another kvindex running? (--listen)"))?;
-    let address = listener.local_addr().context("the listener has no address")?;
+    let listeners = Listeners::bind(&loaded.config)?;
+    let scheme = if loaded.config.tls.public.is_some() { "https" } else { "http" };
     // Before anything starts: a signal that comes early must still end in a snapshot.
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let hang_up = signal(SignalKind::hangup()).context("cannot wait for SIGHUP")?;
-    let running = App::start(loaded.config, listener).await?;
+    let running = App::start(loaded.config, listeners).await?;
     // The node serves, so whoever reads this line can connect.
-    if let Err(error) = output::line(&format!("kvindex serves on http://{address}")) {
+    let address = running.local_addr();
+    if let Err(error) = output::line(&format!("kvindex serves on {scheme}://{address}")) {
         tracing::debug!(%error, "nobody reads the address");
     }
     let reload = Reload {

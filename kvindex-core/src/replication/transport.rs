@@ -37,4 +37,10 @@ pub trait Transport: Debug + Send + Sync + 'static {
         request: Bytes,
         timeout: Duration,
     ) -> BoxFuture<'a, Result<Bytes, TransportError>>;
+
+    /// Whether a call to `address` that can wait, or go elsewhere, should be made now. What keeps a cluster alive does
+    /// not ask.
+    fn admits(&self, _address: &str) -> bool {
+        true
+    }
 }

@@ -38,11 +38,21 @@ pub(super) fn router(api: &Arc<Api>) -> Router {
         .route("/v1/cluster/set_voter", post(set_voter))
         .route("/v1/cluster/hand_over", post(hand_over))
         .route("/openapi.json", get(openapi_json))
-        .route("/metrics", get(metrics))
-        .route("/healthz", get(healthz))
-        .route("/readyz", get(readyz))
-        .method_not_allowed_fallback(method_not_allowed)
         .with_state(Arc::clone(api))
+        .merge(probes_router(api))
+        .method_not_allowed_fallback(method_not_allowed)
+}
+
+/// Whether the node lives, and is ready.
+pub(super) fn probes_router(api: &Arc<Api>) -> Router {
+    let routes = Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz));
+    routes.method_not_allowed_fallback(method_not_allowed).with_state(Arc::clone(api))
+}
+
+/// Metrics, which may have a port of their own.
+pub(super) fn metrics_router(api: &Arc<Api>) -> Router {
+    let routes = Router::new().route("/metrics", get(metrics));
+    routes.method_not_allowed_fallback(method_not_allowed).with_state(Arc::clone(api))
 }
 
 async fn method_not_allowed(method: axum::http::Method, uri: axum::http::Uri) -> ApiError {

@@ -95,9 +95,15 @@ fn data_of(config: &Config) -> Option<PathBuf> {
     folder.filter(|folder| !folder.as_os_str().is_empty()).or_else(beside)
 }
 
-/// Everything that is served on the public port.
-pub(crate) fn router(api: &Arc<Api>) -> Router {
-    guarded(api, grpc::router(api).merge(http::router(api)))
+/// Everything that is served on the public port; metrics unless they have a door of their own.
+pub(crate) fn router(api: &Arc<Api>, with_metrics: bool) -> Router {
+    let metrics = if with_metrics { http::metrics_router(api) } else { Router::new() };
+    guarded(api, grpc::router(api).merge(http::router(api)).merge(metrics))
+}
+
+/// What is served on the metrics' own port: metrics, and what says whether the node lives and is ready.
+pub(crate) fn metrics_router(api: &Arc<Api>) -> Router {
+    guarded(api, http::metrics_router(api).merge(http::probes_router(api)))
 }
 
 /// What stands around every route, on whichever port: the call is observed, and who calls is looked at. A route

@@ -164,6 +164,11 @@ impl Cluster {
         }
         let leader = status.leader.and_then(|leader| status.members.get(&leader));
         let address = &leader.ok_or_else(|| no_leader("none is known"))?.address.peer;
+        // Tried again until the time is over, and then it is certain that nothing was changed: a call into a black hole
+        // would leave that open.
+        if !self.transport.admits(address) {
+            return Err(no_leader("the path to it is blocked"));
+        }
         let cluster = replica.identity().cluster;
         let request = NodeRequest::Change { cluster, shard, command: command.clone() };
         let remaining = deadline.saturating_duration_since(Instant::now());

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use crate::net::canonical;
+
 /// Marks an entry whose name stands for many nodes.
 const MANY: &str = "dns:";
 
@@ -14,7 +16,7 @@ pub(super) async fn addresses(peers: &[String]) -> BTreeSet<String> {
             continue;
         };
         match tokio::net::lookup_host(name).await {
-            Ok(addresses) => found.extend(addresses.map(|address| address.to_string())),
+            Ok(addresses) => found.extend(addresses.map(|address| canonical(address).to_string())),
             Err(error) => tracing::debug!(name, %error, "the peers' name does not resolve"),
         }
     }

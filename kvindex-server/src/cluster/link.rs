@@ -6,16 +6,17 @@ use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use kvindex_proto::peer::v1::peer_client::PeerClient;
 use parking_lot::Mutex;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tonic::body::Body;
 use tonic::codegen::{BoxFuture, Service, http};
 
-use super::link_socket::{self, CONNECTION_WINDOW, FRAME, MAX_MESSAGE, STREAM_WINDOW};
+use super::link_wire::{CONNECTION_WINDOW, FRAME, MAX_MESSAGE, STREAM_WINDOW, Wire};
+use crate::net::{self, DialError, HostPort, Path, PeerTls};
 
 /// After a failed attempt, calls fail at once for this long: a peer that is down costs ten attempts a second,
 /// and one that came back is found well within a second.
@@ -76,12 +77,32 @@ enum State {
     /// Connected, as far as is known.
     Up { sender: Sender, client: Client },
     /// Not connected; calls before `retry_at` fail at once.
-    Down { reason: Arc<str>, retry_at: Instant },
+    Down { failure: Failure, retry_at: Instant },
+}
+
+/// Why there is no connection, and whether that is because nothing was heard.
+#[derive(Debug, Clone)]
+pub(super) struct Failure {
+    pub(super) reason: Arc<str>,
+    pub(super) silent: bool,
+}
+
+impl Failure {
+    fn told(reason: impl Into<Arc<str>>) -> Self {
+        Self { reason: reason.into(), silent: false }
+    }
+
+    /// From an error of the connection; TLS has words of its own.
+    fn of(error: &(dyn std::error::Error + 'static)) -> Self {
+        let reason = net::explained(error).unwrap_or_else(|| with_causes(error));
+        Self { reason: reason.into(), silent: is_silence(error) }
+    }
 }
 
 /// The link to one address. Dropping it closes the connection.
 #[derive(Debug)]
 pub(super) struct Link {
+    pub(super) path: Path,
     state: watch::Receiver<State>,
     /// One place: whoever finds it full knows that an attempt has been asked for.
     wanted: mpsc::Sender<()>,
@@ -92,15 +113,15 @@ impl Link {
     /// Begins to connect. `on_idle` is called now and then when the link may have been idle too long.
     pub(super) fn open(
         address: &str,
-        settings: LinkSettings,
+        (settings, tls): (LinkSettings, Option<PeerTls>),
         on_idle: impl Fn() + Send + Sync + 'static,
     ) -> Self {
         let (publish, state) = watch::channel(State::Connecting);
         let (wanted, calls) = mpsc::channel(1);
         let keeper =
-            Keeper { address: address.to_owned(), settings, publish, calls, on_idle: Box::new(on_idle) };
+            Keeper { address: address.to_owned(), settings, tls, publish, calls, on_idle: Box::new(on_idle) };
         tokio::spawn(keeper.keep());
-        Self { state, wanted, last_used: Mutex::new(Instant::now()) }
+        Self { path: Path::default(), state, wanted, last_used: Mutex::new(Instant::now()) }
     }
 
     /// Notes that a call begins.
@@ -114,7 +135,7 @@ impl Link {
     }
 
     /// Waits for a connection, or says why there is none. Calls that come during an attempt share its result.
-    pub(super) async fn client(&self) -> Result<Client, Arc<str>> {
+    pub(super) async fn client(&self) -> Result<Client, Failure> {
         let mut state = self.state.clone();
         let mut asked = false;
         loop {
@@ -122,16 +143,16 @@ impl Link {
                 State::Up { sender, client } if !sender.0.is_closed() => return Ok(client.clone()),
                 // The task has yet to notice that it broke, or is at it.
                 State::Up { .. } | State::Connecting => {}
-                State::Down { reason, retry_at } => {
+                State::Down { failure, retry_at } => {
                     if asked || Instant::now() < *retry_at {
-                        return Err(Arc::clone(reason));
+                        return Err(failure.clone());
                     }
                     asked = true;
                     let _ = self.wanted.try_send(());
                 }
             }
             if state.changed().await.is_err() {
-                return Err("this node is stopping".into());
+                return Err(Failure::told("this node is stopping"));
             }
         }
     }
@@ -141,12 +162,13 @@ impl Link {
 struct Keeper {
     address: String,
     settings: LinkSettings,
+    tls: Option<PeerTls>,
     publish: watch::Sender<State>,
     calls: mpsc::Receiver<()>,
     on_idle: Box<dyn Fn() + Send + Sync>,
 }
 
-type Connection = http2::Connection<TokioIo<TcpStream>, Body, TokioExecutor>;
+type Connection = http2::Connection<TokioIo<Box<dyn Wire>>, Body, TokioExecutor>;
 
 impl Keeper {
     async fn keep(mut self) {
@@ -160,23 +182,23 @@ impl Keeper {
                     if !flapping {
                         tracing::info!(peer = %self.address, "peer link up");
                     }
-                    let Some(reason) = self.until_broken(connection).await else { return };
+                    let Some(failure) = self.until_broken(connection).await else { return };
                     let brief = since.elapsed() < BRIEF;
                     if !(brief && flapping) {
-                        tracing::info!(peer = %self.address, %reason, "peer link lost");
+                        tracing::info!(peer = %self.address, reason = %failure.reason, "peer link lost");
                     }
                     (away, flapping) = (false, brief);
-                    self.publish.send_replace(State::Down { reason, retry_at: since + RETRY_AFTER });
+                    self.publish.send_replace(State::Down { failure, retry_at: since + RETRY_AFTER });
                 }
-                Err(reason) => {
+                Err(failure) => {
                     if !away {
-                        tracing::info!(peer = %self.address, %reason, "peer cannot be reached");
+                        tracing::info!(peer = %self.address, reason = %failure.reason, "peer cannot be reached");
                     }
                     (away, flapping) = (true, false);
                     // Whoever asked until now gets this answer, not another attempt.
                     let _ = self.calls.try_recv();
                     let retry_at = Instant::now() + RETRY_AFTER;
-                    self.publish.send_replace(State::Down { reason: reason.into(), retry_at });
+                    self.publish.send_replace(State::Down { failure, retry_at });
                 }
             }
             if !self.next_call().await {
@@ -186,15 +208,24 @@ impl Keeper {
         }
     }
 
-    async fn connect(&self) -> Result<(State, Connection), String> {
+    async fn connect(&self) -> Result<(State, Connection), Failure> {
         let within = self.settings.connect_timeout;
-        let stream = link_socket::dial(&self.address, within).await?;
+        let dialled = net::dial(&self.address, within).await;
+        let stream =
+            dialled.map_err(|DialError { reason, silent }| Failure { reason: reason.into(), silent })?;
         let made = async {
-            let stream = link_socket::secure(stream).await.map_err(|error| error.to_string())?;
-            self.http().handshake(stream).await.map_err(|error| with_causes(&error))
+            let stream: Box<dyn Wire> = match &self.tls {
+                None => Box::new(stream),
+                Some(tls) => {
+                    let secured = tls.connect(&self.address, stream).await;
+                    Box::new(secured.map_err(|error| Failure::of(&error))?)
+                }
+            };
+            self.http().handshake(TokioIo::new(stream)).await.map_err(|error| Failure::of(&error))
         };
         let Ok(made) = tokio::time::timeout(within, made).await else {
-            return Err(format!("no handshake within {} ms", within.as_millis()));
+            let reason = format!("no handshake within {} ms", within.as_millis());
+            return Err(Failure { reason: reason.into(), silent: true });
         };
         let (sender, connection) = made?;
         let sender = Sender(sender);
@@ -214,22 +245,33 @@ impl Keeper {
         http
     }
 
-    fn client(&self, sender: Sender) -> Result<Client, String> {
-        let origin = http::Uri::builder().scheme("http").authority(self.address.as_str()).path_and_query("/");
-        let origin = origin.build().map_err(|error| format!("not host:port: {error}"))?;
+    fn client(&self, sender: Sender) -> Result<Client, Failure> {
+        // No more than a header: where to is decided by the connection. An interface's name has no place in it.
+        let authority = HostPort::parse(&self.address).map_or_else(
+            |_| self.address.clone(),
+            |address| {
+                address.host.ip().map_or_else(
+                    || address.to_string(),
+                    |ip| HostPort::from(SocketAddr::new(ip, address.port)).to_string(),
+                )
+            },
+        );
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        let origin = http::Uri::builder().scheme(scheme).authority(authority).path_and_query("/").build();
+        let origin = origin.map_err(|error| Failure::told(format!("not host:port: {error}")))?;
         Ok(PeerClient::with_origin(sender, origin)
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE))
     }
 
     /// Drives a connection until it ends and says why; `None` when the link was dropped.
-    async fn until_broken(&mut self, connection: Connection) -> Option<Arc<str>> {
+    async fn until_broken(&mut self, connection: Connection) -> Option<Failure> {
         tokio::pin!(connection);
         loop {
             tokio::select! {
                 ended = &mut connection => return Some(match ended {
-                    Ok(()) => "closed by the peer".into(),
-                    Err(error) => with_causes(&error).into(),
+                    Ok(()) => Failure::told("closed by the peer"),
+                    Err(error) => Failure::of(&error),
                 }),
                 // A call that asked for this connection, late: it has it.
                 called = self.next_call() => if !called { return None },
@@ -246,6 +288,21 @@ impl Keeper {
             }
         }
     }
+}
+
+/// Whether a connection broke because nothing came any more: HTTP's probe or the kernel's patience ran out.
+pub(super) fn is_silence(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let timed_out = |error: &std::io::Error| error.kind() == std::io::ErrorKind::TimedOut;
+        if error.downcast_ref().is_some_and(timed_out)
+            || error.downcast_ref().is_some_and(hyper::Error::is_timeout)
+        {
+            return true;
+        }
+        next = error.source();
+    }
+    false
 }
 
 /// An error and what caused it, in one line: the outermost alone often says only that something failed.

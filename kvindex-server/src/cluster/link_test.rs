@@ -73,6 +73,34 @@ async fn a_listener_that_never_answers_costs_one_connection_and_each_call_its_ti
 }
 
 #[tokio::test]
+async fn a_peer_that_never_answers_is_blocked_and_one_that_refuses_is_not() {
+    let metrics = crate::net::NetMetrics::default();
+    let transport = GrpcTransport::with(LinkSettings::default(), None, metrics.clone());
+    let (mute, _) = mute(true).await;
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string();
+    assert!(transport.admits(&mute), "nothing is known yet");
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_millis(2400) {
+        let short = Duration::from_millis(100);
+        tokio::join!(ask(&transport, &mute, short), ask(&transport, &free, short));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(!transport.admits(&mute) && transport.admits(&free));
+    // Whoever does not ask is not held back: calls are made, and time out as before.
+    let error = ask(&transport, &mute, Duration::from_millis(50)).await;
+    assert!(matches!(error, TransportError::Timeout { .. }), "{error}");
+    let mut registry = prometheus_client::registry::Registry::default();
+    metrics.register(&mut registry);
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    for (peer, state) in [(&mute, 2), (&free, 1)] {
+        assert!(text.contains(&format!("degrade_state_current{{peer=\"{peer}\"}} {state}")), "{text}");
+    }
+    let moved = format!("transitions_total{{peer=\"{mute}\",from=\"limited\",to=\"blocked\"}} 1");
+    assert!(text.contains(&moved), "{text}");
+}
+
+#[tokio::test]
 async fn a_backlog_that_is_full_costs_calls_only_their_time() {
     // The kernel drops connections that do not fit into the backlog: the nearest thing to a lost packet.
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();

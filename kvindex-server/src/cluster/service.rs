@@ -8,7 +8,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use kvindex_proto::peer::v1::peer_server::{Peer, PeerServer};
 use kvindex_proto::peer::v1::{PeerReply, PeerRequest};
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,15 +17,19 @@ use tokio::task::{JoinHandle, JoinSet};
 use tonic::{Request, Response, Status};
 
 use super::link::{LinkSettings, with_causes};
-use super::link_socket::{
-    self, CALLS_PER_CONNECTION, CONNECTION_WINDOW, FRAME, MAX_BODY, MAX_MESSAGE, STREAM_WINDOW,
+use super::link_wire::{
+    CALLS_PER_CONNECTION, CONNECTION_WINDOW, FRAME, MAX_BODY, MAX_MESSAGE, STREAM_WINDOW, Wire,
 };
+use crate::net::{self, First, Gate, NetMetrics, Pass, PeerTls, canonical};
 
 /// How long calls may go on after the node was told to stop.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// How long a new connection may stay silent. A peer speaks at once.
+/// How long a new connection may take to begin, handshake included. A peer speaks at once.
 const FIRST_WORD: Duration = Duration::from_secs(5);
+
+/// Connections of peers: a few a node, with room for those that are being replaced.
+const MAX_CONNECTIONS: usize = 256;
 
 /// Pause after a failed accept: the usual cause, no more file descriptors, does not pass at once.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
@@ -38,17 +41,33 @@ pub trait PeerHandler: Send + Sync + 'static {
     fn handle(&self, request: Bytes) -> BoxFuture<'_, Bytes>;
 }
 
+/// What stands between a listener and its peers.
+#[derive(Debug, Clone, Default)]
+pub struct PeerDoor {
+    /// How connections are encrypted and checked; `None` for neither.
+    pub tls: Option<PeerTls>,
+    /// Where connections are counted.
+    pub metrics: NetMetrics,
+}
+
 /// Answers peers on `listener` until `stopping` is true or its sender is gone; then lets open calls end for two
 /// seconds. Must be called inside a tokio runtime.
 pub fn serve_peers(
     listener: TcpListener,
+    door: PeerDoor,
     handler: Arc<dyn PeerHandler>,
     stopping: watch::Receiver<bool>,
 ) -> JoinHandle<()> {
-    tokio::spawn(accept(listener, handler, stopping))
+    tokio::spawn(accept(listener, door, handler, stopping))
 }
 
-async fn accept(listener: TcpListener, handler: Arc<dyn PeerHandler>, mut stopping: watch::Receiver<bool>) {
+async fn accept(
+    listener: TcpListener,
+    door: PeerDoor,
+    handler: Arc<dyn PeerHandler>,
+    mut stopping: watch::Receiver<bool>,
+) {
+    let gate = Gate::new("peer", MAX_CONNECTIONS, door.metrics);
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -56,7 +75,11 @@ async fn accept(listener: TcpListener, handler: Arc<dyn PeerHandler>, mut stoppi
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => match accepted {
                 Ok((stream, from)) => {
-                    connections.spawn(serve(stream, from, Arc::clone(&handler), stopping.clone()));
+                    // One that is refused is closed by being dropped.
+                    if let Some(pass) = gate.admit() {
+                        let comer = Comer { from: canonical(from), tls: door.tls.clone(), _pass: pass };
+                        connections.spawn(comer.served(stream, Arc::clone(&handler), stopping.clone()));
+                    }
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a peer's connection was not accepted");
@@ -77,44 +100,72 @@ async fn stopped(stopping: &mut watch::Receiver<bool>) {
     let _ = stopping.wait_for(|stop| *stop).await;
 }
 
-/// Serves one connection until it ends or the node stops.
-async fn serve(
-    stream: TcpStream,
+/// One connection.
+struct Comer {
     from: SocketAddr,
-    handler: Arc<dyn PeerHandler>,
-    mut stopping: watch::Receiver<bool>,
-) {
-    let opened = tokio::select! {
-        opened = open(stream) => opened,
-        () = stopped(&mut stopping) => return,
-    };
-    let stream = match opened {
-        Ok(stream) => stream,
-        Err(error) => return tracing::debug!(%from, %error, "not a peer's connection"),
-    };
-    let permits = Arc::new(Semaphore::new(CALLS_PER_CONNECTION as usize));
-    let peer = PeerServer::new(Calls { handler, permits })
-        .max_decoding_message_size(MAX_MESSAGE)
-        .max_encoding_message_size(MAX_MESSAGE);
-    let connection = http().serve_connection(stream, TowerToHyperService::new(peer));
-    tokio::pin!(connection);
-    let ended = tokio::select! {
-        ended = &mut connection => ended,
-        () = stopped(&mut stopping) => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%from, error = %with_causes(&error), "a peer's connection broke");
-    }
+    tls: Option<PeerTls>,
+    _pass: Pass,
 }
 
-async fn open(stream: TcpStream) -> io::Result<TokioIo<TcpStream>> {
-    link_socket::accepted(&stream)?;
-    let spoke = tokio::time::timeout(FIRST_WORD, stream.readable()).await;
-    spoke.map_err(|_| io::Error::other(format!("silent for {} s", FIRST_WORD.as_secs())))??;
-    link_socket::secure(stream).await
+impl Comer {
+    /// Serves it until it ends or the node stops.
+    async fn served(
+        self,
+        stream: TcpStream,
+        handler: Arc<dyn PeerHandler>,
+        mut stopping: watch::Receiver<bool>,
+    ) {
+        let from = self.from;
+        let opened = tokio::select! {
+            opened = tokio::time::timeout(FIRST_WORD, self.open(stream)) => opened,
+            () = stopped(&mut stopping) => return,
+        };
+        let stream = match opened {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(reason)) if self.tls.is_some() => {
+                return tracing::info!(%from, reason, "a connection to the peer port is refused");
+            }
+            Ok(Err(reason)) => return tracing::debug!(%from, reason, "not a peer's connection"),
+            Err(_) => return tracing::debug!(%from, "silent for {} s", FIRST_WORD.as_secs()),
+        };
+        let permits = Arc::new(Semaphore::new(CALLS_PER_CONNECTION as usize));
+        let peer = PeerServer::new(Calls { handler, permits })
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(MAX_MESSAGE);
+        let connection = http().serve_connection(TokioIo::new(stream), TowerToHyperService::new(peer));
+        tokio::pin!(connection);
+        let ended = tokio::select! {
+            ended = &mut connection => ended,
+            () = stopped(&mut stopping) => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%from, error = %with_causes(&error), "a peer's connection broke");
+        }
+    }
+
+    /// Lets a peer in, or says why it is none.
+    async fn open(&self, stream: TcpStream) -> Result<Box<dyn Wire>, String> {
+        net::tune_peer(&(&stream).into()).map_err(|error| error.to_string())?;
+        let first = net::look(&stream).await.map_err(|error| error.to_string())?;
+        match (&self.tls, first) {
+            (None, First::Tls) => {
+                net::send_away(stream, first, "this peer port does not speak TLS").await;
+                Err("TLS on a peer port without (peer_tls_cert)".into())
+            }
+            (None, _) => Ok(Box::new(stream)),
+            (Some(tls), First::Tls) => match tls.accept(stream).await {
+                Ok(stream) => Ok(Box::new(stream)),
+                Err(error) => Err(net::explained(&error).unwrap_or_else(|| error.to_string())),
+            },
+            (Some(_), _) => {
+                net::send_away(stream, first, "this peer port speaks TLS: set peer_tls_cert").await;
+                Err("no TLS on a peer port with".into())
+            }
+        }
+    }
 }
 
 fn http() -> http2::Builder<TokioExecutor> {

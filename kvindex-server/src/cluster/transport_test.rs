@@ -12,8 +12,8 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
-use super::link_socket::MAX_BODY;
-use super::{GrpcTransport, PeerHandler, serve_peers};
+use super::link_wire::MAX_BODY;
+use super::{GrpcTransport, PeerDoor, PeerHandler, serve_peers};
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -77,7 +77,7 @@ impl Server {
         let script = Arc::new(Script::default());
         let served = {
             let _inside = runtime.enter();
-            serve_peers(listener, Arc::clone(&script) as Arc<dyn PeerHandler>, stopping)
+            serve_peers(listener, PeerDoor::default(), Arc::clone(&script) as Arc<dyn PeerHandler>, stopping)
         };
         Self { address, script, stop, served, runtime }
     }

@@ -28,6 +28,8 @@ impl RawConfig {
             access: checker.access(&self.access, limits.body_bytes)?,
             index: checker.index(&self.limits)?,
             cluster: checker.cluster(self)?,
+            net: checker.net(self)?,
+            tls: checker.tls(self)?,
             trace: checker.trace(&self.telemetry)?,
             discovery: checker.discovery(&self.discovery)?,
             workers: checker.workers(&self.workers, ingest.gap_policy)?,

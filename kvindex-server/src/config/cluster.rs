@@ -12,6 +12,10 @@ use kvindex_core::replication::log_store::{BackendKind, Durability};
 use super::check::Checker;
 use super::{Config, ConfigError, RawConfig, Shown, text};
 use crate::cluster::DEFAULT_SHARDS;
+use crate::net::HostPort;
+
+/// The port of other nodes where only an address is told.
+const PEER_PORT: u16 = 9591;
 
 /// A cluster's node.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, Args)]
@@ -20,10 +24,10 @@ pub struct RawCluster {
     /// Address and port for the other nodes of a cluster; without it the node is alone.
     #[arg(long, value_name = "ADDRESS")]
     pub peer_listen: Option<String>,
-    /// Where other nodes reach this one [default: where it listens].
+    /// Where other nodes reach this one [default: where it listens, or an own address].
     #[arg(long, value_name = "HOST:PORT")]
     pub advertise_peer: Option<String>,
-    /// Where clients reach this node [default: where it listens].
+    /// Where clients reach this node [default: where it listens, or an own address].
     #[arg(long, value_name = "HOST:PORT")]
     pub advertise: Option<String>,
     /// Where to look for other nodes: host:port or dns:host:port, separated by commas.
@@ -117,16 +121,10 @@ impl Checker<'_> {
             }
             return Ok(None);
         };
-        let must = "must be address:port, such as 127.0.0.1:9591 or [::]:9591";
-        let peer_listen: SocketAddr =
-            listen.parse().map_err(|_| self.invalid("peer_listen", &listen, must))?;
-        let advertise_peer = self.reachable("advertise_peer", given(&raw.advertise_peer))?;
-        let advertise = self.reachable("advertise", given(&raw.advertise))?;
-        if advertise_peer.is_none() && peer_listen.ip().is_unspecified() {
-            let reason =
-                "listens on every address, so advertise_peer must say by which one other nodes reach it";
-            return Err(self.invalid("peer_listen", &listen, reason));
-        }
+        let peer_listen = self.bindable("peer_listen", &listen, PEER_PORT)?;
+        let public = self.listen(&all.node)?;
+        let advertise_peer = self.reachable("advertise_peer", given(&raw.advertise_peer), peer_listen)?;
+        let advertise = self.reachable("advertise", given(&raw.advertise), public)?;
         if let Some(path) = given(&all.node.snapshot_path) {
             let reason = "is for a node alone; a cluster's node keeps its snapshots in data_dir";
             return Err(self.invalid("snapshot_path", &path, reason));
@@ -165,31 +163,19 @@ impl Checker<'_> {
     }
 
     fn peer(&self, peer: &str) -> Result<String, ConfigError> {
-        let name = peer.strip_prefix("dns:").unwrap_or(peer);
-        if has_port(name) {
-            return Ok(peer.to_owned());
+        let (many, name) = match peer.strip_prefix("dns:") {
+            Some(name) => ("dns:", name),
+            None => ("", peer),
+        };
+        let must = "must be host:port, or dns:host:port for every address of a name";
+        match HostPort::parse(name) {
+            Ok(HostPort { port: 0, .. }) => {
+                Err(self.invalid("cluster_peers", peer, &format!("{must}; it has port 0")))
+            }
+            Ok(address) => Ok(format!("{many}{address}")),
+            Err(error) => Err(self.invalid("cluster_peers", peer, &format!("{must}; it {error}"))),
         }
-        Err(self.invalid(
-            "cluster_peers",
-            peer,
-            "must be host:port, or dns:host:port for every address of a name",
-        ))
     }
-
-    /// What others are told: not this machine's word for itself on every address.
-    fn reachable(&self, key: &str, address: Option<String>) -> Result<Option<String>, ConfigError> {
-        let Some(address) = address else { return Ok(None) };
-        let unspecified = address.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_unspecified());
-        if !has_port(&address) || unspecified {
-            return Err(self.invalid(key, &address, "must be host:port as others reach it"));
-        }
-        Ok(Some(address))
-    }
-}
-
-fn has_port(address: &str) -> bool {
-    let parts = address.rsplit_once(':');
-    parts.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0))
 }
 
 /// The values in effect; a node alone has those that a cluster's would have by default.

@@ -2,7 +2,6 @@
 
 use clap::Args;
 use serde::{Deserialize, Deserializer, Serialize};
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,15 +10,13 @@ use kvindex_core::DEFAULT_TENANT;
 use super::check::Checker;
 use super::{Config, ConfigError, Shown, text};
 use crate::discovery::Selector;
+use crate::net::IpFamily;
 
 /// Seconds between two complete lists: the watch tells everything as it happens, so this only bounds how long a
 /// change can stay unseen that the watch lost.
 const DEFAULT_RESYNC_S: u64 = 60;
 /// Longest time between two complete lists.
 const MAX_RESYNC_S: u64 = 86_400;
-/// Preferences among addresses, the default first.
-const FAMILIES: [(&str, IpFamily); 3] =
-    [("any", IpFamily::Any), ("ipv4", IpFamily::Ipv4), ("ipv6", IpFamily::Ipv6)];
 /// Longest name of a port, as Kubernetes has it.
 const MAX_PORT_NAME: usize = 15;
 
@@ -86,7 +83,7 @@ pub struct RawDiscovery {
     #[arg(long, value_name = "TENANT", help_heading = "Discovery")]
     #[serde(deserialize_with = "text_or_number")]
     pub discovery_tenant: Option<String>,
-    /// Which of a pod's addresses is taken where it has several: any, ipv4 or ipv6 [default: any].
+    /// Which address is taken where a pod, or this node, has several: any, ipv4 or ipv6 [default: any].
     #[arg(long, value_name = "FAMILY", help_heading = "Discovery")]
     pub ip_family: Option<String>,
 }
@@ -148,30 +145,6 @@ pub struct LabelKeys {
     pub tp_size: String,
 }
 
-/// A preference among addresses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum IpFamily {
-    /// The primary one, whatever it is.
-    #[default]
-    Any,
-    /// IPv4 where there is one.
-    Ipv4,
-    /// IPv6 where there is one.
-    Ipv6,
-}
-
-impl IpFamily {
-    /// Whether an address is of this family.
-    #[must_use]
-    pub fn has(self, address: &IpAddr) -> bool {
-        match self {
-            Self::Any => true,
-            Self::Ipv4 => address.is_ipv4(),
-            Self::Ipv6 => address.is_ipv6(),
-        }
-    }
-}
-
 impl Default for DiscoveryConfig {
     fn default() -> Self {
         let own = |name: &str| format!("openfuyao.com/{name}");
@@ -218,7 +191,7 @@ impl Checker<'_> {
             ports: self.port_settings(raw, defaults.ports)?,
             labels: label_keys(raw, defaults.labels),
             tenant: present(raw.discovery_tenant.as_ref()).unwrap_or(defaults.tenant),
-            family: self.word("ip_family", raw.ip_family.as_deref(), &FAMILIES)?,
+            family: self.word("ip_family", raw.ip_family.as_deref(), &IpFamily::ALL)?,
         };
         if config.enabled && config.service_selector.is_none() && config.pod_selector.is_none() {
             let reason = "needs discovery_pod_selector or discovery_service_selector, or both: without them every pod \
@@ -322,7 +295,6 @@ pub(super) fn shown(config: &Config) -> Shown {
     let number = |port: Option<u16>| port.unwrap_or(0).to_string();
     let kubeconfig =
         discovery.kubeconfig.as_ref().map_or_else(String::new, |path| path.display().to_string());
-    let family = FAMILIES.iter().find(|(_, family)| *family == discovery.family).map_or("", |(word, _)| word);
     let (ports, labels) = (&discovery.ports, &discovery.labels);
     vec![
         ("discovery", text(if discovery.enabled { "kubernetes" } else { "off" })),
@@ -343,7 +315,7 @@ pub(super) fn shown(config: &Config) -> Shown {
         ("discovery_label_dp_size", text(&labels.dp_size)),
         ("discovery_label_tp_size", text(&labels.tp_size)),
         ("discovery_tenant", text(&discovery.tenant)),
-        ("ip_family", text(family)),
+        ("ip_family", text(discovery.family.name())),
     ]
 }
 

@@ -17,7 +17,18 @@ use crate::workers::RawWorker;
 const PREFIX: &str = "KVINDEX_";
 
 /// Variables with our prefix that belong to the command line.
-const OTHER_VARIABLES: [&str; 6] = ["config", "server", "output", "timeout_ms", "token", "token_file"];
+const OTHER_VARIABLES: [&str; 10] = [
+    "config",
+    "server",
+    "output",
+    "timeout_ms",
+    "token",
+    "token_file",
+    "ca",
+    "client_cert",
+    "client_key",
+    "server_name",
+];
 
 /// The one key that stands in the file only.
 const WORKERS: &str = "workers";
@@ -113,6 +124,8 @@ fn gather(file: Option<&Path>, flags: &RawConfig, keys: &[String]) -> Result<Fig
         .merge(given_flags(&flags.limits))
         .merge(given_flags(&flags.access))
         .merge(given_flags(&flags.cluster))
+        .merge(given_flags(&flags.net))
+        .merge(given_flags(&flags.tls))
         .merge(given_flags(&flags.telemetry))
         .merge(given_flags(&flags.discovery)))
 }
@@ -140,6 +153,8 @@ fn extract(figment: &Figment) -> Result<RawConfig, ConfigError> {
         limits: section(figment)?,
         access: section(figment)?,
         cluster: section(figment)?,
+        net: section(figment)?,
+        tls: section(figment)?,
         telemetry: section(figment)?,
         discovery: section(figment)?,
         workers: section::<FileOnly>(figment)?.workers,

@@ -14,8 +14,10 @@ mod ingest;
 mod limits;
 mod live;
 mod load;
+mod net;
 mod node;
 mod telemetry;
+mod tls;
 
 use clap::Args;
 use std::fmt::{Display, Write};
@@ -28,12 +30,14 @@ use kvindex_core::limits::IndexLimits;
 use crate::workers::{RawWorker, WorkerDefinition};
 pub use access::{AccessConfig, RawAccess};
 pub use cluster::{ClusterConfig, RawCluster};
-pub use discovery::{DiscoveryConfig, IpFamily, LabelKeys, PortSettings, RawDiscovery};
+pub use discovery::{DiscoveryConfig, LabelKeys, PortSettings, RawDiscovery};
 pub use ingest::{IngestConfig, RawIngest};
 pub use limits::{ApiLimits, RawLimits};
 pub use live::{Changes, LiveConfig};
+pub use net::{NetConfig, RawNet};
 pub use node::{DEFAULT_LISTEN, LogConfig, LogFormat, RawNode, SnapshotConfig};
 pub use telemetry::{RawTelemetry, TraceConfig};
+pub use tls::{PeerTlsConfig, PublicTlsConfig, RawTls, TlsConfig};
 
 /// The configuration as written. A key left out keeps its default.
 #[derive(Debug, Clone, Default, PartialEq, Args)]
@@ -53,6 +57,12 @@ pub struct RawConfig {
     /// The cluster.
     #[command(flatten)]
     pub cluster: RawCluster,
+    /// The network.
+    #[command(flatten)]
+    pub net: RawNet,
+    /// Encryption.
+    #[command(flatten)]
+    pub tls: RawTls,
     /// Traces.
     #[command(flatten)]
     pub telemetry: RawTelemetry,
@@ -85,6 +95,10 @@ pub struct Config {
     pub index: IndexLimits,
     /// How this node takes part in a cluster; `None` for a node alone.
     pub cluster: Option<ClusterConfig>,
+    /// How the network is used.
+    pub net: NetConfig,
+    /// How connections are encrypted.
+    pub tls: TlsConfig,
     /// Where traces of calls go; `None` for nowhere.
     pub trace: Option<TraceConfig>,
     /// How engines are found in Kubernetes.
@@ -105,6 +119,8 @@ impl Config {
             limits::shown,
             access::shown,
             cluster::shown,
+            net::shown,
+            tls::shown,
             telemetry::shown,
             discovery::shown,
         ];

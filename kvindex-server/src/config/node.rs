@@ -70,9 +70,7 @@ pub struct SnapshotConfig {
 impl Checker<'_> {
     pub(super) fn listen(&self, raw: &RawNode) -> Result<SocketAddr, ConfigError> {
         let listen = raw.listen.as_deref().unwrap_or(DEFAULT_LISTEN);
-        listen.parse().map_err(|_| {
-            self.invalid("listen", listen, "must be address:port, such as 127.0.0.1:9590 or [::]:9590")
-        })
+        self.bindable("listen", listen, 9590)
     }
 
     pub(super) fn log(&self, raw: &RawNode) -> Result<LogConfig, ConfigError> {

@@ -1,8 +1,8 @@
 //! Tests of which pods are engines, and why others are not.
 #![allow(clippy::unwrap_used)]
 use super::*;
-use crate::config::IpFamily;
 use crate::discovery::seen::{Port, Service, Slice};
+use crate::net::IpFamily;
 
 pub(crate) fn settings() -> DiscoveryConfig {
     DiscoveryConfig { pod_selector: Some("app=vllm".parse().unwrap()), ..DiscoveryConfig::default() }

@@ -31,3 +31,13 @@ impl Contexts {
         self.all.get_mut(number).into_iter().for_each(|(_, streams)| *streams = streams.saturating_sub(1));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    /// docs/security.md tells operators what follows from this.
+    #[test]
+    fn the_libzmq_that_is_built_here_has_no_encryption() {
+        assert_eq!(zmq::has("curve"), Some(false));
+        assert_eq!(zmq::has("ipc"), Some(true), "it does know what it has");
+    }
+}

@@ -7,6 +7,7 @@ mod batcher;
 mod contexts;
 mod counters;
 pub mod decode;
+mod guide;
 pub mod limits;
 mod opening;
 mod profile_check;

@@ -14,11 +14,12 @@ use parking_lot::Mutex;
 use super::batcher::Followed;
 use super::contexts::Contexts;
 use super::counters::IngestCounters;
+use super::guide;
 use super::opening::{IngestError, check_endpoint, check_text, open};
 use super::sequencer::{Resume, SequencerConfig};
 use super::standby::Follower;
 use super::status::{Clock, SharedStatus, StreamStatus};
-use super::subscriber::{Link, Order, Stream, Subscriber};
+use super::subscriber::{Link, Order, Searches, Stream, Subscriber};
 use crate::endpoints::Endpoint;
 
 /// Takes the commands of one turn, in order; called from the ingest threads, one at a time for each stream. It
@@ -143,6 +144,7 @@ pub struct Handle {
     counters: Arc<IngestCounters>,
     table: parking_lot::RwLock<HashMap<StreamId, Seat>>,
     threads: Vec<Thread>,
+    guide: Mutex<Option<JoinHandle<()>>>,
     contexts: Mutex<Contexts>,
 }
 
@@ -154,7 +156,7 @@ struct Seat {
 
 struct Thread {
     orders: SyncSender<Order>,
-    wake: Mutex<zmq::Socket>,
+    wake: Arc<Mutex<zmq::Socket>>,
     join: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -171,6 +173,7 @@ pub fn start(config: IngestConfig, wiring: &Wiring) -> Result<Handle, IngestErro
     }
     let (clock, counters) = (Clock::start(), Arc::new(IngestCounters::default()));
     let context = zmq::Context::new();
+    let (asks, guide) = guide::start()?;
     let mut threads = Vec::with_capacity(config.threads);
     for number in 0..config.threads {
         let address = format!("inproc://wake-{number}");
@@ -180,6 +183,7 @@ pub fn start(config: IngestConfig, wiring: &Wiring) -> Result<Handle, IngestErro
         waker.set_linger(0)?;
         waker.connect(&address)?;
         let (orders, receiver) = sync_channel(ORDER_QUEUE);
+        let waker = Arc::new(Mutex::new(waker));
         let subscriber = Subscriber {
             orders: receiver,
             wake,
@@ -187,10 +191,11 @@ pub fn start(config: IngestConfig, wiring: &Wiring) -> Result<Handle, IngestErro
             counters: Arc::clone(&counters),
             clock,
             idle_poll: config.idle_poll,
+            searches: Searches { asks: asks.clone(), orders: orders.clone(), waker: Arc::clone(&waker) },
         };
         let name = format!("ingest-{number}");
         let join = std::thread::Builder::new().name(name).spawn(move || subscriber.run())?;
-        threads.push(Thread { orders, wake: Mutex::new(waker), join: Mutex::new(Some(join)) });
+        threads.push(Thread { orders, wake: waker, join: Mutex::new(Some(join)) });
     }
     Ok(Handle {
         config,
@@ -198,6 +203,7 @@ pub fn start(config: IngestConfig, wiring: &Wiring) -> Result<Handle, IngestErro
         counters,
         table: parking_lot::RwLock::default(),
         threads,
+        guide: Mutex::new(Some(guide)),
         contexts: Mutex::default(),
     })
 }
@@ -350,6 +356,10 @@ impl Handle {
             {
                 tracing::error!("an ingest thread panicked");
             }
+        }
+        if let Some(guide) = self.guide.lock().take() {
+            // It has nobody left to answer; a panic in there was told.
+            let _ = guide.join();
         }
     }
 }

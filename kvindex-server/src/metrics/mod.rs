@@ -19,6 +19,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::ingest::{HashCheck, IngestCounters};
+use crate::net::NetMetrics;
 use crate::trust::{Trust, TrustState};
 use questions::Questions;
 
@@ -109,6 +110,7 @@ struct Inner {
     stream_lag: Family<StreamLabels, Gauge>,
     stream_generation: Family<StreamLabels, Gauge>,
     stream_state: Family<StateLabels, Gauge>,
+    net: NetMetrics,
     /// Held while gauges are refilled and written, so that two scrapes do not mix.
     scrape: parking_lot::Mutex<()>,
 }
@@ -156,6 +158,7 @@ impl Metrics {
             stream_lag: Family::default(),
             stream_generation: Family::default(),
             stream_state: Family::default(),
+            net: NetMetrics::default(),
             scrape: parking_lot::Mutex::default(),
         };
         inner.describe();
@@ -165,6 +168,11 @@ impl Metrics {
     /// Lets a room that is not always there add metrics of its own.
     pub(crate) fn describe_room(&self, describe: impl FnOnce(&mut Registry)) {
         describe(&mut self.inner.registry.lock());
+    }
+
+    /// The network's.
+    pub(crate) fn net(&self) -> &NetMetrics {
+        &self.inner.net
     }
 
     pub(crate) fn called(&self, labels: CallLabels, took: Duration) {
@@ -317,6 +325,7 @@ impl Inner {
     fn describe(&self) {
         let mut registry = self.registry.lock();
         let r = &mut *registry;
+        self.net.register(r);
         r.register("api_calls", "Finished calls by method, transport and code", self.calls.clone());
         r.register(
             "api_call_seconds",

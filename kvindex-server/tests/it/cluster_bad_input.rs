@@ -233,7 +233,7 @@ fn configurations_that_make_no_sense() {
     };
     let text = |text: &str| Some(text.to_owned());
     type Case<'a> = (&'a dyn Fn(&mut RawConfig), &'a [&'a str]);
-    let cases: [Case<'_>; 14] = [
+    let cases: [Case<'_>; 24] = [
         (&|raw| raw.cluster.cluster_peers = text("a:1,b"), &["cluster_peers = b", "host:port"]),
         (
             &|raw| raw.cluster.cluster_peers = text("dns:peers"),
@@ -241,9 +241,25 @@ fn configurations_that_make_no_sense() {
         ),
         (&|raw| raw.cluster.cluster_peers = text("a:0"), &["cluster_peers = a:0", "host:port"]),
         (&|raw| raw.cluster.peer_listen = text("9591"), &["peer_listen = 9591", "address:port"]),
-        (&|raw| raw.cluster.peer_listen = text("0.0.0.0:9591"), &["peer_listen", "advertise_peer"]),
         (&|raw| raw.cluster.advertise_peer = text("0.0.0.0:9591"), &["advertise_peer", "as others reach it"]),
-        (&|raw| raw.cluster.advertise = text("node-1"), &["advertise = node-1", "host:port"]),
+        (&|raw| raw.cluster.advertise = text("[fe80::1]"), &["advertise = [fe80::1]", "link-local"]),
+        (
+            &|raw| {
+                raw.cluster.peer_listen = text("[::]:9591");
+                raw.cluster.advertise_peer = text("127.0.0.1:9591");
+            },
+            &["advertise_peer = 127.0.0.1:9591", "loopback"],
+        ),
+        (&|raw| raw.cluster.advertise = text("node 1"), &["advertise = node 1", "host name"]),
+        (&|raw| raw.tls.tls_cert = text("c.pem"), &["tls_cert = c.pem", "needs tls_key"]),
+        (&|raw| raw.tls.tls_key = text("k.pem"), &["tls_key = k.pem", "needs tls_cert"]),
+        (&|raw| raw.tls.tls_client_ca = text("ca.pem"), &["tls_client_ca = ca.pem", "tls_cert and tls_key"]),
+        (&|raw| raw.tls.tls_client_auth = text("optional"), &["tls_client_auth", "needs tls_client_ca"]),
+        (&|raw| raw.tls.peer_tls_cert = text("c.pem"), &["peer_tls_cert = c.pem", "all of", "peer_tls_ca"]),
+        (&|raw| raw.tls.peer_tls_name = text("peers"), &["peer_tls_name = peers", "all of", "peer_tls_key"]),
+        (&|raw| raw.net.metrics_listen = text("metrics"), &["metrics_listen = metrics", "address:port"]),
+        (&|raw| raw.net.max_connections = Some(0), &["max_connections = 0", "from 1 to"]),
+        (&|raw| raw.discovery.ip_family = text("ipv5"), &["ip_family = ipv5", "any, ipv4, ipv6"]),
         (&|raw| raw.node.snapshot_path = text("index.kvx"), &["snapshot_path", "data_dir"]),
         (&|raw| raw.limits.max_index_bytes = Some(1 << 20), &["max_index_bytes", "from 16777216"]),
         (&|raw| raw.cluster.data_dir = None, &["data_dir", "log_store = memory"]),
@@ -256,6 +272,12 @@ fn configurations_that_make_no_sense() {
         says(&with(change).unwrap_err(), parts);
     }
     assert!(with(&|_| ()).unwrap().cluster.is_some());
+    // A host alone is enough, and an own address where nobody says.
+    let bare = with(&|raw| raw.cluster.advertise = text("node-1")).unwrap();
+    assert_eq!(bare.cluster.unwrap().advertise.unwrap(), "node-1");
+    assert!(with(&|raw| raw.cluster.peer_listen = text("[::]")).is_ok());
+    let peers = with(&|raw| raw.cluster.cluster_peers = text("[FD00:0::7]:1, dns:peers:2")).unwrap();
+    assert_eq!(peers.cluster.unwrap().peers, ["[fd00::7]:1", "dns:peers:2"]);
     let memory = with(&|raw| (raw.cluster.data_dir, raw.cluster.log_store) = (None, text("memory")));
     assert_eq!(memory.unwrap().cluster.unwrap().log_store, BackendKind::Memory);
 }

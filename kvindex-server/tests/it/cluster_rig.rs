@@ -11,7 +11,7 @@ use kvindex_proto::v1;
 use kvindex_proto::v1::cluster_service_client::ClusterServiceClient;
 use kvindex_proto::v1::ingest_service_client::IngestServiceClient;
 use kvindex_proto::v1::query_service_client::QueryServiceClient;
-use kvindex_server::config::{ClusterConfig, Config, DiscoveryConfig};
+use kvindex_server::config::{ClusterConfig, Config, DiscoveryConfig, TlsConfig};
 use kvindex_server::{App, Running, StartError};
 use tonic::transport::Channel;
 
@@ -69,12 +69,14 @@ pub(crate) struct Rig {
     pub(crate) seats: Vec<Seat>,
     /// How its nodes find engines, if they do.
     pub(crate) discovery: Option<DiscoveryConfig>,
+    /// How every node's connections are encrypted.
+    pub(crate) tls: TlsConfig,
 }
 
 impl Rig {
     /// So many seats, all empty.
     pub(crate) fn of(seats: usize) -> Self {
-        let mut rig = Self { seats: Vec::new(), discovery: None };
+        let mut rig = Self { seats: Vec::new(), discovery: None, tls: TlsConfig::default() };
         rig.add_seats(seats);
         rig
     }
@@ -112,6 +114,7 @@ impl Rig {
         config(|config| {
             config.cluster = Some(cluster);
             config.discovery = self.discovery.clone().unwrap_or_default();
+            config.tls = self.tls.clone();
             config.ingest.idle_poll = Duration::from_millis(300);
             config.ingest.replay_timeout = Duration::from_millis(500);
         })

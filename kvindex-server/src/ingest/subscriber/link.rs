@@ -1,14 +1,17 @@
 //! One stream's subscription: its SUB socket, connected to the engine or bound for it, and the monitor that
 //! tells who is at the other end.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use zmq::SocketEvent;
 
 use super::peers::{Change, Peers};
 use crate::endpoints::Endpoint;
+use crate::ingest::guide::Trail;
 use crate::ingest::limits::MAX_FRAME_BYTES;
 use crate::ingest::replay::receive;
+use crate::net::HostPort;
 
 /// Messages of one publisher that may wait unread: vLLM's own high-water mark on the sending side.
 const RECEIVE_HIGH_WATER_MARK: i32 = 100_000;
@@ -29,6 +32,8 @@ pub(in crate::ingest) struct Link {
     peers: Peers,
     /// What is bound, as ZeroMQ calls it.
     bound: Option<String>,
+    /// Where the engine is, when its host is a name.
+    trail: Option<Trail>,
 }
 
 /// What became of the subscription's connections.
@@ -48,7 +53,7 @@ pub(super) enum Publication {
 }
 
 impl Link {
-    /// Subscribes to `topic` at `endpoint`, by connecting to it or by binding it. `name` makes the monitor's
+    /// Subscribes to `topic` at `endpoint`, by connecting to it, once its address is known, or by binding it. `name` makes the monitor's
     /// address unique in the context.
     ///
     /// # Errors
@@ -65,12 +70,19 @@ impl Link {
         let monitor = context.socket(zmq::PAIR)?;
         monitor.set_linger(0)?;
         monitor.connect(&address)?;
-        let mut link =
-            Self { subscription, monitor, monitored_at: address, peers: Peers::default(), bound: None };
+        let trail = endpoint.named().map(Trail::new);
+        let mut link = Self {
+            subscription,
+            monitor,
+            monitored_at: address,
+            peers: Peers::default(),
+            bound: None,
+            trail,
+        };
         if endpoint.binds() {
             link.subscription.bind(&endpoint.address())?;
             link.bound = link.subscription.get_last_endpoint()?.ok();
-        } else {
+        } else if link.trail.is_none() {
             link.subscription.connect(&endpoint.address())?;
         }
         Ok(link)
@@ -79,6 +91,31 @@ impl Link {
     /// Whether kvindex waits here for the engine to connect.
     pub(in crate::ingest) fn binds(&self) -> bool {
         self.bound.is_some()
+    }
+
+    /// The named engine to search for now, if there is one.
+    pub(super) fn question(&mut self, now_ms: u64) -> Option<HostPort> {
+        let connected = self.peers.publishers() > 0;
+        self.trail.as_mut()?.question(connected, now_ms)
+    }
+
+    /// Connects to where a named engine was found, and no longer to where it was before.
+    pub(super) fn found(&mut self, address: Option<SocketAddr>) -> zmq::Result<()> {
+        let Some((now, before)) = self.trail.as_mut().and_then(|trail| trail.found(address)) else {
+            return Ok(());
+        };
+        if let Some(before) = before {
+            // It may have given up already.
+            let _ = self.subscription.disconnect(&format!("tcp://{before}"));
+        }
+        self.subscription.connect(&format!("tcp://{now}"))
+    }
+
+    /// A replay endpoint as ZeroMQ reads it: at the publisher's address where its host is the publisher's name.
+    pub(super) fn replay_address(&self, endpoint: &str) -> String {
+        let named = Endpoint::parse_replay(endpoint).ok().and_then(|endpoint| endpoint.named());
+        let beside = self.trail.as_ref().zip(named).and_then(|(trail, named)| trail.beside(&named));
+        beside.map_or_else(|| endpoint.to_owned(), |address| format!("tcp://{address}"))
     }
 
     pub(super) fn poll_items(&self) -> [zmq::PollItem<'_>; 2] {

@@ -7,14 +7,17 @@ mod peers;
 mod stream;
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use kvindex_core::{BlockHasher, StreamId};
+use parking_lot::Mutex;
 
 use super::batcher::Batcher;
 use super::counters::IngestCounters;
+use super::guide::Ask;
 use super::limits::MAX_BLOCKS_PER_COMMAND;
 use super::sequencer::Resume;
 use super::service::Wiring;
@@ -33,6 +36,8 @@ pub(super) enum Order {
     Lead(StreamId, Option<Resume>),
     /// Only keep what comes on this stream; the answer comes when no more commands of it will.
     StandBy(StreamId, SyncSender<()>),
+    /// This is where a stream's named engine was found, if it was.
+    Found(StreamId, Option<SocketAddr>),
     /// End the thread.
     Stop,
 }
@@ -51,6 +56,14 @@ pub(super) struct Subscriber {
     pub(super) counters: Arc<IngestCounters>,
     pub(super) clock: Clock,
     pub(super) idle_poll: Duration,
+    pub(super) searches: Searches,
+}
+
+/// How a thread has named engines searched for, and is told.
+pub(super) struct Searches {
+    pub(super) asks: tokio::sync::mpsc::Sender<Ask>,
+    pub(super) orders: SyncSender<Order>,
+    pub(super) waker: Arc<Mutex<zmq::Socket>>,
 }
 
 impl Subscriber {
@@ -74,6 +87,7 @@ impl Subscriber {
                     continue; // left just now
                 };
                 self.serve(stream, *ready, (now_ms, tick.then_some(tick_ms)), &mut batcher, &mut hasher);
+                self.search_for(stream, now_ms);
                 touched.push(id);
                 if batcher.blocks() >= FLUSH_BLOCKS {
                     self.flush(&mut batcher, now_ms, &mut streams, &mut touched);
@@ -84,6 +98,20 @@ impl Subscriber {
                 next_tick_ms = now_ms + tick_ms;
             }
         }
+    }
+
+    /// Has a named engine searched for that is not connected, if it is time.
+    fn search_for(&self, stream: &mut Stream, now_ms: u64) {
+        let Some(host) = stream.question(now_ms) else { return };
+        let id = stream.source.stream.clone();
+        let (orders, waker) = (self.searches.orders.clone(), Arc::clone(&self.searches.waker));
+        let answer = Box::new(move |address| {
+            // Where there is no room, the stream asks again.
+            if orders.try_send(Order::Found(id, address)).is_ok() {
+                let _ = waker.lock().send(&b""[..], zmq::DONTWAIT);
+            }
+        });
+        let _ = self.searches.asks.try_send(Ask { host, answer });
     }
 
     fn serve(
@@ -136,8 +164,14 @@ impl Subscriber {
         while self.wake.recv_msg(zmq::DONTWAIT).is_ok() {}
         loop {
             match self.orders.try_recv() {
-                Ok(Order::Follow(stream)) => {
+                Ok(Order::Follow(mut stream)) => {
+                    self.search_for(&mut stream, self.clock.now_ms());
                     streams.insert(stream.source.stream.clone(), *stream);
+                }
+                Ok(Order::Found(id, address)) => {
+                    if let Some(stream) = streams.get_mut(&id) {
+                        stream.found(address, &self.counters);
+                    }
                 }
                 Ok(Order::Leave(id, done)) => {
                     streams.remove(&id);

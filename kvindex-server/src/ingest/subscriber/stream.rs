@@ -2,6 +2,7 @@
 //! stream is led, and does what that decides.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use crate::ingest::sequencer::{Action, Arrival, Input, Phase, Resume};
 use crate::ingest::service::{Applied, NotTaken, Subscription};
 use crate::ingest::standby::Follower;
 use crate::ingest::status::SharedStatus;
+use crate::net::HostPort;
 
 /// A payload, which the backlog keeps while the sequencer and the decoder read it.
 pub(in crate::ingest) type Payload = Arc<zmq::Message>;
@@ -99,6 +101,21 @@ impl Stream {
             self.follower.taken();
         }
         falls_back
+    }
+
+    /// The named engine to search for now, if there is one.
+    pub(super) fn question(&mut self, now_ms: u64) -> Option<HostPort> {
+        self.link.question(now_ms)
+    }
+
+    /// Learns where its engine is.
+    pub(super) fn found(&mut self, address: Option<SocketAddr>, counters: &IngestCounters) {
+        // What the former connection brought would go with it; the search is made again.
+        let address = address.filter(|_| !self.follower.must_drain());
+        if let Err(error) = self.link.found(address) {
+            counters.socket_errors.add(1);
+            tracing::warn!(stream = %self.source.stream, %error, "cannot connect to where the engine was found");
+        }
     }
 
     /// Sockets to wait for: monitor, subscription, and the replay's if one runs.
@@ -322,7 +339,8 @@ impl Stream {
         let Some(endpoint) = &self.source.replay_endpoint else {
             return false;
         };
-        match ReplayRequest::send(&self.context, endpoint, from, self.replay_timeout, turn.now_ms) {
+        let endpoint = self.link.replay_address(endpoint);
+        match ReplayRequest::send(&self.context, &endpoint, from, self.replay_timeout, turn.now_ms) {
             Ok(request) => self.replay = Some(request),
             Err(error) => {
                 self.socket_error("replay", error, turn);
