@@ -82,6 +82,30 @@ pub(crate) struct ServerArgs {
     /// File with the token to call with; `KVINDEX_TOKEN` holds a token itself
     #[arg(long, value_name = "PATH", env = "KVINDEX_TOKEN_FILE", help_heading = "Server")]
     pub(crate) token_file: Option<PathBuf>,
+    /// CA that must have signed the node's certificate, PEM; needed for https
+    #[arg(long, value_name = "PATH", env = "KVINDEX_CA", help_heading = "Server")]
+    pub(crate) ca: Option<PathBuf>,
+    /// Certificate to show the node, PEM
+    #[arg(
+        long,
+        value_name = "PATH",
+        env = "KVINDEX_CLIENT_CERT",
+        requires = "client_key",
+        help_heading = "Server"
+    )]
+    pub(crate) client_cert: Option<PathBuf>,
+    /// Its private key, PEM
+    #[arg(
+        long,
+        value_name = "PATH",
+        env = "KVINDEX_CLIENT_KEY",
+        requires = "client_cert",
+        help_heading = "Server"
+    )]
+    pub(crate) client_key: Option<PathBuf>,
+    /// Name that the node's certificate must carry [default: the host of --server]
+    #[arg(long, value_name = "NAME", env = "KVINDEX_SERVER_NAME", help_heading = "Server")]
+    pub(crate) server_name: Option<String>,
     /// How long to wait for its answer, in milliseconds
     #[arg(
         long = "timeout",

@@ -24,13 +24,7 @@ pub(crate) fn with_client<T>(
         .build()
         .context("cannot start the async runtime")?;
     runtime.block_on(async {
-        let timeout = Duration::from_millis(server.timeout_ms);
-        let config =
-            ClientConfig::new(server.server.as_str()).routing_timeout(timeout).admin_timeout(timeout);
-        let config = match token(server.token_file.as_deref())? {
-            Some(token) => config.token(token),
-            None => config,
-        };
+        let config = config(server)?;
         let client = Client::connect(config).map_err(|error| failure::usage(format!("--server: {error}")))?;
         call(client).await
     })
@@ -50,4 +44,29 @@ pub(crate) fn token(file: Option<&Path>) -> anyhow::Result<Option<String>> {
         return Err(failure::usage(format!("--token-file: {} is empty", path.display())));
     }
     Ok(Some(text))
+}
+
+/// How the node that the flags name is reached.
+pub(crate) fn config(server: &ServerArgs) -> anyhow::Result<ClientConfig> {
+    let timeout = Duration::from_millis(server.timeout_ms);
+    let mut config =
+        ClientConfig::new(server.server.as_str()).routing_timeout(timeout).admin_timeout(timeout);
+    if let Some(ca) = &server.ca {
+        config = config.ca(read("--ca", ca)?);
+    }
+    if let (Some(certificate), Some(key)) = (&server.client_cert, &server.client_key) {
+        config = config.client_certificate(read("--client-cert", certificate)?, read("--client-key", key)?);
+    }
+    if let Some(name) = &server.server_name {
+        config = config.server_name(name);
+    }
+    if let Some(token) = token(server.token_file.as_deref())? {
+        config = config.token(token);
+    }
+    Ok(config)
+}
+
+fn read(flag: &str, path: &Path) -> anyhow::Result<Vec<u8>> {
+    std::fs::read(path)
+        .map_err(|error| failure::usage(format!("{flag}: cannot read {}: {error}", path.display())))
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::error;
+use crate::tls::Tls;
 use crate::token::{Bearer, Token};
 
 /// How long a routing call may take: an index that answers later costs the user more than it saves.
@@ -41,6 +42,7 @@ pub struct ClientConfig {
     pub(crate) admin_timeout: Duration,
     pub(crate) max_answer_bytes: usize,
     token: Token,
+    tls: Tls,
 }
 
 /// Why a client cannot be made. That nobody answers is no such reason: the connection is made by the first
@@ -58,13 +60,19 @@ pub enum ConnectError {
     /// The token cannot stand in a header.
     #[error("the token holds what no token has: a line end inside, or a control character")]
     Token,
+    /// The CA, the client certificate or its key cannot be used.
+    #[error("certificates: {reason}")]
+    Certificates {
+        /// What is wrong with them.
+        reason: String,
+    },
     /// There is no tokio runtime to drive the connection.
     #[error("Client::connect must be called inside a tokio runtime")]
     NoRuntime,
 }
 
 impl ClientConfig {
-    /// The node at `server`, such as `http://127.0.0.1:9590`, with default timeouts.
+    /// The node at `server`, such as `http://127.0.0.1:9590` or `https://index:9590`, with default timeouts.
     #[must_use]
     pub fn new(server: impl Into<String>) -> Self {
         Self {
@@ -73,6 +81,7 @@ impl ClientConfig {
             admin_timeout: DEFAULT_ADMIN_TIMEOUT,
             max_answer_bytes: MAX_ANSWER_BYTES,
             token: Token::default(),
+            tls: Tls::default(),
         }
     }
 
@@ -109,6 +118,34 @@ impl ClientConfig {
         self.token.bearer().ok_or(ConnectError::Token)
     }
 
+    /// The same for another node of the cluster.
+    #[must_use]
+    pub fn with_server(mut self, server: impl Into<String>) -> Self {
+        self.server = server.into();
+        self
+    }
+
+    /// The CA that must have signed the node's certificate, as PEM; needed for `https`.
+    #[must_use]
+    pub fn ca(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.tls.ca = Some(pem.into());
+        self
+    }
+
+    /// The certificate that this client shows, and its private key, as PEM.
+    #[must_use]
+    pub fn client_certificate(mut self, pem: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
+        self.tls.identity = Some((pem.into(), key.into()));
+        self
+    }
+
+    /// The name that the node's certificate must carry, where that is not the host of the address.
+    #[must_use]
+    pub fn server_name(mut self, name: impl Into<String>) -> Self {
+        self.tls.server_name = Some(name.into());
+        self
+    }
+
     /// The address as given.
     #[must_use]
     pub fn server(&self) -> &str {
@@ -121,9 +158,11 @@ impl ClientConfig {
         let endpoint =
             Endpoint::from_shared(self.server.clone()).map_err(|error| refuse(&error::root_cause(&error)))?;
         match (endpoint.uri().scheme_str(), endpoint.uri().authority()) {
-            (Some("http"), Some(_)) => {}
-            (Some("http") | None, _) => return Err(refuse("has no host or no scheme")),
-            (Some(_), _) => return Err(refuse("only http is supported")),
+            (Some("http"), Some(_)) if self.tls.is_unset() => {}
+            (Some("http"), Some(_)) => return Err(refuse("certificates are of use with https:// only")),
+            (Some("https"), Some(_)) => {}
+            (Some("http" | "https") | None, _) => return Err(refuse("has no host or no scheme")),
+            (Some(_), _) => return Err(refuse("only http and https are supported")),
         }
         if tokio::runtime::Handle::try_current().is_err() {
             return Err(ConnectError::NoRuntime);
@@ -133,6 +172,11 @@ impl ClientConfig {
             .tcp_nodelay(true)
             .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
-        Ok(endpoint.connect_lazy())
+        if endpoint.uri().scheme_str() != Some("https") {
+            return Ok(endpoint.connect_lazy());
+        }
+        let tls = self.tls.config(endpoint.uri()).map_err(|reason| refuse(&reason))?;
+        let unusable = |error| ConnectError::Certificates { reason: error::root_cause(&error) };
+        Ok(endpoint.tls_config(tls).map_err(unusable)?.connect_lazy())
     }
 }

@@ -53,7 +53,10 @@ impl CallError {
         // The node puts neither a source nor these codes into its own refusals: they come from the transport.
         let broken = matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled);
         match status.source() {
-            Some(source) if broken => Self::Unreachable { reason: root_cause(source) },
+            Some(source) if broken => {
+                let reason = crate::tls::explained(source).unwrap_or_else(|| root_cause(source));
+                Self::Unreachable { reason }
+            }
             _ => Self::Refused { code: status.code(), message: status.message().to_owned() },
         }
     }

@@ -33,6 +33,7 @@ mod error;
 mod prompt;
 mod routing;
 mod stream;
+mod tls;
 mod token;
 
 pub use admin::Watcher;

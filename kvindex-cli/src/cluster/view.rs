@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use crate::args::ServerArgs;
-use crate::failure;
+use crate::{connect, failure};
 
 /// How long another node may take to answer.
 const OTHERS: Duration = Duration::from_secs(2);
@@ -32,6 +32,12 @@ impl View {
             anyhow::bail!("the node at {} has not joined a cluster yet: {}", server.server, asked.waits_for);
         }
         let others = asked.nodes.iter().filter(|node| node.node_id != asked.node_id).cloned();
+        let config = connect::config(server)?.admin_timeout(OTHERS);
+        let scheme = if server.server.starts_with("https:") { "https" } else { "http" };
+        let status_of = |node: v1::ClusterNode| {
+            let at = format!("{scheme}://{}", node.address);
+            status_of(node, config.clone().with_server(at))
+        };
         let statuses = others.map(status_of).collect::<JoinSet<_>>().join_all().await;
         Ok(Self::new(asked, statuses.into_iter().flatten()))
     }
@@ -66,8 +72,7 @@ impl View {
 }
 
 /// What another node says; nothing if it cannot be reached from here.
-async fn status_of(node: v1::ClusterNode) -> Option<v1::ClusterStatusResponse> {
-    let config = ClientConfig::new(format!("http://{}", node.address)).admin_timeout(OTHERS);
+async fn status_of(node: v1::ClusterNode, config: ClientConfig) -> Option<v1::ClusterStatusResponse> {
     let answer = Client::connect(config).ok()?.cluster_status(false).await;
     // Whoever listens there now must be this node, or its silence would not be seen.
     answer.ok().filter(|answer| answer.node_id == node.node_id)

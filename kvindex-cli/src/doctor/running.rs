@@ -2,22 +2,24 @@
 //! should, and whether its clock agrees with this machine's.
 
 use kvindex_client::v1::{self, TrustState};
-use kvindex_client::{CallError, Client, ClientConfig};
+use kvindex_client::{CallError, Client};
 use std::time::{Duration, SystemTime};
 
 use super::finding::{Finding, Findings};
 use crate::args::ServerArgs;
+use crate::connect;
 
 /// Clocks further apart make log lines and `explain` misleading. No answer depends on one.
 const APART: Duration = Duration::from_secs(5);
 
 pub(super) async fn examine(server: &ServerArgs, findings: &mut Findings) {
     let timeout = Duration::from_millis(server.timeout_ms);
-    let config = ClientConfig::new(server.server.as_str()).admin_timeout(timeout);
-    let client = match Client::connect(config) {
+    let connected = connect::config(server)
+        .and_then(|config| Client::connect(config).map_err(|error| anyhow::anyhow!("--server: {error}")));
+    let client = match connected {
         Ok(client) => client,
         Err(error) => {
-            return findings.note(Finding::wrong("node", error.to_string(), "correct --server"));
+            return findings.note(Finding::wrong("node", format!("{error:#}"), "correct the flag"));
         }
     };
     match client.list_workers(v1::ListWorkersRequest::default()).await {

@@ -16,5 +16,6 @@ mod node;
 mod reload;
 mod round_trip;
 mod serve;
+mod tls;
 mod token;
 mod traces;

@@ -6,3 +6,4 @@ mod calls;
 mod fail_open;
 mod node;
 mod streams;
+mod tls;
