@@ -35,6 +35,11 @@ faults *args:
     cargo build --release --bin kvindex
     cargo run --release -p kvindex-faults -- {{ args }}
 
+# Nodes, clients and engines on networks of every kind (root and `ip`)
+networks *args:
+    cargo build --bin kvindex
+    cargo run -p kvindex-faults --bin kvindex-networks -- {{ args }}
+
 # The index beside its peers, the recorded engines' ingest, three nodes beside one, on a quiet machine; writes docs/benchmarks/.
 bench *args:
     cargo run --release -p kvindex-bench -- ingest --out docs/benchmarks/ingest.md
