@@ -3,7 +3,7 @@
 
 use anyhow::Context;
 use clap::Args;
-use kvindex_server::config::{Config, RawConfig, RawDiscovery};
+use kvindex_server::config::{DiscoveryConfig, RawDiscovery};
 use kvindex_server::discovery::{NearTerm, PodReport, Selection, Survey, SurveyError, survey};
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -27,11 +27,9 @@ pub(crate) struct DiscoverArgs {
 }
 
 /// Exit status 0 when an engine was found, 1 when none was.
-pub(crate) fn run(args: DiscoverArgs, format: Output) -> anyhow::Result<ExitCode> {
-    let flags = RawConfig { discovery: args.settings, ..RawConfig::default() };
-    let loaded = Config::load(args.config.as_deref(), &flags)
+pub(crate) fn run(args: &DiscoverArgs, format: Output) -> anyhow::Result<ExitCode> {
+    let config = DiscoveryConfig::load(args.config.as_deref(), &args.settings)
         .map_err(|error| failure::usage(format!("configuration: {error}")))?;
-    let config = loaded.config.discovery;
     if config.pod_selector.is_none() && config.service_selector.is_none() {
         let text =
             "say which pods are engines: --discovery-pod-selector, --discovery-service-selector, or both";

@@ -45,7 +45,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Config(args) => config::run(&args, output),
         Command::Cluster(args) => cluster::run(args, output),
         Command::Doctor(args) => doctor::run(&args, output),
-        Command::Discover(args) => discover::run(*args, output),
+        Command::Discover(args) => discover::run(&args, output),
         Command::Watch(args) => watch::run(args, output),
         Command::Replay(args) => replay::run(args, output),
         Command::Dump(args) => dump::run(args, output),

@@ -88,6 +88,19 @@ fn programs_get_the_whole_survey() {
 }
 
 #[test]
+fn a_nodes_file_is_taken_though_its_other_keys_fit_another_place() {
+    let kube = Kube::start("discover-file");
+    let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("discover-file.toml");
+    let text = "peer_listen = \"[::]:9591\"\ndiscovery_pod_selector = \"app=vllm\"\n";
+    std::fs::write(&file, text).unwrap();
+    let (code, out, err) = kube.discover(&["--config", file.to_str().unwrap()]);
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    std::fs::write(&file, format!("{text}discovery_pod_selektor = \"a\"\n")).unwrap();
+    let (code, _, err) = kube.discover(&["--config", file.to_str().unwrap()]);
+    assert!(code == 2 && err.contains("is it discovery_pod_selector?"), "{err}");
+}
+
+#[test]
 fn when_nothing_is_found_it_says_what_there_is() {
     let kube = Kube::start("discover-nothing");
     let (code, out, _) = kube.discover(&["--discovery-pod-selector", "app=vlm"]);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use kvindex_core::GapPolicy;
 
-use super::{Config, ConfigError, RawConfig};
+use super::{Config, ConfigError, DiscoveryConfig, RawConfig, RawDiscovery};
 use crate::workers::{RawWorker, WorkerDefinition};
 
 /// Who set a key, for errors.
@@ -39,6 +39,13 @@ impl RawConfig {
             return Err(checker.invalid("workers", &format!("{} workers", config.workers.len()), &reason));
         }
         Ok(config)
+    }
+}
+
+impl RawDiscovery {
+    /// Checks these keys alone.
+    pub(super) fn check(&self, origin: &Origin<'_>) -> Result<DiscoveryConfig, ConfigError> {
+        Checker { origin }.discovery(self)
     }
 }
 

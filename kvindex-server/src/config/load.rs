@@ -10,7 +10,7 @@ use std::path::Path;
 use super::cgroup::MemoryLimit;
 use super::check::Origin;
 use super::limits::INDEX_CAP;
-use super::{Config, ConfigError, Loaded, RawConfig, Setting};
+use super::{Config, ConfigError, DiscoveryConfig, Loaded, RawConfig, RawDiscovery, Setting};
 use crate::workers::RawWorker;
 
 /// What comes before each variable of ours.
@@ -91,6 +91,21 @@ impl Config {
             Ok(config) => config,
             Err(error) => unreachable!("defaults are valid: {error}"),
         }
+    }
+}
+
+impl DiscoveryConfig {
+    /// Reads the keys of discovery as [`Config::load`] does, and leaves the others unchecked: who only looks at a cluster
+    /// needs no address of its own.
+    ///
+    /// # Errors
+    /// As [`Config::load`], for these keys.
+    pub fn load(file: Option<&Path>, flags: &RawDiscovery) -> Result<Self, ConfigError> {
+        let keys = RawConfig::keys();
+        let flags = RawConfig { discovery: flags.clone(), ..RawConfig::default() };
+        let figment = gather(file, &flags, &keys)?;
+        refuse_unknown(&figment, &keys)?;
+        section::<RawDiscovery>(&figment)?.check(&|key: &str| origin_of(&figment, key))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use kvindex_proto::v1;
 use kvindex_server::Running;
+use kvindex_server::config::{Config, Setting};
 use serde_json::json;
 use std::time::Duration;
 
@@ -217,5 +218,35 @@ async fn a_service_that_selects_engines_finds_them_by_its_slices() {
     assert_eq!(service.as_deref(), Some("engines"));
     kube.service("engines", &json!({"app": "other"}));
     until("the other", || pods(&server.running) == ["other"]).await;
+    server.running.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_that_change_take_effect_while_the_node_runs() {
+    let kube = Kube::start().await;
+    kube.run(&EnginePod::new("vllm-0", 5557));
+    let mut other = EnginePod::new("other-0", 5558);
+    other.labels["app"] = json!("other");
+    kube.run(&other);
+    let mut now = config(|config| config.discovery = kube.settings());
+    let server = Server::with(now.clone()).await;
+    until("found", || pods(&server.running) == ["vllm-0"]).await;
+    let take = |new: &Config, key: &'static str, value: &str| {
+        let setting = Setting { key, value: value.into(), origin: "test".into() };
+        assert_eq!(server.running.live_config().take(new, &[setting]).taken.len(), 1);
+    };
+    now.discovery.pod_selector = Some("app=other".parse().unwrap());
+    take(&now, "discovery_pod_selector", "\"app=other\"");
+    until("found by the other selector", || pods(&server.running) == ["other-0"]).await;
+    now.discovery.enabled = false;
+    take(&now, "discovery", "\"off\"");
+    // It ends with the next look.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    kube.delete("other-0", 0);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(pods(&server.running), ["other-0"], "nobody looks, so nobody forgets");
+    now.discovery.enabled = true;
+    take(&now, "discovery", "\"kubernetes\"");
+    until("gone", || pods(&server.running).is_empty()).await;
     server.running.shutdown().await.unwrap();
 }
