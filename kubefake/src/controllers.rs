@@ -48,14 +48,21 @@ fn wanted(store: &Store) -> BTreeMap<Key, Value> {
             .collect();
         for family in ["IPv4", "IPv6"] {
             let endpoints: Vec<Value> = pods.iter().filter_map(|pod| endpoint(pod, family)).collect();
-            for (number, chunk) in endpoints.chunks(SLICE).enumerate() {
+            let mut slice = |number: usize, endpoints: Value| {
                 let name = format!("{}-{}-{number}", key.name, family.to_lowercase());
                 let slice = json!({
                     "metadata": {"labels": {SERVICE_NAME: key.name,
                         "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io"}},
-                    "addressType": family, "endpoints": chunk, "ports": [],
+                    "addressType": family, "endpoints": endpoints, "ports": [],
                 });
                 wanted.insert(Key::new(Resource::EndpointSlices, &key.namespace, &name), slice);
+            };
+            for (number, chunk) in endpoints.chunks(SLICE).enumerate() {
+                slice(number, json!(chunk));
+            }
+            if endpoints.is_empty() && family == "IPv4" {
+                // As the real one: a Service without pods has a slice with nothing in it.
+                slice(0, Value::Null);
             }
         }
     }

@@ -247,7 +247,7 @@ fn describe(path: &str) -> Option<Value> {
         let listed: Vec<Value> = of_group
             .map(|resource| {
                 json!({"name": resource.plural(), "singularName": resource.kind().to_lowercase(), "namespaced": true,
-                       "kind": resource.kind(), "verbs": verbs})
+                       "kind": resource.kind(), "verbs": verbs, "shortNames": resource.short_names()})
             })
             .collect();
         json!({"kind": "APIResourceList", "apiVersion": "v1", "resources": listed})

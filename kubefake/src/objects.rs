@@ -34,6 +34,14 @@ impl Resource {
         }
     }
 
+    pub(crate) fn short_names(self) -> &'static [&'static str] {
+        match self {
+            Self::Pods => &["po"],
+            Self::Services => &["svc"],
+            Self::EndpointSlices => &[],
+        }
+    }
+
     pub(crate) fn group(self) -> &'static str {
         match self {
             Self::Pods | Self::Services => "",

@@ -1,8 +1,9 @@
 //! Tests of which pods are engines, and why others are not.
 #![allow(clippy::unwrap_used)]
 use super::*;
-use crate::discovery::seen::{Port, Service, Slice};
+use crate::discovery::seen::{Container, Life, Port, Service, Slice};
 use crate::net::IpFamily;
+use crate::workers::WorkerDefinition;
 
 pub(crate) fn settings() -> DiscoveryConfig {
     DiscoveryConfig { pod_selector: Some("app=vllm".parse().unwrap()), ..DiscoveryConfig::default() }

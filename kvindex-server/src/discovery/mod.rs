@@ -3,6 +3,7 @@
 //! room that knows the API; everything else is plain values, and tested without it.
 
 mod condition;
+mod definition;
 mod engines;
 mod gauges;
 mod kubernetes;

@@ -12,7 +12,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::condition::{Condition, Conditions};
-use super::engines::{Found, FoundEngine, judge};
+use super::definition::FoundEngine;
+use super::engines::{Found, judge};
 use super::gauges::Gauges;
 use super::kubernetes::{self, Connection, Watching};
 use super::plan::plan;

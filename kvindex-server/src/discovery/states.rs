@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use kvindex_core::WorkerId;
 
-use super::engines::FoundEngine;
+use super::definition::FoundEngine;
 use super::roles::DECODE;
 
 /// Silence of a ready engine after which it is worth a word. Nothing is wrong if no request came yet.

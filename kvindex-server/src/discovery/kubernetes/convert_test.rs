@@ -80,5 +80,9 @@ fn a_slice_names_its_service_and_its_pods() {
     .unwrap();
     let slice = super::slice(slice).unwrap();
     assert_eq!((slice.service.as_str(), slice.pods, slice.others), ("s", vec!["u".to_owned()], 2));
+    let empty = json!({"metadata": {"name": "s-1", "labels": {"kubernetes.io/service-name": "s"}},
+        "addressType": "IPv4", "endpoints": null});
+    let empty: EndpointSlice = serde_json::from_value(empty).unwrap();
+    assert!(super::slice(empty).unwrap().pods.is_empty(), "what a Service without pods has");
     assert!(super::slice(EndpointSlice::default()).is_none(), "it belongs to no Service");
 }
