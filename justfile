@@ -29,6 +29,7 @@ render:
 # Go through a deployment as a new user would: chart, compose file, three nodes, discovery, an answer.
 try:
     deploy/try.sh
+    deploy/try-tls.sh
 
 # Break things under a cluster of three real processes and print what clients noticed; as root, partitions and full disks too.
 faults *args:

@@ -6,73 +6,11 @@
 # Needs Rust, python3 and pip. KVINDEX_BIN and KUBEFAKE_BIN name binaries that are built already.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-root="$PWD"
-work="$(mktemp -d)"
-pids=()
-
-finish() {
-    local status=$?
-    for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
-    wait 2>/dev/null || true
-    if [ "$status" != 0 ]; then
-        echo "FAILED; the logs:" >&2
-        tail -n 15 "$work"/*.log >&2 || true
-    fi
-    rm -rf "$work"
-}
-trap finish EXIT
-
-step() { printf '\n== %s\n' "$1"; }
-
-# Runs a program in the background, with its output in a log.
-start() {
-    local name=$1
-    shift
-    "$@" >"$work/$name.log" 2>&1 &
-    pids+=($!)
-}
-
-until_true() {
-    local what=$1 seconds=$2 end
-    shift 2
-    end=$((SECONDS + seconds))
-    until "$@" >/dev/null 2>&1; do
-        if [ "$SECONDS" -ge "$end" ]; then
-            echo "did not come about within $seconds s: $what" >&2
-            return 1
-        fi
-        sleep 0.3
-    done
-}
-
-free_ports() {
-    python3 - "$1" <<'PY'
-import socket, sys
-held = [socket.socket() for _ in range(int(sys.argv[1]))]
-for one in held:
-    one.bind(("127.0.0.1", 0))
-print(*(one.getsockname()[1] for one in held))
-PY
-}
-
-step "binaries"
-if [ -z "${KVINDEX_BIN:-}" ] || [ -z "${KUBEFAKE_BIN:-}" ]; then
-    cargo build --release --locked -p kvindex-cli -p kubefake
-fi
-kvindex=${KVINDEX_BIN:-$root/target/release/kvindex}
-kubefake=${KUBEFAKE_BIN:-$root/target/release/kubefake}
-"$kvindex" --version
+. deploy/processes.sh
 
 step "the chart, rendered and checked"
 KVINDEX_BIN=$kvindex .ci/deploy-checks
-helm=target/ci-tools/deploy/helm
-if [ ! -x "$helm" ]; then
-    echo "SKIPPED: helm could not be fetched, and the rest rests on what it renders."
-    exit 0
-fi
-"$helm" template kvindex deploy/helm/kvindex --namespace ai-inference \
-    --values deploy/helm/kvindex/values-infernex.yaml --show-only templates/config.yaml |
-    sed -n 's/^    //p' | sed -n '/^# Written/,$p' >"$work/kvindex.toml"
+rendered_settings infernex >"$work/kvindex.toml"
 cat "$work/kvindex.toml"
 
 step "the compose file"
