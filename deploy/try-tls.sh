@@ -84,14 +84,18 @@ refused() {
         echo "let in: $what" >&2
         exit 1
     fi
-    echo "$what: $(tail -n 1 "$work/refused.log")"
+    echo "$what: $(tr '\n' ' ' <"$work/refused.log")"
 }
 refused "no token" ask workers "${own[@]}"
 refused "no certificate" ask workers --token-file "$work/token"
 refused "plain HTTP" "$kvindex" workers --server "http://127.0.0.1:$p1" --token-file "$work/token"
-refused "an intruder at the peers' port" curl -fs -m 3 --cacert "$work/peers-ca.crt" \
-    --resolve "$peers_host:$q1:127.0.0.1" --cert "$work/tls/router/tls.crt" --key "$work/tls/router/tls.key" \
-    "https://$peers_host:$q1/"
+# Whatever is answered: that there is an answer says that the certificate was taken.
+knock() {
+    curl -sS -m 3 -o /dev/null --cacert "$work/peers-ca.crt" --resolve "$peers_host:$q1:127.0.0.1" \
+        --cert "$work/tls/$1/tls.crt" --key "$work/tls/$1/tls.key" "https://$peers_host:$q1/"
+}
+knock peer
+refused "a client at the peers' port" knock router
 
 step "a new certificate while the nodes run"
 serial() {
