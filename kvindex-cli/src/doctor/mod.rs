@@ -2,7 +2,9 @@
 //! step. It changes nothing.
 
 mod engines;
+mod files;
 mod finding;
+mod kubernetes;
 mod machine;
 mod network;
 mod running;
@@ -52,8 +54,10 @@ pub(crate) fn run(args: &DoctorArgs, output: Output) -> anyhow::Result<ExitCode>
 async fn examine(args: &DoctorArgs) -> Findings {
     let mut findings = Findings::default();
     if let Some(config) = configuration(args, &mut findings) {
+        files::examine(&config, &mut findings);
         machine::examine(&config, &mut findings).await;
         network::examine(&config, &mut findings).await;
+        kubernetes::examine(&config.discovery, &mut findings).await;
         engines::examine(&config.workers, &mut findings).await;
     }
     if args.offline {

@@ -37,14 +37,14 @@ spec: {selector: {app: proxy}}
 ";
 
 /// A stand-in that runs until it is dropped, and the kubeconfig that names it.
-struct Kube {
+pub(crate) struct Kube {
     _runtime: tokio::runtime::Runtime,
-    fake: Fake,
-    kubeconfig: PathBuf,
+    pub(crate) fake: Fake,
+    pub(crate) kubeconfig: PathBuf,
 }
 
 impl Kube {
-    fn start(name: &str) -> Self {
+    pub(crate) fn start(name: &str) -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let fake = runtime.block_on(Fake::start("127.0.0.1:0".parse().unwrap())).unwrap();

@@ -6,7 +6,11 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use kubefake::{Access, Resource};
+
+use crate::discover::Kube;
 use crate::node::{Folder, Node, kvindex};
+use crate::tls::certificates::{Authority, Files};
 
 /// What the doctor found, and its exit code. `prepare` may put the program into a worse place.
 fn examined(arguments: &[&str], prepare: impl FnOnce(Command) -> Command) -> (i32, Vec<Value>) {
@@ -178,4 +182,43 @@ fn a_clock_that_is_wrong() {
         }
     });
     says(&wrong(examined(&["--server", &server], as_is), "clock"), &["clock", "NTP"]);
+}
+
+#[test]
+fn faults_of_certificates_and_of_the_access_file() {
+    let ca = Authority::new("ca");
+    let files = Files::of(&ca.sign_until(&["127.0.0.1"], (2020, 1, 1)), &ca);
+    let (cert, key) = (files.text("cert.pem"), files.text("key.pem"));
+    let found = examined(&["--offline", "--tls-cert", &cert, "--tls-key", &key], as_is);
+    says(&wrong(found, "certificates"), &["tls_cert", "expired on", "2020"]);
+    let (code, found) = {
+        files.put(&ca.sign(&["127.0.0.1"]));
+        examined(&["--offline", "--tls-cert", &cert, "--tls-key", &key], as_is)
+    };
+    let well = |finding: &Value| finding["check"] == "certificates" && finding["verdict"] != "wrong";
+    assert!(code == 0 && found.iter().any(well), "{found:#?}");
+
+    let folder = Folder::new("doctor-access");
+    let path = folder.file("access.toml");
+    std::fs::write(&path, "[[tokens]]\nname = \"a\"\nrights = [\"rule\"]\n").unwrap();
+    let found = examined(&["--offline", "--access-file", &path], as_is);
+    says(&wrong(found, "access"), &["access_file", "tokens[0]", "correct it"]);
+}
+
+#[test]
+fn faults_of_discovery() {
+    let kube = Kube::start("doctor-discovery");
+    let ask = |selector: &str| {
+        let kubeconfig = kube.kubeconfig.to_str().unwrap();
+        let flags = ["--offline", "--discovery", "kubernetes", "--discovery-kubeconfig", kubeconfig];
+        examined(&[&flags[..], &["--discovery-pod-selector", selector]].concat(), as_is)
+    };
+    let (code, found) = ask("app=vllm");
+    assert_eq!(code, 0, "{found:#?}");
+    // One of the two pods lacks its model's label.
+    let some = |finding: &Value| finding["check"] == "discovery" && finding["verdict"] == "doubtful";
+    assert!(found.iter().any(some), "{found:#?}");
+    says(&wrong(ask("app=vlm"), "discovery"), &["0 selected", "app=vlm", "vllm", "discover --explain"]);
+    kube.fake.allow(Access { forbidden: vec![("list", Resource::Pods)], ..Access::default() });
+    says(&wrong(ask("app=vllm"), "kubernetes"), &["403", "get, list and watch"]);
 }

@@ -3,7 +3,7 @@
 use crate::node::{Folder, Node, kvindex, run};
 
 #[path = "../../../kvindex-server/tests/it/certificates.rs"]
-mod certificates;
+pub(crate) mod certificates;
 use certificates::{Authority, Files};
 
 #[test]

@@ -19,6 +19,8 @@ use crate::config::DiscoveryConfig;
 pub struct Survey {
     /// The API server.
     pub server: String,
+    /// The version that it says of itself, such as `v1.36.2`.
+    pub api_version: String,
     /// The namespace; `*` for all.
     pub namespace: String,
     /// What the selectors found.
@@ -72,6 +74,7 @@ pub(super) async fn survey_at(
     };
     Ok(Survey {
         server: connection.server.clone(),
+        api_version: connection.version().await?,
         namespace: connection.namespace().to_owned(),
         selection: found.selection,
         pods: found.pods,

@@ -24,5 +24,5 @@ pub use metrics::NetMetrics;
 pub use own::{IpFamily, own_address, told};
 pub use path::{Path, PathState, Signal};
 pub(crate) use socket::tune_peer;
-pub use tls::{ClientAuth, Files, Named, PeerTls, TlsError};
+pub use tls::{ClientAuth, Files, Named, PeerTls, TlsError, examine_certificates};
 pub(crate) use tls::{PublicTls, explained};

@@ -49,6 +49,12 @@ impl Connection {
         }
     }
 
+    /// What the server says of its version.
+    pub(crate) async fn version(&self) -> Result<String, Failure> {
+        let info = self.client.apiserver_version().await.map_err(|error| failure("version", &error))?;
+        Ok(info.git_version)
+    }
+
     /// Where it is looked, for people.
     pub(crate) fn namespace(&self) -> &str {
         self.namespace.as_deref().unwrap_or(ALL)

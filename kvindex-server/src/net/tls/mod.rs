@@ -7,6 +7,7 @@ mod reload;
 
 use std::io;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::rustls::client::verify_server_name;
@@ -18,6 +19,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
 use super::address::HostPort;
 use super::metrics::NetMetrics;
+use crate::config::TlsConfig;
 pub(crate) use explain::explained;
 use files::{Contents, Material};
 pub use files::{Files, Named, TlsError};
@@ -57,6 +59,21 @@ const PEER_ALPN: [&[u8]; 1] = [b"h2"];
 fn provider() -> Arc<CryptoProvider> {
     // Named here and not the process's default: another library may set that.
     Arc::new(ring::default_provider())
+}
+
+/// Reads the certificates of each kind of door that has some, as a node does when it starts; answers when each ends.
+#[must_use]
+pub fn examine_certificates(config: &TlsConfig) -> Vec<(&'static str, Result<SystemTime, TlsError>)> {
+    let time = |seconds: i64| UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+    let public = config.public.as_ref().map(|tls| {
+        let ends = tls.files.read().and_then(|contents| doors(&contents, tls.client_auth));
+        ("public", ends.map(|(_, ends)| time(ends)))
+    });
+    let peer = config.peer.as_ref().map(|tls| {
+        let ends = tls.files.read().and_then(|contents| ends(&contents));
+        ("peer", ends.map(|(_, ends)| time(ends)))
+    });
+    public.into_iter().chain(peer).collect()
 }
 
 /// The public port's side, and the metrics'.
