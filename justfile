@@ -75,6 +75,11 @@ fuzz seconds="60":
 histories count="1000000":
     KVINDEX_HISTORIES={{ count }} cargo test --release -p kvindex-core --test it against_naive
 
+# Three real nodes at full ingest, fleets that come and go, a tenant under a memory cap: is memory flat, are answers right?
+soak-cluster minutes="30" *flags:
+    cargo build --release --bin kvindex
+    cargo run --release -p kvindex-faults -- --loopback --soak --minutes {{ minutes }} {{ flags }}
+
 # The randomised tests, again and again with new seeds, until one fails or the minutes are over.
 soak minutes="30":
     #!/usr/bin/env bash

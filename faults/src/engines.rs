@@ -37,6 +37,13 @@ impl Case {
         Ok(Self { recording, checkpoints })
     }
 
+    /// The same, said by other engines: each name has something behind it.
+    pub(crate) fn renamed(&self, behind: &str) -> Self {
+        let mut recording = (*self.recording).clone();
+        recording.header.engines.iter_mut().for_each(|engine| engine.name.push_str(behind));
+        Self { recording: Arc::new(recording), checkpoints: self.checkpoints.clone() }
+    }
+
     /// The checkpoint nearest to so many records.
     pub(crate) fn checkpoint_near(&self, records: usize) -> anyhow::Result<&Checkpoint> {
         let nearest = self.checkpoints.iter().min_by_key(|checkpoint| checkpoint.pos.abs_diff(records));
@@ -52,7 +59,7 @@ pub(crate) struct Engines {
 }
 
 impl Engines {
-    /// Opens the engines' sockets. With `nodes` subscribers each is complete.
+    /// Opens the engines' sockets; at an infinite rate they say all as fast as it is taken. With `nodes` subscribers each is complete.
     pub(crate) fn start(
         case: &Arc<Case>,
         host: &str,
@@ -62,7 +69,7 @@ impl Engines {
     ) -> anyhow::Result<Self> {
         let options = PublisherOptions {
             host: host.to_owned(),
-            pace: Pace::Rate(rate),
+            pace: if rate.is_finite() { Pace::Rate(rate) } else { Pace::Unpaced },
             subscribers: nodes,
             ..PublisherOptions::default()
         };

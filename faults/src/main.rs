@@ -10,6 +10,7 @@ mod kills;
 mod partition;
 mod report;
 mod rows;
+mod soak;
 mod stage;
 mod truth;
 
@@ -53,6 +54,12 @@ struct Args {
     /// Instead of the table, kill the leader so many times in a row
     #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "50")]
     kills: Option<usize>,
+    /// Instead of the table, fleets at full speed that come and go, under a cap on memory that must hold
+    #[arg(long, conflicts_with_all = ["only", "kills"])]
+    soak: bool,
+    /// How long the soak takes
+    #[arg(long, value_name = "N", default_value_t = 30.0, requires = "soak")]
+    minutes: f64,
     /// The program to start [default: kvindex beside this one]
     #[arg(long, value_name = "PATH")]
     program: Option<PathBuf>,
@@ -77,7 +84,7 @@ struct Args {
     /// Set by this program when it runs inside its namespaces
     #[arg(long, hide = true)]
     namespaces: Option<String>,
-    /// Further flags of every node, behind `--`
+    /// Further flags of every node, behind `--`: for other settings than the usual ones
     #[arg(last = true)]
     flags: Vec<String>,
 }
@@ -115,6 +122,7 @@ async fn run(args: Args) -> anyhow::Result<bool> {
     let records = play.case.checkpoints.last().map_or(0, |checkpoint| checkpoint.pos);
     eprintln!("{records} event batches in the recording, {} a second", play.rate);
     let (text, good) = match args.kills {
+        _ if args.soak => soak::run(&play, args.minutes).await?,
         Some(count) => kills::run(&play, count).await?,
         None => {
             let rows = if args.only.is_empty() { Row::ALL.to_vec() } else { args.only.clone() };

@@ -244,7 +244,7 @@ impl Outcome {
 }
 
 /// A query that some engine holds much of.
-fn sample(case: &Case, checkpoint: &Checkpoint) -> anyhow::Result<v1::MatchRequest> {
+pub(crate) fn sample(case: &Case, checkpoint: &Checkpoint) -> anyhow::Result<v1::MatchRequest> {
     let questions = checkpoint.queries.iter().enumerate();
     let mut requests =
         questions.flat_map(|(place, query)| ask::questions(&case.recording.header, place, query));

@@ -23,7 +23,8 @@ pub(crate) async fn compare(
     let mut client = QueryServiceClient::new(node).max_decoding_message_size(MAX_ANSWER_BYTES);
     let mut tally = Tally::default();
     let queries = checkpoint.queries.iter().enumerate();
-    let mut questions = queries.flat_map(|(place, query)| ask::questions(header, place, query)).peekable();
+    let questions: Vec<_> = queries.flat_map(|(place, query)| ask::questions(header, place, query)).collect();
+    let mut questions = questions.into_iter().peekable();
     while questions.peek().is_some() {
         let some: Vec<_> = questions.by_ref().take(QUESTIONS_A_CALL).collect();
         let requests: Vec<_> = some.iter().filter_map(|question| question.request.clone()).collect();

@@ -240,11 +240,12 @@ impl Holders {
 
     /// Drops the tail that nobody holds; answers the new length, and how many bytes more are held than before.
     pub(crate) fn trim(&mut self) -> (u32, isize) {
-        let (segments, before) = (self.segments(), self.segments.heap_bytes());
+        let segments = self.segments();
         if segments.last().is_some_and(|s| !s.owners.is_empty()) {
             return (self.len(), 0);
         }
         let kept = segments.iter().rposition(|s| !s.owners.is_empty()).map_or(0, |last| last + 1);
+        let before = self.segments.heap_bytes();
         // Sets of nobody take no bytes.
         self.segments.drop_range(kept..segments.len());
         (self.len(), difference(before, self.segments.heap_bytes()))

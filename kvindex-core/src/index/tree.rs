@@ -307,19 +307,20 @@ impl RunTree {
     /// Forgets the end of a run, as far as nobody holds it; answers the run's length when that has changed.
     pub(crate) fn trim(&mut self, id: u32) -> Option<usize> {
         let run = self.runs.get_mut(id as usize).filter(|run| !run.blocks.is_empty())?;
-        let (before, bytes) = (run.blocks.len(), run.block_bytes());
-        let (kept, more) = run.holders.trim();
+        let before = run.blocks.len();
+        let (kept, mut more) = run.holders.trim();
         let kept = kept as usize;
         if kept > 0 {
             run.blocks.truncate(kept);
             if run.blocks.capacity() > 4 * kept {
+                more -= run.block_bytes() as isize;
                 run.blocks.shrink_to(2 * kept);
+                more += run.block_bytes() as isize;
             }
-            let more = more + difference(bytes, run.block_bytes());
             self.sizes.change(run.space, 0, kept as isize - before as isize, more);
             return (kept < before).then_some(kept);
         }
-        self.sizes.change(run.space, -1, -(before as isize), more - bytes as isize);
+        self.sizes.change(run.space, -1, -(before as isize), more - run.block_bytes() as isize);
         let hash = head_hash(run.space, run.blocks[0]);
         if let Ok(entry) = self.heads.find_entry(hash, |r| *r == id) {
             entry.remove();

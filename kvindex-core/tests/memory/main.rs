@@ -252,3 +252,47 @@ fn nothing_stays_when_all_workers_are_gone() {
     println!("{full} bytes live, {left} left when all workers are gone");
     assert!(left as f64 <= TOLERANCE / 10.0 * full as f64, "{left} of {full} bytes stay");
 }
+
+/// What counting costs those who store, and what it saves those who ask: `--ignored --nocapture`, optimised.
+#[test]
+#[ignore = "a measurement"]
+fn how_long_storing_and_asking_take() {
+    let least = |work: &mut dyn FnMut() -> std::time::Duration| (0..7).map(|_| work()).min().unwrap();
+    let timed = |work: &mut dyn FnMut()| {
+        let begun = std::time::Instant::now();
+        work();
+        begun.elapsed()
+    };
+    let stored = least(&mut || timed(&mut || drop(std::hint::black_box(mixture()))));
+    let mut load = Load::new(200);
+    for number in 0..1000 {
+        let content = chain(number, 100);
+        (0..200).for_each(|worker| load.store(worker, None, &content[..worker / 2 + 1], 0));
+    }
+    let mut long = Load::new(4);
+    for number in 0..400_000 {
+        long.store(number as usize % 4, None, &chain(number, 1 + number % 5), 0);
+    }
+    println!("3.2 M entries of 8 workers, stored and dropped: {stored:?}");
+    for (of, load) in [("a thousand hot chains of 200 workers", &load), ("400,000 runs", &long)] {
+        let reader = load.index.reader();
+        let asked =
+            least(&mut || timed(&mut || drop(std::hint::black_box((reader.usage(), reader.stats())))));
+        println!("{of}, {} entries: usage and stats {asked:?}", reader.entry_count());
+    }
+    let hot = least(&mut || {
+        let mut load = Load::new(200);
+        timed(&mut || {
+            for number in 0..50 {
+                let content = chain(number, 100);
+                (0..200).for_each(|worker| load.store(worker, None, &content[..worker / 2 + 1], 0));
+            }
+            for number in 0..50 {
+                for block in chain(number, 100).iter().rev() {
+                    (0..200).for_each(|worker| load.remove(worker, *block, 0));
+                }
+            }
+        })
+    });
+    println!("fifty hot chains of 200 workers, stored and removed block by block: {hot:?}");
+}
