@@ -53,11 +53,12 @@ impl CallError {
         // The node puts neither a source nor these codes into its own refusals: they come from the transport.
         let broken = matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled);
         match status.source() {
-            Some(source) if broken => {
-                let reason = crate::tls::explained(source).unwrap_or_else(|| root_cause(source));
-                Self::Unreachable { reason }
-            }
-            _ => Self::Refused { code: status.code(), message: status.message().to_owned() },
+            Some(source) => match crate::tls::explained(source) {
+                Some(reason) => Self::Unreachable { reason },
+                None if broken => Self::Unreachable { reason: root_cause(source) },
+                None => Self::Refused { code: status.code(), message: status.message().to_owned() },
+            },
+            None => Self::Refused { code: status.code(), message: status.message().to_owned() },
         }
     }
 }

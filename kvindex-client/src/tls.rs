@@ -104,8 +104,15 @@ fn by_text(texts: &str) -> Option<String> {
         ("CertificateExpired", AlertDescription::CertificateExpired),
         ("BadCertificate", AlertDescription::BadCertificate),
     ];
-    if texts.contains("security requirements") {
+    // HTTP/2's word for a connection that should have been encrypted.
+    if texts.contains("minimum requirements") {
         return Some("the node speaks TLS there: use https://".into());
+    }
+    if texts.contains("connection closed") {
+        // Either side may see the end before the reason: TLS 1.3 refuses a certificate when the client thinks that it is
+        // connected, and HTTP drops what was said last.
+        let why = "the node may have stopped, speak TLS (use https://), or demand another client certificate";
+        return Some(format!("connection closed; {why}"));
     }
     let found = alerts.iter().find(|(word, _)| texts.contains(&format!("fatal alert: {word}")));
     found.and_then(|(_, alert)| of_alert(*alert))

@@ -140,7 +140,8 @@ impl<'a> Hosts<'a> {
             ],
         )?;
         let registered = began.elapsed();
-        while self.state(1)?.contains("\"pending\"") {
+        // It has subscribers before it has anything to say.
+        while self.state(1)?.contains("not connected to the engine") {
             if began.elapsed() > PATIENCE {
                 bail!("the engine is not found: {}; {}", self.state(1)?, self.last_words());
             }
@@ -153,24 +154,23 @@ impl<'a> Hosts<'a> {
         self.get(host, "/v1/workers")
     }
 
-    /// How long until the path to the other node, as the one that calls it has it, is in a state.
-    pub(crate) fn until_path(
+    /// How long until the paths between the nodes, as each has its own, are as wanted.
+    pub(crate) fn until_paths(
         &self,
-        wanted: impl Fn(u64) -> bool,
+        wanted: impl Fn(&[u64]) -> bool,
         within: Duration,
     ) -> anyhow::Result<Duration> {
         let began = Instant::now();
         loop {
             let mut states = Vec::new();
-            for host in [1, 2] {
+            for (host, other) in [(1, v4(2)), (2, v4(1))] {
                 let metrics = self.get(host, "/metrics")?;
-                let other = if host == 1 { v4(2) } else { v4(1) };
                 let lines = metrics.lines().filter(|line| line.starts_with("kvindex_degrade_state_current{"));
                 // By the address that the other told: its name is only asked at the beginning.
                 let of_other = lines.filter(|line| line.contains(&other));
                 states.extend(of_other.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()));
             }
-            if !states.is_empty() && states.iter().all(|state| wanted(*state)) {
+            if wanted(&states) {
                 return Ok(began.elapsed());
             }
             if began.elapsed() > within {

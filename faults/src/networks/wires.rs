@@ -21,14 +21,15 @@ pub(crate) struct Wires {
 }
 
 /// Addresses that lead to the router and no further.
-pub(crate) const SWALLOWED: [&str; 2] = ["10.232.99.1", "fd32:dead::1"];
+pub(crate) const SWALLOWED: [&str; 2] = ["10.232.99.1", "2001:db8:dead::1"];
 
 pub(crate) fn v4(host: usize) -> String {
     format!("10.232.{host}.1")
 }
 
+/// Not of the unique local ones: resolvers put IPv4 before those, and here IPv6 shall come first.
 pub(crate) fn v6(host: usize) -> String {
-    format!("fd32:{host}::1")
+    format!("2001:db8:{host}::1")
 }
 
 pub(crate) fn ip(arguments: &str) -> anyhow::Result<()> {
@@ -52,7 +53,7 @@ impl Wires {
         }
         // The router takes these and drops them without a word.
         ip(&format!("-n {hub} route add blackhole 10.232.99.0/24"))?;
-        ip(&format!("-n {hub} -6 route add blackhole fd32:dead::/32"))?;
+        ip(&format!("-n {hub} -6 route add blackhole 2001:db8:dead::/48"))?;
         for host in [1, 2] {
             wires.make_host(host)?;
             let folder = wires.names_folder(host);
@@ -82,9 +83,9 @@ impl Wires {
         }
         if self.families.v6 {
             // Without waiting for duplicates of addresses that nobody else can have.
-            ip(&format!("-n {hub} addr add fd32:{host}::254/64 dev {link} nodad"))?;
+            ip(&format!("-n {hub} addr add 2001:db8:{host}::254/64 dev {link} nodad"))?;
             ip(&format!("-n {name} addr add {}/64 dev eth0 nodad", v6(host)))?;
-            ip(&format!("-n {name} -6 route add default via fd32:{host}::254"))?;
+            ip(&format!("-n {name} -6 route add default via 2001:db8:{host}::254"))?;
         }
         Ok(())
     }

@@ -142,7 +142,9 @@ impl HostPort {
             Host::Zoned(ip, zone) => {
                 Ok(SocketAddrV6::new(*ip, self.port, 0, super::own::interface_index(zone)?).into())
             }
-            Host::Name(name) => Err(std::io::Error::other(format!("{name:?} is a name, not an address"))),
+            Host::Name(name) => {
+                Err(std::io::Error::other(format!("is the name {name:?}, not an address of this machine")))
+            }
         }
     }
 }

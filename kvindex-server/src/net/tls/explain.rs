@@ -48,7 +48,7 @@ fn words(error: &rustls::Error) -> String {
 
 /// HTTP/2's errors keep only the text of what broke their connection.
 fn by_text(texts: &str) -> Option<String> {
-    if texts.contains("security requirements") {
+    if texts.contains("minimum requirements") {
         return Some("it speaks TLS there: set peer_tls_cert, peer_tls_key and peer_tls_ca".into());
     }
     let alerts = [
