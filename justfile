@@ -66,10 +66,26 @@ crash-rounds:
 sim *args="--seeds 1000":
     cargo sim {{ args }}
 
-# Feed random bytes to the decoders of events and of log entries. Needs a nightly toolchain and `cargo install cargo-fuzz`.
+# Feed random bytes to everything that takes bytes from outside. Needs a nightly toolchain and `cargo install cargo-fuzz`.
 fuzz seconds="60":
-    cargo +nightly fuzz run decode -- -max_total_time={{ seconds }}
-    cargo +nightly fuzz run entry -- -max_total_time={{ seconds }}
+    for target in decode entry http grpc config snapshot; do cargo +nightly fuzz run $target -- -max_total_time={{ seconds }} || exit 1; done
+
+# The same with so many inputs for each, 10 million unless told otherwise; without nightly by `just inputs`.
+fuzz-all count="10000000":
+    #!/usr/bin/env bash
+    set -euo pipefail
+    if rustup toolchain list | grep -q nightly && cargo fuzz --version >/dev/null 2>&1; then
+        for target in decode entry http grpc config snapshot; do
+            cargo +nightly fuzz run "$target" -- -runs={{ count }}
+        done
+    else
+        echo "no nightly toolchain or no cargo-fuzz: random changes of inputs that are in order instead"
+        just inputs {{ count }}
+    fi
+
+# So many random changes of inputs that are in order through the entry points of the fuzz targets, on any toolchain, optimised.
+inputs count="10000000":
+    KVINDEX_INPUTS={{ count }} cargo test --release --workspace --test inputs -- --nocapture
 
 # The index against the naive model on so many random histories, optimised; `just test` runs 10,000.
 histories count="1000000":

@@ -8,6 +8,7 @@ mod consensus_bytes;
 mod ingest;
 mod memory;
 mod mirrors;
+mod overload;
 mod prompt;
 mod replication;
 mod stopwatch;
@@ -58,6 +59,21 @@ enum Task {
         /// Rounds of 50 calls.
         #[arg(long, default_value_t = ROUNDS)]
         rounds: usize,
+    },
+    /// More questions than a node can answer: which wait, and which are refused.
+    Overload {
+        /// Seconds of each part.
+        #[arg(long, default_value_t = 10)]
+        seconds: u64,
+        /// Rounds.
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+        /// The program to measure [default: kvindex beside this one]
+        #[arg(long)]
+        program: Option<PathBuf>,
+        /// File to write the page to as well.
+        #[arg(long)]
+        out: Option<PathBuf>,
     },
     /// Three nodes beside one: ingest, answers of a follower, restart, catching up.
     Replication(ReplicationArgs),
@@ -133,6 +149,11 @@ fn main() -> anyhow::Result<()> {
         Some(Task::Memory(args)) => memory::run(&Recording::open(&args.recording)?),
         Some(Task::Mirrors { rounds }) => mirrors::run(rounds),
         Some(Task::Prompt { tokens, rounds }) => ask(tokens, rounds),
+        Some(Task::Overload { seconds, rounds, program, out }) => {
+            let program = program.map_or_else(replication::program, Ok)?;
+            let plan = overload::Plan { time: std::time::Duration::from_secs(seconds), rounds };
+            publish(&tokio::runtime::Runtime::new()?.block_on(overload::run(program, plan))?, out.as_deref())
+        }
         Some(Task::Replication(args)) => replicate(args),
     }
 }

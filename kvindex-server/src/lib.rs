@@ -12,6 +12,8 @@ mod doors;
 mod endpoints;
 mod hash_profile;
 pub mod ingest;
+#[doc(hidden)]
+pub mod inputs;
 mod kv_groups;
 pub mod metrics;
 pub mod net;

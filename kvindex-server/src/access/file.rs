@@ -151,10 +151,10 @@ impl Table {
         let mut tenants = BTreeMap::new();
         for (i, raw) in raw.tenants.iter().enumerate() {
             let before = before.and_then(|table| table.tenants.get(&raw.name));
-            let tenant = raw.check(before).map_err(|wrong| wrong.at(format!("tenants[{i}]")))?;
+            let tenant = raw.check(before).map_err(|wrong| wrong.at(&format!("tenants[{i}]")))?;
             if tenants.insert(raw.name.clone(), Arc::new(tenant)).is_some() {
                 return Err(Wrong::new("name", format!("{:?} stands there twice", raw.name))
-                    .at(format!("tenants[{i}]")));
+                    .at(&format!("tenants[{i}]")));
             }
         }
         let limits = Arc::new(tenants);
@@ -164,12 +164,12 @@ impl Table {
         let mut all = (*limits).clone();
         for (i, raw) in raw.tokens.iter().enumerate() {
             let token =
-                raw.check(&mut all, &limits, before).map_err(|wrong| wrong.at(format!("tokens[{i}]")))?;
+                raw.check(&mut all, &limits, before).map_err(|wrong| wrong.at(&format!("tokens[{i}]")))?;
             let twice = |known: &&Arc<Token>| known.name == token.name || known.digest == token.digest;
             if let Some(known) = table.tokens.iter().find(twice) {
                 let field = if known.name == token.name { "name" } else { "sha256" };
                 return Err(Wrong::new(field, format!("is that of token {:?} too", known.name))
-                    .at(format!("tokens[{i}]")));
+                    .at(&format!("tokens[{i}]")));
             }
             table.tokens.push(Arc::new(token));
         }
@@ -214,7 +214,7 @@ impl Wrong {
         Self { field, reason: reason.into() }
     }
 
-    fn at(self, entry: String) -> AccessError {
+    fn at(self, entry: &str) -> AccessError {
         AccessError::Wrong { at: format!("{entry}.{}", self.field), reason: self.reason }
     }
 }

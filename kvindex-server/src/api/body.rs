@@ -62,7 +62,8 @@ async fn read(body: Body, limit: usize) -> Result<Bytes, ApiError> {
     Ok(bytes.freeze())
 }
 
-fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+/// Reads a message from JSON.
+pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     // The JSON reader would take an array for an object's values in order.
     if bytes.trim_ascii_start().first() != Some(&b'{') {
         return Err(ApiError::new(Kind::Invalid, "the body must be a JSON object"));

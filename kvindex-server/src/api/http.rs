@@ -61,6 +61,9 @@ async fn method_not_allowed(method: axum::http::Method, uri: axum::http::Uri) ->
 
 /// Which workers hold how long a prefix of a prompt.
 #[utoipa::path(post, path = "/v1/match", request_body = v1::MatchRequest, responses(
+    (status = 401, description = "No known token", body = ErrorBody),
+    (status = 403, description = "The token lacks a right or a tenant", body = ErrorBody),
+    (status = 429, description = "Too many questions; see the retry-after header", body = ErrorBody),
     (status = 200, description = "Best first", body = v1::MatchResponse),
     (status = 400, description = "Malformed question", body = ErrorBody),
     (status = 413, description = "Over a limit", body = ErrorBody)))]
@@ -75,6 +78,9 @@ pub(super) async fn find(
 
 /// Many prompts in one call.
 #[utoipa::path(post, path = "/v1/match_batch", request_body = v1::MatchBatchRequest, responses(
+    (status = 401, description = "No known token", body = ErrorBody),
+    (status = 403, description = "The token lacks a right or a tenant", body = ErrorBody),
+    (status = 429, description = "Too many questions; see the retry-after header", body = ErrorBody),
     (status = 200, description = "In the order of the questions", body = v1::MatchBatchResponse),
     (status = 400, description = "Malformed request", body = ErrorBody),
     (status = 413, description = "Over a limit", body = ErrorBody)))]
@@ -89,6 +95,9 @@ pub(super) async fn find_batch(
 
 /// Where each worker's match ends, and why.
 #[utoipa::path(post, path = "/v1/explain", request_body = v1::ExplainRequest, responses(
+    (status = 401, description = "No known token", body = ErrorBody),
+    (status = 403, description = "The token lacks a right or a tenant", body = ErrorBody),
+    (status = 429, description = "Too many questions; see the retry-after header", body = ErrorBody),
     (status = 200, description = "Best match first", body = v1::ExplainResponse),
     (status = 400, description = "Malformed question", body = ErrorBody),
     (status = 413, description = "Over a limit", body = ErrorBody)))]
@@ -105,7 +114,11 @@ pub(super) async fn explain(
 #[utoipa::path(get, path = "/v1/workers", params(
     ("model" = Option<String>, Query, description = "Only workers of this model"),
     ("tenant" = Option<String>, Query, description = "Only workers of this tenant")),
-    responses((status = 200, description = "By worker id", body = v1::ListWorkersResponse)))]
+    responses(
+    (status = 401, description = "No known token", body = ErrorBody),
+    (status = 403, description = "The token lacks a right or a tenant", body = ErrorBody),
+    (status = 429, description = "Too many questions; see the retry-after header", body = ErrorBody),
+    (status = 200, description = "By worker id", body = v1::ListWorkersResponse)))]
 pub(super) async fn list_workers(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
@@ -117,6 +130,8 @@ pub(super) async fn list_workers(
 
 /// Makes a worker known and subscribes to its event streams.
 #[utoipa::path(post, path = "/v1/workers", request_body = v1::RegisterRequest, responses(
+    (status = 401, description = "No known token", body = ErrorBody),
+    (status = 403, description = "The token lacks a right or a tenant", body = ErrorBody),
     (status = 200, description = "Registered", body = v1::RegisterResponse),
     (status = 400, description = "Malformed definition", body = ErrorBody),
     (status = 409, description = "Registered differently", body = ErrorBody),
@@ -132,7 +147,10 @@ pub(super) async fn register(
 /// Forgets a worker and all its blocks.
 #[utoipa::path(delete, path = "/v1/workers/{worker_id}",
     params(("worker_id" = String, Path, description = "The worker")),
-    responses((status = 200, description = "Forgotten, or never known", body = v1::UnregisterResponse)))]
+    responses(
+    (status = 401, description = "No known token", body = ErrorBody),
+    (status = 403, description = "The token lacks a right or a tenant", body = ErrorBody),
+    (status = 200, description = "Forgotten, or never known", body = v1::UnregisterResponse)))]
 pub(super) async fn unregister(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
@@ -143,6 +161,8 @@ pub(super) async fn unregister(
 
 /// Hands in one event batch of a stream that has no ZeroMQ publisher.
 #[utoipa::path(post, path = "/v1/publish", request_body = v1::PublishRequest, responses(
+    (status = 401, description = "No known token", body = ErrorBody),
+    (status = 403, description = "The token lacks a right or a tenant", body = ErrorBody),
     (status = 200, description = "Applied, now or before", body = v1::PublishResponse),
     (status = 400, description = "Malformed batch", body = ErrorBody),
     (status = 404, description = "Unknown worker", body = ErrorBody),
@@ -167,7 +187,10 @@ pub(super) struct WatchParams {
 #[utoipa::path(get, path = "/v1/watch", params(
     ("worker_ids" = Option<String>, Query, description = "Only these workers, separated by commas"),
     ("model" = Option<String>, Query, description = "Only workers of this model")),
-    responses((status = 200, description = "Endless", body = v1::WatchEvent, content_type = "text/event-stream"),
+    responses(
+    (status = 401, description = "No known token", body = ErrorBody),
+    (status = 403, description = "The token lacks a right or a tenant", body = ErrorBody),
+    (status = 200, description = "Endless", body = v1::WatchEvent, content_type = "text/event-stream"),
     (status = 429, description = "Too many streams", body = ErrorBody)))]
 pub(super) async fn watch(
     State(api): State<Arc<Api>>,
@@ -196,7 +219,10 @@ pub(super) async fn watch(
 /// The cluster as this node sees it: nodes and shards.
 #[utoipa::path(get, path = "/v1/cluster", params(
     ("digests" = Option<bool>, Query, description = "Also compute a digest of every shard's part of the index")),
-    responses((status = 200, description = "Nodes and shards", body = v1::ClusterStatusResponse),
+    responses(
+    (status = 401, description = "No known token", body = ErrorBody),
+    (status = 403, description = "The token lacks a right or a tenant", body = ErrorBody),
+    (status = 200, description = "Nodes and shards", body = v1::ClusterStatusResponse),
     (status = 412, description = "This node is alone", body = ErrorBody)))]
 pub(super) async fn cluster_status(
     State(api): State<Arc<Api>>,
@@ -209,6 +235,8 @@ pub(super) async fn cluster_status(
 
 /// Removes a node for good.
 #[utoipa::path(post, path = "/v1/cluster/remove_node", request_body = v1::RemoveNodeRequest, responses(
+    (status = 401, description = "No known token", body = ErrorBody),
+    (status = 403, description = "The token lacks a right or a tenant", body = ErrorBody),
     (status = 200, description = "Accepted", body = v1::ClusterChangeResponse),
     (status = 404, description = "No such node", body = ErrorBody),
     (status = 412, description = "The others could not go on without it", body = ErrorBody)))]
@@ -222,6 +250,8 @@ pub(super) async fn remove_node(
 
 /// Gives a node a vote, or takes it away.
 #[utoipa::path(post, path = "/v1/cluster/set_voter", request_body = v1::SetVoterRequest, responses(
+    (status = 401, description = "No known token", body = ErrorBody),
+    (status = 403, description = "The token lacks a right or a tenant", body = ErrorBody),
     (status = 200, description = "Accepted", body = v1::ClusterChangeResponse),
     (status = 404, description = "No such node", body = ErrorBody),
     (status = 412, description = "It is the last voter", body = ErrorBody)))]
@@ -235,6 +265,8 @@ pub(super) async fn set_voter(
 
 /// Lets another node lead a shard.
 #[utoipa::path(post, path = "/v1/cluster/hand_over", request_body = v1::HandOverRequest, responses(
+    (status = 401, description = "No known token", body = ErrorBody),
+    (status = 403, description = "The token lacks a right or a tenant", body = ErrorBody),
     (status = 200, description = "Accepted", body = v1::ClusterChangeResponse),
     (status = 412, description = "It has no vote", body = ErrorBody)))]
 pub(super) async fn hand_over(

@@ -26,6 +26,8 @@ use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::metrics;
 use crate::node::Node;
+pub(crate) use body::parse as parse_json;
+pub(crate) use convert::{Question, publication, raw_worker};
 pub use trace::CALL_TARGET;
 
 /// What every call has at hand.
@@ -62,7 +64,7 @@ impl Api {
             node,
             cluster,
             access,
-            gate: Gate::new(config.access.running_queries, config.access.query_wait),
+            gate: Gate::new(config.access.slots(), config.access.query_wait),
             intake: intake::Room::new(&config.access),
             limits: config.limits,
             gap_policy: config.ingest.gap_policy,

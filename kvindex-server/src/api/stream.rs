@@ -42,7 +42,10 @@ struct Holder {
 
 impl Holder {
     fn new(api: &Arc<Api>, caller: Caller) -> Self {
-        Self { api: Arc::clone(api), caller, changes: api.access.changes() }
+        let mut changes = api.access.changes();
+        // The file may have changed since the guard looked at who calls.
+        changes.mark_changed();
+        Self { api: Arc::clone(api), caller, changes }
     }
 
     /// Resolves when the caller lost what it needs for the stream: its token, the right, or a tenant.

@@ -19,7 +19,7 @@ pub struct RawAccess {
     /// Serve /metrics without a token, also with an access file [default: false].
     #[arg(long, value_name = "BOOL")]
     pub metrics_open: Option<bool>,
-    /// Queries that run at one time [default: one a core].
+    /// Queries that run at one time; 0 for one a core [default: 0].
     #[arg(long, value_name = "N")]
     pub max_running_queries: Option<u64>,
     /// Longest a query waits to run; one that would wait longer is refused at once [default: 2000].
@@ -43,7 +43,7 @@ pub struct AccessConfig {
     pub file: Option<PathBuf>,
     /// Whether `/metrics` asks for no token even so.
     pub metrics_open: bool,
-    /// Queries that run at one time.
+    /// Queries that run at one time; 0 for one a core.
     pub running_queries: usize,
     /// Longest a query waits to run.
     pub query_wait: Duration,
@@ -62,21 +62,29 @@ impl AccessConfig {
     /// else that is quick always finds one.
     #[must_use]
     pub fn threads(&self) -> usize {
-        let cores = available_parallelism().map_or(1, usize::from);
-        self.running_queries.max(cores).saturating_add(1)
+        self.slots().max(cores()).saturating_add(1)
     }
+
+    /// Queries that run at one time on this machine.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        if self.running_queries == 0 { cores() } else { self.running_queries }
+    }
+}
+
+fn cores() -> usize {
+    available_parallelism().map_or(1, usize::from)
 }
 
 impl Checker<'_> {
     pub(super) fn access(&self, raw: &RawAccess, body_bytes: usize) -> Result<AccessConfig, ConfigError> {
         let file = raw.access_file.clone().filter(|path| !path.is_empty());
-        let cores = available_parallelism().map_or(1, usize::from) as u64;
         let wait = self.number("max_query_wait_us", raw.max_query_wait_us, 2000, 100..=10_000_000)?;
         let body = body_bytes as u64;
         Ok(AccessConfig {
             file: file.map(PathBuf::from),
             metrics_open: raw.metrics_open.unwrap_or(false),
-            running_queries: self.number("max_running_queries", raw.max_running_queries, cores, 1..=1024)?,
+            running_queries: self.number("max_running_queries", raw.max_running_queries, 0, 0..=1024)?,
             query_wait: Duration::from_micros(wait),
             body_timeout: self.millis("body_timeout_ms", raw.body_timeout_ms, 30_000)?,
             held_bytes: self.number(

@@ -81,6 +81,16 @@ impl Config {
         shown.map(|(key, value)| Setting { key, value, origin: origin(key) }).collect()
     }
 
+    /// What a file would be taken for, without environment and flags.
+    ///
+    /// # Errors
+    /// When a key is unknown, or a value is of the wrong kind or out of range.
+    pub fn of_text(text: &str) -> Result<Self, ConfigError> {
+        let figment = Figment::from(Toml::string(text));
+        refuse_unknown(&figment, &RawConfig::keys())?;
+        extract(&figment)?.check(&|_| "text".into())
+    }
+
     /// The configuration of nothing but defaults.
     ///
     /// # Panics

@@ -1,0 +1,212 @@
+//! More questions than a node can answer: one real `kvindex serve` process, asked over HTTP/2 by this one at a tenth
+//! of what it can sustain, and at twice that. Calls begin when they are due, whether or not earlier ones have ended,
+//! and are timed from when they were due, so that a slow node cannot slow its questions down.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use bytes::Bytes;
+use kvindex_faults::cluster::{Cluster, Options};
+use kvindex_faults::network::Network;
+use kvindex_proto::v1;
+use kvindex_proto::v1::ingest_service_client::IngestServiceClient;
+use kvindex_proto::v1::query_service_client::QueryServiceClient;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+
+/// Tokens of a question: enough that the node, and not who asks it, is what has no time.
+const TOKENS: u32 = 48_000;
+const BLOCK: u32 = 16;
+/// Connections, as several routers have them.
+const CONNECTIONS: usize = 8;
+/// How many ask at once when the node's best is measured.
+const EAGER: usize = 6;
+/// After which a call counts as lost.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long each part is measured, and how the node waits.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plan {
+    pub(crate) time: Duration,
+    pub(crate) rounds: usize,
+}
+
+/// What became of the calls of one part.
+#[derive(Debug, Default)]
+struct Calls {
+    answered: Vec<Duration>,
+    refused: Vec<Duration>,
+    lost: usize,
+}
+
+impl Calls {
+    fn add(&mut self, took: Duration, result: Result<(), Code>) {
+        match result {
+            Ok(()) => self.answered.push(took),
+            Err(Code::ResourceExhausted) => self.refused.push(took),
+            Err(_) => self.lost += 1,
+        }
+    }
+
+    fn sort(mut self) -> Self {
+        self.answered.sort_unstable();
+        self.refused.sort_unstable();
+        self
+    }
+}
+
+fn at(sorted: &[Duration], share: f64) -> Duration {
+    let last = sorted.len().saturating_sub(1);
+    sorted.get((last as f64 * share) as usize).copied().unwrap_or_default()
+}
+
+/// A node with its clients.
+struct Stage {
+    _node: Cluster,
+    clients: Vec<QueryServiceClient<Channel>>,
+    question: v1::MatchRequest,
+}
+
+impl Stage {
+    async fn set_up(program: PathBuf, flags: &[&str]) -> anyhow::Result<Self> {
+        let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        let mut node = Cluster::alone(Options { program, network: Network::Loopback, flags }, "overload")?;
+        node.run(0)?;
+        node.until_serving(0, PATIENCE).await?;
+        let tokens: Vec<u32> = (0..TOKENS).map(|i| i.wrapping_mul(2_654_435_761) % 128_256).collect();
+        fill(node.channel(0)?, &tokens).await?;
+        let packed: Vec<u8> = tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
+        let prompt =
+            v1::Prompt { model: "bench".into(), token_ids_le: Bytes::from(packed), ..Default::default() };
+        let question = v1::MatchRequest { prompt: Some(prompt), ..Default::default() };
+        let mut clients = Vec::new();
+        for _ in 0..CONNECTIONS {
+            let endpoint = Endpoint::from_shared(format!("http://{}", node.address(0)))?;
+            clients.push(QueryServiceClient::new(endpoint.tcp_nodelay(true).connect().await?));
+        }
+        Ok(Self { _node: node, clients, question })
+    }
+
+    fn client(&self, number: usize) -> anyhow::Result<QueryServiceClient<Channel>> {
+        self.clients.get(number % self.clients.len()).cloned().context("no connection")
+    }
+
+    /// Answers a second when there is always somebody who asks, but never a crowd.
+    async fn best(&self, time: Duration) -> anyhow::Result<f64> {
+        let answered = Arc::new(AtomicU64::new(0));
+        let began = Instant::now();
+        let mut asking = JoinSet::new();
+        for number in 0..EAGER {
+            let (mut client, question, answered) =
+                (self.client(number)?, self.question.clone(), Arc::clone(&answered));
+            asking.spawn(async move {
+                while began.elapsed() < time {
+                    if client.r#match(question.clone()).await.is_ok() {
+                        answered.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+        asking.join_all().await;
+        Ok(answered.load(Ordering::Relaxed) as f64 / began.elapsed().as_secs_f64())
+    }
+
+    /// So many questions a second, whatever becomes of them.
+    async fn ask(&self, rate: f64, time: Duration) -> anyhow::Result<Calls> {
+        let mut due = interval(Duration::from_millis(1));
+        due.set_missed_tick_behavior(MissedTickBehavior::Burst);
+        let (began, mut calls, mut asking, mut asked) =
+            (Instant::now(), Calls::default(), JoinSet::new(), 0usize);
+        while began.elapsed() < time {
+            due.tick().await;
+            while asked < (began.elapsed().as_secs_f64() * rate) as usize {
+                let when = began + Duration::from_secs_f64(asked as f64 / rate);
+                let (mut client, question) = (self.client(asked)?, self.question.clone());
+                asking.spawn(async move {
+                    let result = match timeout(PATIENCE, client.r#match(question)).await {
+                        Ok(answer) => answer.map(|_| ()).map_err(|status: Status| status.code()),
+                        Err(_) => Err(Code::DeadlineExceeded),
+                    };
+                    (when.elapsed(), result)
+                });
+                asked += 1;
+            }
+            while let Some(done) = asking.try_join_next() {
+                let (took, result) = done?;
+                calls.add(took, result);
+            }
+        }
+        while let Some(done) = asking.join_next().await {
+            let (took, result) = done?;
+            calls.add(took, result);
+        }
+        Ok(calls.sort())
+    }
+}
+
+/// Eight workers that hold the whole prompt.
+async fn fill(channel: Channel, tokens: &[u32]) -> anyhow::Result<()> {
+    let mut ingest = IngestServiceClient::new(channel);
+    for number in 0..8 {
+        let worker_id = format!("w{number}");
+        let worker =
+            v1::RegisterRequest { worker_id: worker_id.clone(), model: "bench".into(), ..Default::default() };
+        ingest.register(worker).await?;
+        let stored = v1::PublishEvent {
+            r#type: "stored".into(),
+            block_hashes: (1..=u64::from(TOKENS / BLOCK)).collect(),
+            token_ids: tokens.to_vec(),
+            block_size: BLOCK,
+            ..Default::default()
+        };
+        let batch =
+            v1::PublishRequest { worker_id, generation: 1, events: vec![stored], ..Default::default() };
+        ingest.publish(batch).await?;
+    }
+    Ok(())
+}
+
+/// All rounds, as a Markdown page.
+pub(crate) async fn run(program: PathBuf, plan: Plan) -> anyhow::Result<String> {
+    ensure!(program.exists(), "{} is not there: cargo build --release --bin kvindex", program.display());
+    let mut rows = String::new();
+    for (name, flags) in
+        [("as it is", &[][..]), ("without a bound", &["--max-query-wait-us", "10000000"][..])]
+    {
+        let stage = Stage::set_up(program.clone(), flags).await?;
+        stage.best(plan.time / 4).await?;
+        for round in 1..=plan.rounds {
+            let best = stage.best(plan.time).await?;
+            let calm = stage.ask(best / 10.0, plan.time).await?;
+            let crowd = stage.ask(best * 2.0, plan.time).await?;
+            let (calm_p99, crowd_p99) = (at(&calm.answered, 0.99), at(&crowd.answered, 0.99));
+            let asked = crowd.answered.len() + crowd.refused.len() + crowd.lost;
+            rows += &format!(
+                "| {name} | {round} | {best:.0} | {} | {} | {} | {:.1} | {:.0} % | {} | {} | {} |\n",
+                micros(at(&calm.answered, 0.5)),
+                micros(calm_p99),
+                micros(crowd_p99),
+                crowd_p99.as_secs_f64() / calm_p99.as_secs_f64().max(1e-9),
+                100.0 * crowd.answered.len() as f64 / asked.max(1) as f64,
+                micros(at(&crowd.refused, 0.5)),
+                micros(at(&crowd.refused, 0.99)),
+                crowd.lost,
+            );
+        }
+    }
+    Ok(format!(
+        "Questions of {TOKENS} tokens over {CONNECTIONS} HTTP/2 connections; node and asker share {} cores; times in µs.\n\n\
+         | node | round | best, answers/s | p50 at a tenth | p99 at a tenth | p99 of answers at twice | ratio | answered at twice | p50 of refusals | p99 of refusals | lost |\n\
+         |---|---|---|---|---|---|---|---|---|---|---|\n{rows}",
+        std::thread::available_parallelism().map_or(1, usize::from),
+    ))
+}
+
+fn micros(time: Duration) -> u128 {
+    time.as_micros()
+}

@@ -1,0 +1,120 @@
+//! Bytes from outside, taken as far as they come without a node: what the fuzz targets call. Each answers whether
+//! the bytes were in order, so that a run can tell that some were.
+
+use kvindex_core::limits::IndexLimits;
+use kvindex_core::{GapPolicy, Index, Scratch, find_matches};
+use kvindex_proto::v1;
+use prost::Message;
+use serde::de::DeserializeOwned;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::access::{Caller, check_access};
+use crate::api::{Question, parse_json, publication, raw_worker};
+use crate::config::{ApiLimits, Config, Setting};
+
+/// Limits of a small node: what is beyond them must be refused, not held.
+fn limits() -> ApiLimits {
+    ApiLimits { prompt_tokens: 1 << 16, batch: 16, candidates: 16, ..Config::defaults().limits }
+}
+
+/// An HTTP body. The first byte says of which call.
+#[must_use]
+pub fn http_body(input: &[u8]) -> bool {
+    let Some((kind, body)) = input.split_first() else { return false };
+    read(*kind, body, &JSON)
+}
+
+/// A gRPC message. The first byte says of which call.
+#[must_use]
+pub fn grpc_message(input: &[u8]) -> bool {
+    let Some((kind, body)) = input.split_first() else { return false };
+    read(*kind, body, &PROTOBUF)
+}
+
+/// How bytes become each message.
+struct Form {
+    find: fn(&[u8]) -> Option<v1::MatchRequest>,
+    batch: fn(&[u8]) -> Option<v1::MatchBatchRequest>,
+    explain: fn(&[u8]) -> Option<v1::ExplainRequest>,
+    register: fn(&[u8]) -> Option<v1::RegisterRequest>,
+    publish: fn(&[u8]) -> Option<v1::PublishRequest>,
+}
+
+const JSON: Form = Form { find: json, batch: json, explain: json, register: json, publish: json };
+
+const PROTOBUF: Form =
+    Form { find: protobuf, batch: protobuf, explain: protobuf, register: protobuf, publish: protobuf };
+
+fn json<T: DeserializeOwned>(body: &[u8]) -> Option<T> {
+    parse_json(body).ok()
+}
+
+fn protobuf<T: Message + Default>(body: &[u8]) -> Option<T> {
+    T::decode(body).ok()
+}
+
+fn read(kind: u8, body: &[u8], form: &Form) -> bool {
+    let (limits, caller) = (limits(), Caller::anyone());
+    let asked =
+        |request: &v1::MatchRequest| Question::of_match(request, &limits, &caller).is_ok_and(asked_of_nobody);
+    match kind % 5 {
+        0 => (form.find)(body).is_some_and(|request| asked(&request)),
+        1 => (form.batch)(body).is_some_and(|batch| batch.requests.iter().take(limits.batch).all(asked)),
+        2 => (form.explain)(body).is_some_and(|request| {
+            Question::of_explain(&request, &limits, &caller).is_ok_and(asked_of_nobody)
+        }),
+        3 => (form.register)(body)
+            .is_some_and(|request| raw_worker(request).check(GapPolicy::default()).is_ok()),
+        _ => (form.publish)(body).is_some_and(|request| publication(request).is_ok()),
+    }
+}
+
+/// Asks an index that knows nobody.
+#[allow(clippy::needless_pass_by_value)] // as is_ok_and hands it over
+fn asked_of_nobody(question: Question<'_>) -> bool {
+    find_matches(&Index::default().reader(), &question.query(), &mut Scratch::default()).is_ok()
+}
+
+/// A configuration file, or an access file. What is taken prints as a file that is taken again, and prints the same.
+///
+/// # Panics
+/// When it does not.
+#[must_use]
+pub fn configuration(input: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(input) else { return false };
+    let access = check_access(text).is_ok();
+    let Ok(config) = Config::of_text(text) else { return access };
+    // Static workers are told of, not printed.
+    let printed: String = config
+        .settings()
+        .into_iter()
+        .map(|Setting { key, value, .. }| format!("{key} = {value}\n"))
+        .collect();
+    match Config::of_text(&printed) {
+        Ok(again) => assert_eq!(again.settings(), config.settings(), "{printed}"),
+        Err(error) => panic!("what is printed is not taken: {error}: {printed}"),
+    }
+    true
+}
+
+/// An index's snapshot, whose length and checksum are made to fit first: damage is found by them, and what is left
+/// to find is what fits.
+///
+/// # Panics
+/// When what is taken is not the same again after another round.
+#[must_use]
+pub fn snapshot(input: &[u8]) -> bool {
+    const HEADER: usize = 24;
+    const SUM: usize = 8;
+    let mut bytes = input.to_vec();
+    if let Some(body) = bytes.len().checked_sub(HEADER + SUM) {
+        bytes[HEADER - 8..HEADER].copy_from_slice(&(body as u64).to_le_bytes());
+        let sum = xxh3_64(&bytes[..HEADER + body]);
+        bytes[HEADER + body..].copy_from_slice(&sum.to_le_bytes());
+    }
+    let limits = IndexLimits { max_entries: 1 << 20, ..IndexLimits::default() };
+    let Ok(index) = Index::restore(&bytes, limits) else { return false };
+    let again = Index::restore(&index.snapshot(), limits).expect("what was restored can be stored");
+    assert_eq!(again.digest(), index.digest());
+    true
+}

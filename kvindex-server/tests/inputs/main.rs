@@ -1,0 +1,67 @@
+//! Bytes from outside, changed at random, through the same entry points as the fuzz targets, on any toolchain: some
+//! thousand each in every test run, as many as asked for with `KVINDEX_INPUTS` (`just inputs`).
+#![allow(clippy::unwrap_used)]
+
+mod change;
+mod seeds;
+
+use change::Dice;
+use kvindex_core::{BlockHasher, EngineProfile};
+use kvindex_server::ingest::decode::{blocks_of, decode};
+use kvindex_server::inputs;
+use std::time::Instant;
+
+/// What every test run takes.
+const USUAL: u64 = 20_000;
+
+fn wanted() -> u64 {
+    std::env::var("KVINDEX_INPUTS").map_or(USUAL, |count| count.parse().unwrap())
+}
+
+/// Takes so many changed inputs. What panics names its input, so that it can become a test of its own.
+fn take(target: &str, seeds: &[Vec<u8>], take: fn(&[u8]) -> bool) {
+    let whole = seeds.iter().filter(|seed| take(seed)).count();
+    assert_eq!(whole, seeds.len(), "every seed of {target} is in order");
+    let (began, wanted) = (Instant::now(), wanted());
+    // Another run with more inputs goes on from other dice.
+    let mut dice = Dice::new(wanted ^ target.len() as u64);
+    let (mut taken, mut input) = (0u64, Vec::new());
+    for number in 0..wanted {
+        change::changed(&mut dice, seeds, &mut input);
+        let in_order = std::panic::catch_unwind(|| take(&input));
+        taken += u64::from(in_order.unwrap_or_else(|_| panic!("{target}: input {number} panics: {input:?}")));
+    }
+    println!("{target}: {wanted} inputs in {:.0?}, {taken} of them in order", began.elapsed());
+    assert!(taken > 0 && taken < wanted, "{target}: some are in order ({taken}), some are not");
+}
+
+#[test]
+fn frames() {
+    take("frames", &seeds::frames(), |payload| {
+        let Ok(decoded) = decode(payload) else { return false };
+        assert!(blocks_of(&decoded.batch) <= payload.len());
+        let changes = decoded.batch.seal(&EngineProfile::default(), &mut BlockHasher::new());
+        assert_eq!(changes.len(), decoded.batch.events.len());
+        true
+    });
+}
+
+#[test]
+fn http_bodies() {
+    take("HTTP bodies", &seeds::http(), inputs::http_body);
+}
+
+#[test]
+fn grpc_messages() {
+    take("gRPC messages", &seeds::grpc(), inputs::grpc_message);
+}
+
+#[test]
+fn configurations() {
+    take("configurations", &seeds::configurations(), inputs::configuration);
+}
+
+#[test]
+fn snapshots() {
+    take("snapshots", &seeds::snapshots(), inputs::snapshot);
+}
