@@ -20,7 +20,9 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
 /// Tokens of a question: enough that the node, and not who asks it, is what has no time.
-const TOKENS: u32 = 48_000;
+const TOKENS: u32 = 8_192;
+/// Workers that hold all of it.
+const WORKERS: u32 = 64;
 const BLOCK: u32 = 16;
 /// Connections, as several routers have them.
 const CONNECTIONS: usize = 8;
@@ -149,10 +151,10 @@ impl Stage {
     }
 }
 
-/// Eight workers that hold the whole prompt.
+/// Workers that hold the whole prompt.
 async fn fill(channel: Channel, tokens: &[u32]) -> anyhow::Result<()> {
     let mut ingest = IngestServiceClient::new(channel);
-    for number in 0..8 {
+    for number in 0..WORKERS {
         let worker_id = format!("w{number}");
         let worker =
             v1::RegisterRequest { worker_id: worker_id.clone(), model: "bench".into(), ..Default::default() };
@@ -200,7 +202,7 @@ pub(crate) async fn run(program: PathBuf, plan: Plan) -> anyhow::Result<String> 
         }
     }
     Ok(format!(
-        "Questions of {TOKENS} tokens over {CONNECTIONS} HTTP/2 connections; node and asker share {} cores; times in µs.\n\n\
+        "Questions of {TOKENS} tokens, held by {WORKERS} workers, over {CONNECTIONS} HTTP/2 connections; node and asker share {} cores; times in µs.\n\n\
          | node | round | best, answers/s | p50 at a tenth | p99 at a tenth | p99 of answers at twice | ratio | answered at twice | p50 of refusals | p99 of refusals | lost |\n\
          |---|---|---|---|---|---|---|---|---|---|---|\n{rows}",
         std::thread::available_parallelism().map_or(1, usize::from),

@@ -4,17 +4,23 @@
 //!
 //! How long it would wait is estimated from the work that waits before it, and from how long such work took lately.
 //! The estimate only decides about queuing: a query that finds a free slot always runs, so a wrong one heals.
+//!
+//! Receiving and decoding have no slots, and where they are what there is too much of, the queue is in the runtime's
+//! scheduler. A probe asks it for a turn again and again, and while it has to wait too long for that, so would a query.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::timeout;
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
+use tokio::time::{sleep, timeout};
 
 /// Bytes of a prompt that are as much work as a question by itself.
 const UNIT_BYTES: usize = 16 << 10;
 
 /// A new measurement's share in the estimate is one in so many.
 const MEMORY: u64 = 8;
+
+/// How often the probe asks.
+const PROBE_EVERY: Duration = Duration::from_millis(1);
 
 /// When to try again: by then the queue of now is long gone.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
@@ -29,6 +35,42 @@ pub(crate) struct Gate {
     waiting: AtomicU64,
     /// Nanoseconds that a unit takes, lately.
     unit_ns: AtomicU64,
+    lag: Lag,
+}
+
+/// How long a task waits for its turn.
+#[derive(Debug)]
+struct Lag {
+    since: Instant,
+    /// When the probe began to wait, in microseconds since then, and one more; 0 while it does not.
+    waits_since: AtomicU64,
+    /// How long it waited last.
+    last_us: AtomicU64,
+}
+
+impl Lag {
+    fn new() -> Self {
+        Self { since: Instant::now(), waits_since: AtomicU64::new(0), last_us: AtomicU64::new(0) }
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.since.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    fn begin(&self) {
+        self.waits_since.store(self.now().saturating_add(1), Ordering::Relaxed);
+    }
+
+    fn end(&self) {
+        let began = self.waits_since.swap(0, Ordering::Relaxed);
+        self.last_us.store(self.now().saturating_sub(began.saturating_sub(1)), Ordering::Relaxed);
+    }
+
+    fn get(&self) -> Duration {
+        let waits_since = self.waits_since.load(Ordering::Relaxed);
+        let waits = if waits_since == 0 { 0 } else { self.now().saturating_sub(waits_since - 1) };
+        Duration::from_micros(waits.max(self.last_us.load(Ordering::Relaxed)))
+    }
 }
 
 /// A query was refused because it would have waited too long.
@@ -92,12 +134,26 @@ impl Gate {
             max_wait,
             waiting: AtomicU64::new(0),
             unit_ns: AtomicU64::new(0),
+            lag: Lag::new(),
+        }
+    }
+
+    /// Asks for a turn again and again, and notes how long that takes, until the node stops.
+    pub(crate) async fn probe(&self, mut stopping: watch::Receiver<bool>) {
+        loop {
+            self.lag.begin();
+            tokio::task::yield_now().await;
+            self.lag.end();
+            tokio::select! {
+                () = sleep(PROBE_EVERY) => {}
+                _ = stopping.wait_for(|stop| *stop) => return,
+            }
         }
     }
 
     /// Whether a query that came now would be refused: known before its body is read.
     pub(crate) fn is_full(&self) -> bool {
-        self.slots.available_permits() == 0 && self.wait() > self.max_wait
+        self.lag.get() > self.max_wait || (self.slots.available_permits() == 0 && self.wait() > self.max_wait)
     }
 
     /// How long a query that came now would wait for a slot.
@@ -188,6 +244,20 @@ mod tests {
         let waiting = timeout(Duration::from_millis(1), gate.enter(7));
         assert!(waiting.await.is_err());
         assert_eq!(gate.waiting.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_turn_that_does_not_come_is_a_queue() {
+        let gate = Gate::new(1, WAIT);
+        gate.lag.begin();
+        assert!(!gate.is_full());
+        std::thread::sleep(WAIT * 2);
+        assert!(gate.is_full(), "the probe still waits");
+        gate.lag.end();
+        assert!(gate.is_full(), "it has waited");
+        gate.lag.begin();
+        gate.lag.end();
+        assert!(!gate.is_full());
     }
 
     #[test]
