@@ -127,7 +127,7 @@ impl App {
         tokio::spawn(Arc::clone(&access).follow_file(stopping.clone()));
         let api = Arc::new(Api::new(&config, Arc::clone(&node), cluster, access, stopping.clone()));
         tokio::spawn(Arc::clone(&api).feel_load());
-        let server = doors::open(&config, listeners, tls, &api, node.metrics(), &stopping);
+        let server = doors::open(&config, listeners, tls.as_ref(), &api, node.metrics(), &stopping);
         let mut ending = stopping.clone();
         let live = LiveConfig::new(config);
         let timer = snapshot_timer(&node, live.follow(), stopping.clone());

@@ -75,12 +75,12 @@ pub(crate) fn locks(
 pub(crate) fn open(
     config: &Config,
     listeners: Listeners,
-    tls: Option<PublicTls>,
+    tls: Option<&PublicTls>,
     api: &Arc<Api>,
     metrics: &Metrics,
     stopping: &watch::Receiver<bool>,
 ) -> JoinHandle<io::Result<()>> {
-    let lock = |of: fn(PublicTls) -> Lock| tls.clone().map_or(Lock::Open, of);
+    let lock = |of: fn(PublicTls) -> Lock| tls.cloned().map_or(Lock::Open, of);
     let gate = |door, limit| Gate::new(door, limit, metrics.net().clone());
     let apart = listeners.metrics.is_some();
     let public = Door {

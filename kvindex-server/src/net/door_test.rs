@@ -7,12 +7,9 @@ use std::time::Instant;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
+use crate::net::certificates::{Authority, Files as Folder};
 use crate::net::metrics::NetMetrics;
 use crate::net::tls::{ClientAuth, Files, Named};
-
-#[path = "../../tests/it/certificates.rs"]
-mod certificates;
-use certificates::{Authority, Files as Folder};
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
 

@@ -13,6 +13,10 @@ mod path;
 mod socket;
 mod tls;
 
+#[cfg(test)]
+#[path = "../../tests/it/certificates.rs"]
+mod certificates;
+
 pub use address::{AddressError, Host, HostPort, Reach, canonical};
 pub(crate) use dial::{DialError, dial, race, resolve};
 pub use door::Connected;

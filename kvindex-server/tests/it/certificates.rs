@@ -1,4 +1,5 @@
 //! Certificates for tests: CAs, what they sign, and files of both that can be changed under a running node.
+#![allow(clippy::unwrap_used)]
 #![allow(dead_code)] // each program that includes this uses a part
 
 use rcgen::{

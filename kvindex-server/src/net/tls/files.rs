@@ -66,8 +66,8 @@ impl Named {
         Self { key, path: path.as_ref().to_owned() }
     }
 
-    pub(super) fn wrong(&self, reason: impl ToString) -> TlsError {
-        TlsError { key: self.key, path: self.path.clone(), reason: reason.to_string() }
+    pub(super) fn wrong(&self, reason: impl Into<String>) -> TlsError {
+        TlsError { key: self.key, path: self.path.clone(), reason: reason.into() }
     }
 
     fn read(&self) -> Result<(Self, Vec<u8>), TlsError> {

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::rustls::client::verify_server_name;
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::pki_types::{CertificateDer, InvalidDnsNameError, ServerName};
 use tokio_rustls::rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use tokio_rustls::rustls::{self, ClientConfig, ServerConfig};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
@@ -125,7 +125,7 @@ fn server_config(
     alpn: &[&[u8]],
 ) -> Result<Arc<ServerConfig>, TlsError> {
     let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
-    let builder = builder.map_err(|error| contents.cert_file().wrong(error))?;
+    let builder = builder.map_err(|error| contents.cert_file().wrong(error.to_string()))?;
     let builder = match &material.roots {
         None => builder.with_no_client_auth(),
         Some(roots) => {
@@ -134,7 +134,7 @@ fn server_config(
                 ClientAuth::Require => verifier,
                 ClientAuth::Optional => verifier.allow_unauthenticated(),
             };
-            let verifier = verifier.build().map_err(|error| contents.ca_file().wrong(error))?;
+            let verifier = verifier.build().map_err(|error| contents.ca_file().wrong(error.to_string()))?;
             builder.with_client_cert_verifier(verifier)
         }
     };
@@ -214,7 +214,7 @@ fn ends(contents: &Contents) -> Result<(Ends, i64), TlsError> {
     let server = server_config(contents, &material, ClientAuth::Require, &PEER_ALPN)?;
     let roots = material.roots.clone().unwrap_or_else(rustls::RootCertStore::empty);
     let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
-    let builder = builder.map_err(|error| contents.cert_file().wrong(error))?;
+    let builder = builder.map_err(|error| contents.cert_file().wrong(error.to_string()))?;
     let mut client = builder
         .with_root_certificates(roots)
         .with_client_auth_cert(material.chain.clone(), material.key.clone_key())
@@ -225,7 +225,7 @@ fn ends(contents: &Contents) -> Result<(Ends, i64), TlsError> {
 
 /// A name that a certificate can carry: a host name may have an underscore and this may not.
 fn server_name(name: &str) -> Result<ServerName<'static>, TlsError> {
-    let wrong = |error| Named::new("peer_tls_name", name).wrong(error);
+    let wrong = |error: InvalidDnsNameError| Named::new("peer_tls_name", name).wrong(error.to_string());
     ServerName::try_from(name.to_owned()).map_err(wrong)
 }
 

@@ -9,10 +9,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 
 use super::reload::Look;
 use super::*;
-
-#[path = "../../../tests/it/certificates.rs"]
-mod certificates;
-use certificates::{Authority, Files as Folder, Signed};
+use crate::net::certificates::{Authority, Files as Folder, Signed};
 
 fn files(folder: &Folder, with_ca: bool) -> Files {
     Files {
