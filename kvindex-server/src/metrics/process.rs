@@ -49,7 +49,7 @@ fn put(registry: &mut Registry, name: &str, help: &str, value: f64) {
 
 #[cfg(target_os = "linux")]
 fn usage(registry: &mut Registry) -> procfs::ProcResult<()> {
-    use procfs::{Current, Uptime, WithCurrentSystemInfo};
+    use procfs::WithCurrentSystemInfo;
     use prometheus_client::metrics::counter::Counter;
 
     let own = procfs::process::Process::myself()?;
@@ -63,9 +63,9 @@ fn usage(registry: &mut Registry) -> procfs::ProcResult<()> {
     if let procfs::process::LimitValue::Value(most) = own.limits()?.max_open_files.soft_limit {
         put(registry, "process_max_fds", "Most open files and sockets", most as f64);
     }
-    // The kernel counts a process's start from its own.
-    let booted = unix_seconds() - Uptime::current()?.uptime;
-    let started = booted + stat.starttime as f64 / ticks;
+    // The kernel counts a process's start from its own, which it says once: no clock is read, so that the value is
+    // the same at every scrape and nobody takes a change for a restart.
+    let started = procfs::boot_time_secs()? as f64 + stat.starttime as f64 / ticks;
     put(registry, "process_start_time_seconds", "When it started, in seconds since 1970", started);
     Ok(())
 }
@@ -73,9 +73,4 @@ fn usage(registry: &mut Registry) -> procfs::ProcResult<()> {
 #[cfg(not(target_os = "linux"))]
 fn usage(_: &mut Registry) -> std::io::Result<()> {
     Ok(())
-}
-
-#[cfg(target_os = "linux")]
-fn unix_seconds() -> f64 {
-    crate::node::unix_ms() as f64 / 1000.0
 }

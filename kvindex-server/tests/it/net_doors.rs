@@ -76,7 +76,7 @@ async fn a_node_on_every_address_answers_both_families() {
     assert!(get(([127, 0, 0, 1], port).into(), "/healthz").starts_with("HTTP/1.1 200"));
     match std::net::TcpListener::bind("[::1]:0") {
         Ok(_) => {
-            assert!(get(([0, 0, 0, 0, 0, 0, 0, 1], port).into(), "/healthz").starts_with("HTTP/1.1 200"))
+            assert!(get(([0, 0, 0, 0, 0, 0, 0, 1], port).into(), "/healthz").starts_with("HTTP/1.1 200"));
         }
         Err(error) => eprintln!("SKIPPED: no IPv6 on loopback: {error}"),
     }

@@ -47,7 +47,7 @@ async fn some_questions_are_refused_and_health_and_events_are_not() {
         });
     }
     let mut seq = 1;
-    while asking.len() > 0 {
+    while !asking.is_empty() {
         let began = Instant::now();
         assert_eq!(node.raw("", "GET", "/healthz", "").await.0, 200);
         assert_eq!(node.raw("", "GET", "/readyz", "").await.0, 200);

@@ -52,7 +52,7 @@ async fn node(b_is_there: bool) -> Guarded {
     node
 }
 
-fn prompt(more: Value) -> Value {
+fn prompt(more: &Value) -> Value {
     let mut prompt = json!({"model": "llama", "token_ids": tokens_of(48)});
     prompt.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     prompt
@@ -60,8 +60,8 @@ fn prompt(more: Value) -> Value {
 
 /// Everything that a may try, in order.
 fn attempts() -> Vec<(&'static str, Value)> {
-    let ours = prompt(json!({}));
-    let theirs = prompt(json!({"tenant": "b"}));
+    let ours = prompt(&json!({}));
+    let theirs = prompt(&json!({"tenant": "b"}));
     let hashes = json!({"model": "llama", "engine_block_hashes": [100, 101, 102], "block_size": 16});
     let question = |prompt: &Value| json!({"prompt": prompt});
     let with = |more: Value| {
@@ -72,7 +72,7 @@ fn attempts() -> Vec<(&'static str, Value)> {
     vec![
         ("match", question(&ours)),
         ("match", question(&theirs)),
-        ("match", question(&prompt(json!({"tenant": "no-such"})))),
+        ("match", question(&prompt(&json!({"tenant": "no-such"})))),
         ("match", question(&hashes)),
         ("match", with(json!({"candidates": ["b/w", "w-of-b", "10.0.0.1:8000"]}))),
         ("match", with(json!({"labels": {"rack": "b"}}))),
@@ -118,7 +118,7 @@ async fn a_node_with_another_tenant_answers_as_one_without() {
                 format!("{beside:?}").replace("token \\\"a\\\" has no right over tenant \\\"b\\\"", "");
             assert!(!told.contains("w-of-b\"") || call == "publish", "{way:?} {call} {request}: {told}");
         }
-        let mine = with_b.call(way, "b", "match", json!({"prompt": prompt(json!({}))})).await.unwrap();
+        let mine = with_b.call(way, "b", "match", json!({"prompt": prompt(&json!({}))})).await.unwrap();
         assert_eq!(mine["workers"].as_array().unwrap().len(), 2, "what is b's is untouched: {mine}");
         assert_eq!(mine["workers"][0]["matched_blocks"], 3, "{mine}");
     }
@@ -172,7 +172,7 @@ async fn an_operators_worker_in_a_tenants_names_is_not_the_tenants() {
 async fn a_question_without_a_tenant_is_about_the_tokens_only_one() {
     let node = node(true).await;
     let found = async |way, token: &str| {
-        let answer = node.call(way, token, "match", json!({"prompt": prompt(json!({}))})).await?;
+        let answer = node.call(way, token, "match", json!({"prompt": prompt(&json!({}))})).await?;
         let workers = answer["workers"].as_array().unwrap().iter();
         Ok(workers.map(|worker| worker["worker_id"].as_str().unwrap().to_owned()).collect::<Vec<_>>())
     };
