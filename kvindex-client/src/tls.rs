@@ -108,7 +108,8 @@ fn by_text(texts: &str) -> Option<String> {
     if texts.contains("minimum requirements") {
         return Some("the node speaks TLS there: use https://".into());
     }
-    if texts.contains("connection closed") {
+    // All three are one and the same: which it is depends on who writes when the other is gone.
+    if ["connection closed", "broken pipe", "connection reset"].iter().any(|end| texts.contains(end)) {
         // Either side may see the end before the reason: TLS 1.3 refuses a certificate when the client thinks that it is
         // connected, and HTTP drops what was said last.
         let why = "the node may have stopped, speak TLS (use https://), or demand another client certificate";

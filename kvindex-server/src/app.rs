@@ -1,10 +1,8 @@
 //! Composition root: builds metrics, node, ingest and API, in that order, and takes them down the other way
 //! round. The only place that knows every part.
 
-use std::ffi::OsString;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -14,13 +12,14 @@ use crate::access::{Access, AccessError, AccessMetrics};
 use crate::api::Api;
 use crate::cluster::{Cluster, JoinError};
 use crate::clustered::{self, Clustered};
-use crate::config::{Config, LiveConfig, SnapshotConfig};
+use crate::config::{Config, LiveConfig};
 use crate::discovery;
 use crate::doors::{self, ListenError, Listeners};
 use crate::ingest::IngestError;
 use crate::metrics::Metrics;
 use crate::net::TlsError;
 use crate::node::{LoadError, Node, RegisterError, StoreError};
+use crate::snapshots;
 
 /// Why a node could not start.
 #[derive(Debug, thiserror::Error)]
@@ -112,7 +111,7 @@ impl App {
         let metrics_addr = listeners.metrics.as_ref().and_then(|listener| listener.local_addr().ok());
         let tls = doors::locks(&config, node.metrics(), &stopping)?;
         if let Some(snapshot) = &config.snapshot {
-            restore(&node, snapshot, &config)?;
+            snapshots::restore(&node, snapshot, &config)?;
         }
         let clustered = match &config.cluster {
             Some(cluster) => Some(clustered::start(&config, cluster, local_addr, &node).await?),
@@ -130,7 +129,7 @@ impl App {
         let server = doors::open(&config, listeners, tls.as_ref(), &api, node.metrics(), &stopping);
         let mut ending = stopping.clone();
         let live = LiveConfig::new(config);
-        let timer = snapshot_timer(&node, live.follow(), stopping.clone());
+        let timer = snapshots::keep_writing(&node, live.follow(), stopping.clone());
         let looking = clustered.as_ref().map(|clustered| Arc::clone(&clustered.cluster));
         let discovery = discovery::start(&node, looking, live.follow(), stopping.clone());
         let static_workers = tokio::spawn(follow_static_workers(
@@ -297,7 +296,7 @@ impl Running {
             clustered.shutdown().await;
         }
         if let Some(snapshot) = &config.snapshot {
-            store(Arc::clone(&self.node), snapshot.clone()).await?;
+            snapshots::store(Arc::clone(&self.node), snapshot.clone()).await?;
         }
         served
     }
@@ -311,66 +310,6 @@ fn tell_if_open(access: &Access, local_addr: SocketAddr) {
             "every caller who reaches this address may ask, publish and change workers; access_file names who may"
         );
     }
-}
-
-/// Loads the snapshot. A damaged one is put aside and the node starts empty: the index is a copy of what the
-/// engines know, and a node that refuses to start helps nobody.
-fn restore(node: &Node, snapshot: &SnapshotConfig, config: &Config) -> Result<(), StartError> {
-    let path = snapshot.path.as_path();
-    match node.load_snapshot(path, config.index) {
-        Ok(true) => {
-            let stats = node.stats();
-            tracing::info!(path = %path.display(), workers = stats.workers, entries = stats.entries, "restored");
-            Ok(())
-        }
-        Ok(false) => Ok(()),
-        Err(error @ LoadError::Damaged { .. }) => {
-            let aside = put_aside(path);
-            tracing::error!(%error, aside = %aside.display(), "starting empty");
-            Ok(())
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn put_aside(path: &Path) -> std::path::PathBuf {
-    let mut aside = OsString::from(path);
-    aside.push(".damaged");
-    let aside = std::path::PathBuf::from(aside);
-    if let Err(error) = std::fs::rename(path, &aside) {
-        tracing::warn!(%error, "the damaged snapshot could not be put aside");
-    }
-    aside
-}
-
-/// Writes snapshots now and then, while the configuration asks for it.
-fn snapshot_timer(
-    node: &Arc<Node>,
-    mut config: watch::Receiver<Config>,
-    mut stopping: watch::Receiver<bool>,
-) -> JoinHandle<()> {
-    let node = Arc::clone(node);
-    tokio::spawn(async move {
-        loop {
-            let snapshot = config.borrow_and_update().snapshot.clone();
-            let due = async {
-                match snapshot.as_ref().and_then(|snapshot| snapshot.interval) {
-                    Some(interval) => tokio::time::sleep(interval).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                () = due => {}
-                Ok(()) = config.changed() => continue,
-                _ = stopping.wait_for(|stop| *stop) => return,
-            }
-            if let Some(snapshot) = snapshot
-                && let Err(error) = store(Arc::clone(&node), snapshot).await
-            {
-                tracing::error!(%error, "the next attempt follows");
-            }
-        }
-    })
 }
 
 /// Makes what the configuration file lists known, and what it lists no longer forgotten, whenever it changes.
@@ -407,18 +346,4 @@ async fn follow_static_workers(
             }
         }
     }
-}
-
-async fn store(node: Arc<Node>, snapshot: SnapshotConfig) -> Result<(), StoreError> {
-    let path = snapshot.path.clone();
-    let written = tokio::task::spawn_blocking(move || {
-        let stored = node.store_snapshot(&snapshot.path);
-        node.metrics().snapshot_written(stored.is_ok());
-        stored
-    });
-    let written = written.await.unwrap_or_else(|error| {
-        Err(StoreError { path: path.clone(), source: std::io::Error::other(error) })
-    })?;
-    tracing::info!(path = %path.display(), bytes = written, "snapshot written");
-    Ok(())
 }

@@ -18,6 +18,7 @@ mod kv_groups;
 pub mod metrics;
 pub mod net;
 pub mod node;
+mod snapshots;
 mod sources;
 pub mod trust;
 mod workers;

@@ -213,7 +213,7 @@ fn shares_are_counted_in_bytes() {
         fill(&mut rig, name, 2000);
     }
     rig.index.apply(&Command::Register(Box::new(WorkerSpec { tenant: "alone".into(), ..spec("x") })));
-    fill(&mut rig, "x", 6000);
+    fill(&mut rig, "x", 12_000);
     let usage = rig.index.reader().usage();
     let [alike, alone] = &usage.tenants[..] else { panic!("{usage:?}") };
     assert!(alike.entries > alone.entries && alike.bytes < alone.bytes, "{usage:?}");

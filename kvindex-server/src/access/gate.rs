@@ -7,6 +7,8 @@
 //!
 //! Receiving and decoding have no slots, and where they are what there is too much of, the queue is in the runtime's
 //! scheduler. A probe asks it for a turn again and again, and while it has to wait too long for that, so would a query.
+//! That counts only where questions came while it waited: a machine whose processor somebody else has is late too, and
+//! refusing the few questions that come there would help nobody.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -44,13 +46,18 @@ struct Lag {
     since: Instant,
     /// When the probe began to wait, in microseconds since then, and one more; 0 while it does not.
     waits_since: AtomicU64,
-    /// How long it waited last.
+    /// How long it waited last, for questions.
     last_us: AtomicU64,
+    /// Questions that came while it waits.
+    came: AtomicU64,
+    /// So many are no queue.
+    few: u64,
 }
 
 impl Lag {
-    fn new() -> Self {
-        Self { since: Instant::now(), waits_since: AtomicU64::new(0), last_us: AtomicU64::new(0) }
+    fn new(few: u64) -> Self {
+        let zero = || AtomicU64::new(0);
+        Self { since: Instant::now(), waits_since: zero(), last_us: zero(), came: zero(), few }
     }
 
     fn now(&self) -> u64 {
@@ -58,17 +65,25 @@ impl Lag {
     }
 
     fn begin(&self) {
+        self.came.store(0, Ordering::Relaxed);
         self.waits_since.store(self.now().saturating_add(1), Ordering::Relaxed);
     }
 
     fn end(&self) {
         let began = self.waits_since.swap(0, Ordering::Relaxed);
-        self.last_us.store(self.now().saturating_sub(began.saturating_sub(1)), Ordering::Relaxed);
+        let waited = self.now().saturating_sub(began.saturating_sub(1));
+        self.last_us.store(if self.is_ours() { waited } else { 0 }, Ordering::Relaxed);
+    }
+
+    /// Whether it waits for more questions than run at one time anyway.
+    fn is_ours(&self) -> bool {
+        self.came.load(Ordering::Relaxed) > self.few
     }
 
     fn get(&self) -> Duration {
         let waits_since = self.waits_since.load(Ordering::Relaxed);
-        let waits = if waits_since == 0 { 0 } else { self.now().saturating_sub(waits_since - 1) };
+        let begun = waits_since > 0 && self.is_ours();
+        let waits = if begun { self.now().saturating_sub(waits_since - 1) } else { 0 };
         Duration::from_micros(waits.max(self.last_us.load(Ordering::Relaxed)))
     }
 }
@@ -134,7 +149,7 @@ impl Gate {
             max_wait,
             waiting: AtomicU64::new(0),
             unit_ns: AtomicU64::new(0),
-            lag: Lag::new(),
+            lag: Lag::new(slots as u64),
         }
     }
 
@@ -151,8 +166,9 @@ impl Gate {
         }
     }
 
-    /// Whether a query that came now would be refused: known before its body is read.
+    /// Notes that a query has come, and answers whether it would be refused: known before its body is read.
     pub(crate) fn is_full(&self) -> bool {
+        self.lag.came.fetch_add(1, Ordering::Relaxed);
         self.lag.get() > self.max_wait || (self.slots.available_permits() == 0 && self.wait() > self.max_wait)
     }
 
@@ -252,10 +268,21 @@ mod tests {
         gate.lag.begin();
         assert!(!gate.is_full());
         std::thread::sleep(WAIT * 2);
-        assert!(gate.is_full(), "the probe still waits");
+        assert!(gate.is_full(), "the probe still waits, behind a second question");
         gate.lag.end();
         assert!(gate.is_full(), "it has waited");
         gate.lag.begin();
+        gate.lag.end();
+        assert!(!gate.is_full());
+    }
+
+    #[test]
+    fn a_machine_that_is_busy_with_something_else_refuses_nobody() {
+        let gate = Gate::new(2, WAIT);
+        gate.lag.begin();
+        std::thread::sleep(WAIT * 2);
+        // Two questions run at one time: that is no queue.
+        assert!(!gate.is_full() && !gate.is_full());
         gate.lag.end();
         assert!(!gate.is_full());
     }

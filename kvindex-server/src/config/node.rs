@@ -12,9 +12,10 @@ use super::{Config, ConfigError, Shown, text};
 /// Where the server listens when nothing says otherwise: this machine only.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:9590";
 
-/// The consensus library tells each heartbeat that is late, the Kubernetes client each attempt that is refused; what
-/// follows from it is told here, once.
-const DEFAULT_FILTER: &str = "info,openraft=error,kube_runtime=error";
+/// The consensus library tells each heartbeat that is late, the Kubernetes client each attempt that is refused, the log
+/// store each table it writes; what follows from it is told here, once.
+const DEFAULT_FILTER: &str =
+    "info,openraft=error,kube_runtime=error,kube_client=off,fjall=warn,lsm_tree=warn";
 
 /// A node by itself: its door, its log, its snapshot.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, Args)]
@@ -26,7 +27,7 @@ pub struct RawNode {
     /// Log lines as text or json [default: text].
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<String>,
-    /// Log filter, such as info or kvindex_server=debug [default: info].
+    /// Log filter, such as info or kvindex_server=debug.
     #[arg(long, value_name = "FILTER")]
     pub log_filter: Option<String>,
     /// Snapshot file, read at the start and written at the end [default: memory only].

@@ -75,8 +75,9 @@ impl Checker<'_> {
         let cert = given("tls_cert", raw.tls_cert.as_ref());
         let key = given("tls_key", raw.tls_key.as_ref());
         let ca = given("tls_client_ca", raw.tls_client_ca.as_ref());
-        let client_auth = self.word("tls_client_auth", raw.tls_client_auth.as_deref(), &ClientAuth::ALL)?;
-        if let (None, Some(word)) = (&ca, &raw.tls_client_auth) {
+        let asked = raw.tls_client_auth.as_deref().filter(|word| !word.is_empty());
+        let client_auth = self.word("tls_client_auth", asked, &ClientAuth::ALL)?;
+        if let (None, Some(word)) = (&ca, asked) {
             let reason = "needs tls_client_ca, by which clients' certificates are checked";
             return Err(self.invalid("tls_client_auth", word, reason));
         }
@@ -135,13 +136,15 @@ fn given(key: &'static str, path: Option<&String>) -> Option<Named> {
 pub(super) fn shown(config: &Config) -> Shown {
     let (public, peer) = (config.tls.public.as_ref(), config.tls.peer.as_ref());
     let path = |named: Option<&Named>| text(named.map_or_else(String::new, |n| n.path.display().to_string()));
+    // Without a CA nobody is asked for a certificate.
+    let asked = public.filter(|tls| tls.files.ca.is_some());
     let public_files = public.map(|tls| &tls.files);
     let peer_files = peer.map(|tls| &tls.files);
     vec![
         ("tls_cert", path(public_files.map(|files| &files.cert))),
         ("tls_key", path(public_files.map(|files| &files.key))),
         ("tls_client_ca", path(public_files.and_then(|files| files.ca.as_ref()))),
-        ("tls_client_auth", text(public.map_or(ClientAuth::default(), |tls| tls.client_auth).name())),
+        ("tls_client_auth", text(asked.map_or("", |tls| tls.client_auth.name()))),
         ("peer_tls_cert", path(peer_files.map(|files| &files.cert))),
         ("peer_tls_key", path(peer_files.map(|files| &files.key))),
         ("peer_tls_ca", path(peer_files.and_then(|files| files.ca.as_ref()))),

@@ -129,7 +129,8 @@ impl Word {
 
     fn after_while_blocked(self, signal: Signal, good: bool, now_ms: u64) -> Self {
         match signal {
-            _ if self.is_held(now_ms) => self,
+            // Counted, so that a path over which everything comes again is used while it is still held.
+            _ if self.is_held(now_ms) => Self { since_ms: self.since_ms, ..self.counted(good, now_ms) },
             // A failed probe: the time begins anew.
             Signal::Silent => Self { probing: false, since_ms: now_ms, ..self },
             _ => Self { state: PathState::Limited, streak: 1, good, probing: false, since_ms: now_ms },
@@ -172,12 +173,16 @@ impl Path {
         }
     }
 
-    /// Whether a call that can wait, or go elsewhere, should be made. While the path is blocked it should not; once
-    /// that was long enough one caller is told yes, whose call is the probe.
+    /// Whether a call that can wait, or go elsewhere, should be made. While the path is blocked it should not, unless
+    /// the last calls over it (heartbeats are never held back) were all answered; once it was blocked for long enough
+    /// one caller is told yes, whose call is the probe.
     pub fn admits(&self, now_ms: u64) -> bool {
         let before = self.0.load(Ordering::Acquire);
         let word = Word::unpack(before);
         if word.state != PathState::Blocked {
+            return true;
+        }
+        if word.good && word.streak >= RECOVERS {
             return true;
         }
         let probed = word.probing && now_ms < word.since_ms.saturating_add(PROBE_MS);

@@ -56,11 +56,18 @@ fn many_calls_that_end_in_one_moment_are_one_event() {
 }
 
 #[test]
-fn a_blocked_path_is_held_though_calls_get_through() {
+fn a_blocked_path_is_held_though_calls_get_through_and_used_once_three_have() {
     let path = blocked();
-    let history: Vec<_> = (2..17).map(|s| (s * 1000 - 1, GOOD)).collect();
+    assert_eq!(moves(&path, &[(3000, GOOD), (3100, GOOD)]), []);
+    assert!(!path.admits(3101));
+    assert_eq!(moves(&path, &[(3200, GOOD)]), []);
+    // A node that was away and is back takes changes at once, though its path still counts as blocked.
+    assert!(path.admits(3201) && path.state() == Blocked);
+    assert_eq!(moves(&path, &[(3300, Silent)]), []);
+    assert!(!path.admits(3301));
+    let history: Vec<_> = (4..17).map(|s| (s * 1000 - 1, GOOD)).collect();
     assert_eq!(moves(&path, &history), []);
-    assert!(!path.admits(16_999));
+    assert_eq!(path.state(), Blocked);
     assert_eq!(moves(&path, &[(17_000, GOOD)]), [(17_000, Limited)]);
     assert!(path.admits(17_001));
     assert_eq!(moves(&path, &[(17_002, GOOD), (17_003, GOOD)]), [(17_003, Normal)]);
