@@ -57,11 +57,13 @@ impl Memory {
         }
     }
 
-    /// From when on the index of a node is full, but not before `warm_up` is over.
-    fn warm(looks: &[Look], warm_up: Duration, cap: u64) -> usize {
-        let full = looks.iter().position(|look| look.index.is_some_and(|bytes| bytes >= cap / 10 * 9));
-        let first = looks.iter().take_while(|look| look.at < warm_up).count();
-        full.unwrap_or(looks.len()).max(first)
+    /// When the first node's index is full, but not before `warm_up` is over. All nodes hold the same blocks from then on;
+    /// in how many bytes each does follows from its tables, so one may never come near its cap.
+    fn warm(&self, warm_up: Duration, cap: u64) -> Option<Duration> {
+        let full = |look: &&Look| look.index.is_some_and(|bytes| bytes >= cap / 10 * 9);
+        let first =
+            self.nodes.iter().filter_map(|(_, _, looks)| looks.iter().find(full)).map(|look| look.at).min();
+        first.map(|at| at.max(warm_up))
     }
 
     pub(crate) fn judge(&self, warm_up: Duration, cap: u64) -> Flat {
@@ -75,8 +77,10 @@ impl Memory {
             "index at most, MiB",
         ]);
         let mut good = true;
+        let from = self.warm(warm_up, cap);
         for (number, (_, _, looks)) in self.nodes.iter().enumerate() {
-            let warm = looks.get(Self::warm(looks, warm_up, cap)..).unwrap_or_default();
+            let first = looks.partition_point(|look| from.is_none_or(|from| look.at < from));
+            let warm = looks.get(first..).unwrap_or_default();
             let after = warm.first().map_or_else(|| "never".to_owned(), |look| look.at.as_secs().to_string());
             let parts: Vec<f64> = warm.chunks(warm.len().div_ceil(PARTS).max(1)).map(mean).collect();
             let all = mean(warm);

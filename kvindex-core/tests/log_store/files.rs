@@ -1,10 +1,12 @@
 //! Files that end early or have wrong bytes: what is there must be right, or refused.
 
 use kvindex_core::replication::ShardId;
-use kvindex_core::replication::log_store::{BackendKind, Durability};
+use kvindex_core::replication::log_store::{BackendKind, Durability, LogBackend};
 use std::fs::{self, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::stores::{ON_DISK, append, checked_length, open};
@@ -71,13 +73,26 @@ fn zero(file: &Path, from: u64, bytes: usize) {
 
 /// How many entries a copy has; it must open, and take a new entry after the last one.
 async fn entries_of_usable(kind: BackendKind, folder: &Path, bytes: usize) -> u64 {
-    let backend = open(kind, folder, Durability::Fsync).unwrap();
+    let backend = opened_again(kind, folder);
     let length = checked_length(&*backend, SHARD, bytes).await.unwrap();
     backend.commit(vec![append(SHARD, length, bytes)], true).await.unwrap();
     drop(backend);
-    let backend = open(kind, folder, Durability::Fsync).unwrap();
+    let backend = opened_again(kind, folder);
     assert_eq!(checked_length(&*backend, SHARD, bytes).await, Ok(length + 1));
     length
+}
+
+/// Engines have threads that let go of the files a moment after the last handle is gone.
+fn opened_again(kind: BackendKind, folder: &Path) -> Arc<dyn LogBackend> {
+    for _ in 0..100 {
+        match open(kind, folder, Durability::Fsync) {
+            Err(error) if error.to_string().contains("has this log open") => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            opened => return opened.unwrap(),
+        }
+    }
+    panic!("{kind}: still open after 5 s");
 }
 
 /// A file cut in its last commit opens without it: it may not have been acknowledged. Cut before, it is refused, or at

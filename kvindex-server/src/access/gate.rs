@@ -7,8 +7,8 @@
 //!
 //! Receiving and decoding have no slots, and where they are what there is too much of, the queue is in the runtime's
 //! scheduler. A probe asks it for a turn again and again, and while it has to wait too long for that, so would a query.
-//! That counts only where questions came while it waited: a machine whose processor somebody else has is late too, and
-//! refusing the few questions that come there would help nobody.
+//! One late turn says nothing: the operating system takes the processor away where other programs want it too, and
+//! refusing questions for that would help nobody. Several in a row are a queue.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -23,6 +23,13 @@ const MEMORY: u64 = 8;
 
 /// How often the probe asks.
 const PROBE_EVERY: Duration = Duration::from_millis(1);
+
+/// A turn that comes later is late. The scheduler also applies the log and talks to other nodes, for milliseconds at a
+/// time, and questions must not be refused for that; but a router does not wait longer than this for its answer.
+const LATE: Duration = Duration::from_millis(20);
+
+/// So many late turns in a row are a queue.
+const LATE_TURNS: u64 = 3;
 
 /// When to try again: by then the queue of now is long gone.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
@@ -46,18 +53,13 @@ struct Lag {
     since: Instant,
     /// When the probe began to wait, in microseconds since then, and one more; 0 while it does not.
     waits_since: AtomicU64,
-    /// How long it waited last, for questions.
-    last_us: AtomicU64,
-    /// Questions that came while it waits.
-    came: AtomicU64,
-    /// So many are no queue.
-    few: u64,
+    /// Turns in a row for which it waited too long.
+    late: AtomicU64,
 }
 
 impl Lag {
-    fn new(few: u64) -> Self {
-        let zero = || AtomicU64::new(0);
-        Self { since: Instant::now(), waits_since: zero(), last_us: zero(), came: zero(), few }
+    fn new() -> Self {
+        Self { since: Instant::now(), waits_since: AtomicU64::new(0), late: AtomicU64::new(0) }
     }
 
     fn now(&self) -> u64 {
@@ -65,26 +67,25 @@ impl Lag {
     }
 
     fn begin(&self) {
-        self.came.store(0, Ordering::Relaxed);
         self.waits_since.store(self.now().saturating_add(1), Ordering::Relaxed);
     }
 
     fn end(&self) {
-        let began = self.waits_since.swap(0, Ordering::Relaxed);
-        let waited = self.now().saturating_sub(began.saturating_sub(1));
-        self.last_us.store(if self.is_ours() { waited } else { 0 }, Ordering::Relaxed);
+        let is_late = self.waits() > LATE;
+        self.waits_since.store(0, Ordering::Relaxed);
+        let late = if is_late { self.late.load(Ordering::Relaxed).saturating_add(1) } else { 0 };
+        self.late.store(late, Ordering::Relaxed);
     }
 
-    /// Whether it waits for more questions than run at one time anyway.
-    fn is_ours(&self) -> bool {
-        self.came.load(Ordering::Relaxed) > self.few
+    /// How long the probe has been waiting for its turn.
+    fn waits(&self) -> Duration {
+        let since = self.waits_since.load(Ordering::Relaxed);
+        Duration::from_micros(if since == 0 { 0 } else { self.now().saturating_sub(since - 1) })
     }
 
-    fn get(&self) -> Duration {
-        let waits_since = self.waits_since.load(Ordering::Relaxed);
-        let begun = waits_since > 0 && self.is_ours();
-        let waits = if begun { self.now().saturating_sub(waits_since - 1) } else { 0 };
-        Duration::from_micros(waits.max(self.last_us.load(Ordering::Relaxed)))
+    /// Whether there is a queue in which tasks wait for too long.
+    fn is_too_long(&self) -> bool {
+        self.late.load(Ordering::Relaxed) + u64::from(self.waits() > LATE) >= LATE_TURNS
     }
 }
 
@@ -149,7 +150,7 @@ impl Gate {
             max_wait,
             waiting: AtomicU64::new(0),
             unit_ns: AtomicU64::new(0),
-            lag: Lag::new(slots as u64),
+            lag: Lag::new(),
         }
     }
 
@@ -166,10 +167,9 @@ impl Gate {
         }
     }
 
-    /// Notes that a query has come, and answers whether it would be refused: known before its body is read.
+    /// Whether a query that came now would be refused: known before its body is read.
     pub(crate) fn is_full(&self) -> bool {
-        self.lag.came.fetch_add(1, Ordering::Relaxed);
-        self.lag.get() > self.max_wait || (self.slots.available_permits() == 0 && self.wait() > self.max_wait)
+        self.lag.is_too_long() || (self.slots.available_permits() == 0 && self.wait() > self.max_wait)
     }
 
     /// How long a query that came now would wait for a slot.
@@ -263,26 +263,17 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_that_does_not_come_is_a_queue() {
+    fn turns_that_come_late_again_and_again_are_a_queue() {
         let gate = Gate::new(1, WAIT);
+        for turn in 0..LATE_TURNS {
+            assert!(!gate.is_full(), "{turn} late turns are an accident");
+            gate.lag.begin();
+            std::thread::sleep(LATE * 3 / 2);
+            assert_eq!(gate.is_full(), turn + 1 == LATE_TURNS, "the probe still waits");
+            gate.lag.end();
+        }
+        assert!(gate.is_full(), "it has waited again and again");
         gate.lag.begin();
-        assert!(!gate.is_full());
-        std::thread::sleep(WAIT * 2);
-        assert!(gate.is_full(), "the probe still waits, behind a second question");
-        gate.lag.end();
-        assert!(gate.is_full(), "it has waited");
-        gate.lag.begin();
-        gate.lag.end();
-        assert!(!gate.is_full());
-    }
-
-    #[test]
-    fn a_machine_that_is_busy_with_something_else_refuses_nobody() {
-        let gate = Gate::new(2, WAIT);
-        gate.lag.begin();
-        std::thread::sleep(WAIT * 2);
-        // Two questions run at one time: that is no queue.
-        assert!(!gate.is_full() && !gate.is_full());
         gate.lag.end();
         assert!(!gate.is_full());
     }
