@@ -9,8 +9,9 @@ use tokio::runtime::Handle;
 use kvindex_core::replication::{EntryEncoder, ShardCommand, ShardId};
 use kvindex_core::{Command, StreamId};
 
-use super::Cluster;
+use super::{Cluster, Stamps};
 use crate::ingest::{NotTaken, Resume, Wiring};
+use crate::node::Freshness;
 
 /// How long a turn's commands may take before their streams fall back to standby.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -37,7 +38,7 @@ impl Cluster {
     #[must_use]
     pub fn wiring(self: &Arc<Self>, runtime: &Handle) -> Wiring {
         let cluster: Weak<Self> = Arc::downgrade(self);
-        let (sink, applied) = (cluster.clone(), cluster.clone());
+        let (sink, applied, fresh) = (cluster.clone(), cluster.clone(), Stamps(cluster.clone()));
         let runtime = runtime.clone();
         Wiring {
             sink: Arc::new(move |commands| match sink.upgrade() {
@@ -45,6 +46,7 @@ impl Cluster {
                 None => Err(NotTaken::All),
             }),
             applied: Arc::new(move |stream| applied.upgrade()?.resume(stream)),
+            fresh: Arc::new(move |stream| !fresh.is_cut_off(stream)),
             fell_back: Arc::new(move |streams| {
                 if let Some(cluster) = cluster.upgrade() {
                     cluster.fell_back(streams);

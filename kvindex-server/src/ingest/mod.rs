@@ -24,6 +24,6 @@ pub use opening::IngestError;
 pub use profile_check::HashCheck;
 pub use sequencer::Resume;
 pub use service::{
-    Applied, Begin, FellBack, Handle, IngestConfig, NotTaken, Sink, Subscription, Wiring, start,
+    Applied, Begin, FellBack, Fresh, Handle, IngestConfig, NotTaken, Sink, Subscription, Wiring, start,
 };
 pub use status::StreamStatus;

@@ -29,6 +29,9 @@ pub type Sink = Arc<dyn Fn(Vec<Command>) -> Result<(), NotTaken> + Send + Sync>;
 /// Tells what the index holds of a stream; `None` when that is nothing. It must not call back into the [`Handle`].
 pub type Applied = Arc<dyn Fn(&StreamId) -> Option<Resume> + Send + Sync>;
 
+/// Tells whether the index has all that is agreed on of a stream. It must not call back into the [`Handle`].
+pub type Fresh = Arc<dyn Fn(&StreamId) -> bool + Send + Sync>;
+
 /// Is told of streams that fell back to standby because the sink did not take their commands: they want to be
 /// led again. It must not call back into the [`Handle`].
 pub type FellBack = Arc<dyn Fn(&[StreamId]) + Send + Sync>;
@@ -59,6 +62,8 @@ pub struct Wiring {
     pub sink: Sink,
     /// What the index holds.
     pub applied: Applied,
+    /// Whether that is all there is.
+    pub fresh: Fresh,
     /// Who hears of streams that fell back.
     pub fell_back: FellBack,
 }
@@ -72,6 +77,7 @@ impl Wiring {
                 Ok(())
             }),
             applied: Arc::new(|_| None),
+            fresh: Arc::new(|_| true),
             fell_back: Arc::new(|_| {}),
         }
     }

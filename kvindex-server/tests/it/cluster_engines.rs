@@ -2,7 +2,7 @@
 //! one.
 
 use kvindex_proto::v1;
-use kvindex_recording::{Pace, Publisher, PublisherOptions};
+use kvindex_recording::{EngineEndpoints, Pace, Publisher, PublisherOptions};
 use kvindex_server::trust::TrustState;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,12 +13,18 @@ use crate::ingest_rig::recording;
 
 /// Every engine of a case becomes a worker, with no replay socket.
 async fn register_all(rig: &mut Rig, publisher: &Publisher) {
+    register_with(rig, publisher, |_| String::new()).await;
+}
+
+/// The same with replay sockets.
+async fn register_with(rig: &mut Rig, publisher: &Publisher, replay: impl Fn(&EngineEndpoints) -> String) {
     for (number, engine) in publisher.endpoints().iter().enumerate() {
         let request = v1::RegisterRequest {
             worker_id: engine.name.clone(),
             model: "m".into(),
             engine_version: Some("0.33.0".into()),
             endpoint: engine.publish.clone(),
+            replay_endpoint: replay(engine),
             ..v1::RegisterRequest::default()
         };
         rig.node(number % 3).register_as(request).await;
@@ -112,4 +118,56 @@ async fn a_node_that_came_back_lately_does_not_lead() {
     rig.wait("it leads again", |rig| rig.leader(usize::from(shard.0)) == Some(seat)).await;
     let after = started.elapsed();
     assert!(after >= Duration::from_secs(4), "it leads {after:?} after it came back");
+}
+
+/// The shard of a case's first engine, and the views of all nodes that run.
+fn views(rig: &Rig, publisher: &Publisher) -> (usize, Vec<(usize, Follower)>) {
+    let header = &publisher.recording().header;
+    let views: Vec<_> = (rig.taken().into_iter())
+        .map(|seat| (seat, Follower::of(Arc::clone(rig.running(seat).node()), header)))
+        .collect();
+    let (seat, first) = &views[0];
+    let replica = rig.running(*seat).cluster().unwrap().replica().unwrap();
+    (usize::from(replica.shard_of(&first.streams[0].worker).0), views)
+}
+
+/// Waits until every node says of every engine that it is live, and answers how long that took.
+async fn all_live(rig: &Rig, publisher: &Publisher, when: &str) -> Duration {
+    let (shard, views) = views(rig, publisher);
+    let live = |view: &Follower| (0..view.streams.len()).all(|n| view.trust(n).state == TrustState::Live);
+    let started = Instant::now();
+    while !views.iter().all(|(_, view)| view.node.known_workers().len() == view.streams.len() && live(view)) {
+        let told: Vec<_> = views.iter().map(|(seat, view)| (seat, view.trust(0))).collect();
+        let leader = rig.leader(shard);
+        assert!(started.elapsed() < Duration::from_secs(10), "{when}: node {leader:?} leads: {told:#?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    started.elapsed()
+}
+
+/// An engine that has spoken and is silent is heard by asking it: the node that leads its stream asks what it holds,
+/// and so does every other one for itself, whoever leads and whenever it began to listen.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_engine_is_live_at_every_node() {
+    let mut rig = Rig::founded().await;
+    let publisher = Arc::new(Publisher::start(recording("dup"), PublisherOptions::default()).unwrap());
+    let everything = publisher.recording().records.len();
+    register_with(&mut rig, &publisher, |engine| engine.replay.clone()).await;
+    // One node hears it from the start, the others come when they can.
+    play(&publisher, everything).await;
+    all_live(&rig, &publisher, "at first").await;
+    for round in 0..6 {
+        let (shard, _) = views(&rig, &publisher);
+        let heir = (rig.leader(shard).unwrap() + 1) % 3;
+        let request = v1::HandOverRequest { shard: shard as u32, node_id: rig.id(heir) };
+        rig.cluster_client(0).hand_over(request).await.unwrap();
+        rig.wait("it leads", |rig| rig.leader(shard) == Some(heir)).await;
+        all_live(&rig, &publisher, &format!("handed over to {heir}, round {round}")).await;
+    }
+    for seat in 0..3 {
+        rig.stop(seat).await;
+        rig.start(seat).await;
+        rig.wait_ready().await;
+        all_live(&rig, &publisher, &format!("node {seat} has come back")).await;
+    }
 }

@@ -94,6 +94,7 @@ impl Fleet {
             applied: Arc::new(move |stream| {
                 applied.resume(stream).filter(|_| !applied.deaf.load(Ordering::Relaxed))
             }),
+            fresh: Arc::new(|_| true),
             fell_back: Arc::new(move |streams| fell_back.fell_back.lock().extend(streams.iter().cloned())),
         };
         let service = start(quick(), &wiring).unwrap();

@@ -5,7 +5,7 @@ use kvindex_core::{BatchSeq, Generation};
 
 use super::Follower;
 use super::simulated_test::{Content, arrival};
-use crate::ingest::sequencer::{Action, Phase, Resume, SequencerConfig};
+use crate::ingest::sequencer::{Action, Input, Phase, Resume, SequencerConfig};
 
 const GRACE_MS: u64 = 100;
 
@@ -55,6 +55,22 @@ impl Story {
         self.0.trim(resume);
         assert_eq!(!self.0.wants_trim(), empty, "{:?}", self.0);
         self
+    }
+
+    /// What is asked of the engine, of an index that stands here, on a node that has all that was committed or not.
+    fn look(&mut self, applied: Option<Resume>, fresh: bool, now_ms: u64, asked: Option<u64>) -> &mut Self {
+        assert!(self.0.wants_witness());
+        let question = self.0.look_for_witness(applied, fresh, now_ms);
+        assert_eq!(question.map(|seq| seq.0), asked, "at {now_ms}");
+        self
+    }
+
+    /// What the engine answers, up to its end.
+    fn testify(&mut self, batches: &[Content], now_ms: u64, speaks: bool) -> &mut Self {
+        let told_all = batches.iter().all(|batch| self.0.testified(batch.1, arrival(*batch).digest));
+        self.0.testimony_ended(told_all, now_ms);
+        assert_eq!(!self.0.wants_witness(), speaks);
+        self.standing(now_ms, if speaks { Phase::Live } else { Phase::Pending }, None)
     }
 
     fn standing(&mut self, now_ms: u64, phase: Phase, behind_since_ms: Option<u64>) -> &mut Self {
@@ -204,4 +220,48 @@ fn a_standby_says_since_when_the_index_is_behind() {
     story.trim(at(3, (1, 6)), true).standing(1_000, Phase::Live, None);
     let standing = story.0.standing();
     assert_eq!((standing.generation, standing.next), (Generation(3), BatchSeq(7)));
+}
+
+#[test]
+fn a_standby_asks_an_engine_that_it_never_heard() {
+    let mut story = Story::new(true);
+    story.look(None, true, 0, None).look(at(0, (1, 4)), false, 1, None).look(at(0, (1, 4)), true, 2, Some(4));
+    story.look(at(0, (1, 4)), true, 3, None);
+    // Another life, nothing at all, and more than the index has: asked again, later and later.
+    story.testify(&[(2, 4)], 10, false).look(at(0, (1, 4)), true, 5_009, None);
+    story.look(at(0, (1, 4)), true, 5_010, Some(4)).testify(&[], 5_020, false);
+    story.look(at(0, (1, 4)), true, 15_019, None).look(at(0, (1, 4)), true, 15_020, Some(4));
+    story.testify(&[(1, 4), (1, 5)], 15_030, false).look(at(0, (1, 4)), true, 30_030, Some(4));
+    story.testify(&[(1, 4)], 30_040, true);
+    // On another connection may be another life.
+    story.reconnect().standing(30_050, Phase::Pending, None).look(at(0, (1, 4)), true, 30_050, Some(4));
+    story.testify(&[(2, 4)], 30_060, false);
+}
+
+#[test]
+fn a_batch_that_the_log_brings_while_an_engine_is_connected_speaks_for_it() {
+    let mut story = Story::new(false);
+    // What a node applies that catches up says nothing, nor does where the index stands at first.
+    story.look(at(0, (1, 2)), false, 0, None).look(at(0, (1, 4)), true, 1, None);
+    story.look(at(0, (1, 4)), true, 2, None).standing(3, Phase::Pending, None);
+    story.look(at(0, (1, 6)), false, 4, None).look(at(0, (1, 6)), true, 5, None);
+    story.standing(6, Phase::Pending, None).look(at(0, (1, 7)), true, 7, None).standing(8, Phase::Live, None);
+    story.reconnect().standing(9, Phase::Pending, None).look(at(0, (1, 7)), true, 10, None);
+    story.standing(11, Phase::Pending, None).look(at(1, (2, 0)), true, 12, None);
+    story.standing(13, Phase::Live, None);
+    let mut first = Story::new(false);
+    first.look(None, true, 0, None).look(at(0, (1, 0)), true, 1, None).standing(2, Phase::Live, None);
+}
+
+#[test]
+fn what_a_leader_heard_by_asking_it_still_stands_for_on_standby() {
+    let mut story = Story::new(true);
+    story.lead(at(0, (1, 4)), "ask4");
+    story.0.stand_by();
+    story.standing(1, Phase::Pending, None).lead(at(0, (1, 4)), "ask4");
+    let mut out = Vec::new();
+    story.0.step(Input::Replayed(arrival((1, 4))), 2, &mut out);
+    story.0.step(Input::ReplayEnd, 3, &mut out);
+    story.0.stand_by();
+    story.standing(4, Phase::Live, None).reconnect().standing(5, Phase::Pending, None);
 }

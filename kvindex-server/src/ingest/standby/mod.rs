@@ -4,6 +4,7 @@
 //! like the sequencer: no clock, no sockets.
 
 mod backlog;
+mod witness;
 
 #[cfg(test)]
 mod backlog_test;
@@ -15,6 +16,8 @@ mod simulation_test;
 use super::sequencer::{Action, Arrival, Input, Phase, Resume, Sequencer, SequencerConfig};
 use super::status::Standing;
 use backlog::{Backlog, Item, Mark};
+use kvindex_core::BatchSeq;
+use witness::Witness;
 
 /// A stream that is led or on standby.
 #[derive(Debug)]
@@ -29,6 +32,8 @@ pub struct Follower<B> {
     unread: Option<bool>,
     /// The engine was heard on this subscription.
     heard: bool,
+    /// What else speaks for the engine on standby.
+    witness: Witness,
     /// What the index was last said to hold.
     applied: Option<Resume>,
     /// Since when a batch waits on standby that should be applied by now.
@@ -48,6 +53,7 @@ impl<B: Clone> Follower<B> {
             connected: false,
             unread: None,
             heard: false,
+            witness: Witness::default(),
             applied: None,
             overdue_since_ms: None,
             told_ms: 0,
@@ -61,6 +67,7 @@ impl<B: Clone> Follower<B> {
 
     /// Seats a new sequencer, before which lies all that is in the backlog. `resume` is what the index holds.
     pub fn lead(&mut self, resume: Option<Resume>) {
+        self.witness.dropped();
         self.backlog.rewind();
         let footing = resume.and_then(|resume| {
             self.backlog.trim(&resume);
@@ -87,6 +94,10 @@ impl<B: Clone> Follower<B> {
 
     /// Takes the sequencer away. What the index was not seen to take is in the backlog.
     pub fn stand_by(&mut self) {
+        // It goes on to stand for what it stood for while it led.
+        if self.connected && self.sequencer.take().is_some_and(|led| led.phase() == Phase::Live) {
+            self.witness.knows();
+        }
         self.sequencer = None;
         self.backlog.rewind();
         self.overdue_since_ms = self.backlog.oldest_ms();
@@ -102,6 +113,7 @@ impl<B: Clone> Follower<B> {
     /// The connection changed; `newer` batches were read since the last look at it and may have come after that.
     pub fn link_changed(&mut self, connected: bool, newer: usize) {
         self.connected = connected;
+        self.witness.connection_changed();
         let mark = match (connected, self.heard) {
             (false, _) => Mark::Disconnected,
             (true, false) => Mark::Connected,
@@ -180,6 +192,36 @@ impl<B: Clone> Follower<B> {
         }
     }
 
+    /// Whether the engine is there, and nothing tells whether it lives the life that the index holds. For a stream on
+    /// standby.
+    pub(super) fn wants_witness(&self) -> bool {
+        self.sequencer.is_none() && self.connected && !self.heard && !self.witness.speaks()
+    }
+
+    /// Looks at what the index holds by now, `fresh` if this node has all that was committed. Answers the number of
+    /// the batch to ask the engine for, if that is worth it; the answer is told by [`Follower::testified`].
+    pub(super) fn look_for_witness(
+        &mut self,
+        applied: Option<Resume>,
+        fresh: bool,
+        now_ms: u64,
+    ) -> Option<BatchSeq> {
+        self.applied = applied;
+        self.witness.index_is_at(applied.as_ref(), fresh);
+        let asks = fresh && self.config.has_replay;
+        asks.then(|| self.witness.question(applied.as_ref(), now_ms)).flatten()
+    }
+
+    /// A batch of the engine's answer on standby; whether more of it is worth reading.
+    pub(super) fn testified(&mut self, seq: u64, digest: u64) -> bool {
+        self.witness.answered(seq, digest)
+    }
+
+    /// That answer is over, or there was none.
+    pub(super) fn testimony_ended(&mut self, told_all: bool, now_ms: u64) {
+        self.witness.ended(told_all, now_ms, self.config.idle_poll_ms);
+    }
+
     /// Time passes on standby: what was heard longer ago than `grace_ms` should be applied by now.
     pub(super) fn note_lag(&mut self, now_ms: u64, grace_ms: u64) {
         let oldest = self.backlog.oldest_ms();
@@ -197,7 +239,7 @@ impl<B: Clone> Follower<B> {
                 next: sequencer.next_seq(),
             };
         }
-        let phase = match (self.heard, self.overdue_since_ms) {
+        let phase = match (self.heard || self.witness.speaks(), self.overdue_since_ms) {
             (false, _) => Phase::Pending,
             (true, Some(_)) => Phase::CatchingUp,
             (true, None) => Phase::Live,
@@ -208,7 +250,7 @@ impl<B: Clone> Follower<B> {
             phase,
             behind_since_ms: self.overdue_since_ms,
             generation: self.applied.map(|applied| applied.generation).unwrap_or_default(),
-            next: kvindex_core::BatchSeq(next),
+            next: BatchSeq(next),
         }
     }
 }

@@ -5,6 +5,7 @@ mod effects;
 mod link;
 mod peers;
 mod stream;
+mod testimony;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -123,7 +124,8 @@ impl Subscriber {
         hasher: &mut BlockHasher,
     ) {
         let (counters, unix_ms) = (&*self.counters, unix_ms());
-        let mut turn = Turn { now_ms, unix_ms, counters, batcher, hasher, applied: &self.wiring.applied };
+        let (applied, fresh) = (&self.wiring.applied, &self.wiring.fresh);
+        let mut turn = Turn { now_ms, unix_ms, counters, batcher, hasher, applied, fresh };
         stream.turn(ready, &mut turn);
         if let Some(tick_ms) = tick_ms {
             stream.tick(tick_ms, &mut turn);

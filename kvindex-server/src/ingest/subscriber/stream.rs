@@ -16,7 +16,7 @@ use crate::ingest::limits::MESSAGES_PER_TURN;
 use crate::ingest::profile_check::ProfileCheck;
 use crate::ingest::replay::{Answer, ReplayRequest};
 use crate::ingest::sequencer::{Action, Arrival, Input, Phase, Resume};
-use crate::ingest::service::{Applied, NotTaken, Subscription};
+use crate::ingest::service::{Applied, Fresh, NotTaken, Subscription};
 use crate::ingest::standby::Follower;
 use crate::ingest::status::SharedStatus;
 use crate::net::HostPort;
@@ -32,6 +32,7 @@ pub(super) struct Turn<'a> {
     pub(super) batcher: &'a mut Batcher,
     pub(super) hasher: &'a mut BlockHasher,
     pub(super) applied: &'a Applied,
+    pub(super) fresh: &'a Fresh,
 }
 
 /// Which of a stream's sockets have something to read.
@@ -48,8 +49,8 @@ pub(in crate::ingest) struct Stream {
     pub(super) status: Arc<SharedStatus>,
     context: zmq::Context,
     link: Link,
-    follower: Follower<Payload>,
-    replay: Option<ReplayRequest>,
+    pub(super) follower: Follower<Payload>,
+    pub(super) replay: Option<ReplayRequest>,
     replay_timeout: Duration,
     phase: Phase,
     pub(super) check: Option<ProfileCheck>,
@@ -169,6 +170,7 @@ impl Stream {
             self.trim(turn);
         }
         self.follower.note_lag(turn.now_ms, grace_ms);
+        self.look_for_witness(turn);
     }
 
     fn trim(&mut self, turn: &Turn<'_>) {
@@ -256,6 +258,9 @@ impl Stream {
     }
 
     fn read_replay(&mut self, turn: &mut Turn<'_>) {
+        if !self.follower.is_led() {
+            return self.read_testimony(turn);
+        }
         for _ in 0..MESSAGES_PER_TURN {
             let Some(replay) = self.replay.as_mut() else {
                 return;
@@ -289,13 +294,14 @@ impl Stream {
         Arrival { seq, digest: xxh3_64(&payload), bytes: payload.len(), batch: Arc::new(payload) }
     }
 
-    fn socket_error(&self, socket: &'static str, error: zmq::Error, turn: &Turn<'_>) {
+    pub(super) fn socket_error(&self, socket: &'static str, error: zmq::Error, turn: &Turn<'_>) {
         turn.counters.socket_errors.add(1);
         tracing::warn!(stream = %self.source.stream, socket, %error, "cannot read");
     }
 
-    fn replay_failed(&mut self, why: &str, turn: &mut Turn<'_>) {
+    pub(super) fn replay_failed(&mut self, why: &str, turn: &mut Turn<'_>) {
         self.note_failed_replay(why, turn.counters);
+        self.follower.testimony_ended(false, turn.now_ms);
         self.step(Input::ReplayFailed, turn.now_ms, turn);
     }
 
@@ -333,7 +339,7 @@ impl Stream {
         asked
     }
 
-    fn request_replay(&mut self, from: BatchSeq, turn: &mut Turn<'_>) -> bool {
+    pub(super) fn request_replay(&mut self, from: BatchSeq, turn: &mut Turn<'_>) -> bool {
         self.replay = None;
         turn.counters.replays_requested.add(1);
         let Some(endpoint) = &self.source.replay_endpoint else {
