@@ -54,7 +54,9 @@ pub struct Trust {
 pub struct Link {
     /// The subscription is up.
     pub connected: bool,
-    /// The engine was heard since this node started.
+    /// The engine is known to live the life that the index holds: it was heard since this node started, by its
+    /// publications or by an answer; or, where another node takes its events in, the log brought some of them while
+    /// this node was connected and heard its cluster.
     pub heard: bool,
     /// Batches are known to exist that are not applied: received and queued, or being replayed.
     pub behind: bool,

@@ -168,6 +168,10 @@ async fn an_idle_engine_is_live_at_every_node() {
         rig.stop(seat).await;
         rig.start(seat).await;
         rig.wait_ready().await;
-        all_live(&rig, &publisher, &format!("node {seat} has come back")).await;
+        // In its first seconds: if others listen for longer, it passes leadership on.
+        let (shard, _) = views(&rig, &publisher);
+        let request = v1::HandOverRequest { shard: shard as u32, node_id: rig.id(seat) };
+        rig.cluster_client(seat).hand_over(request).await.unwrap();
+        all_live(&rig, &publisher, &format!("node {seat} has come back, to lead")).await;
     }
 }

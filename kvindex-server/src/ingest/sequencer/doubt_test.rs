@@ -69,6 +69,20 @@ fn a_replay_socket_that_fails_twice_leaves_the_numbers() {
 }
 
 #[test]
+fn an_idle_engine_in_doubt_is_asked_again_within_an_idle_period_when_an_answer_was_lost() {
+    let mut story = resumed(true);
+    story.check(Input::Connected, "ask5").check(Input::ReplayFailed, "").check(Input::Tick, "");
+    story.now_ms = 5_000;
+    story.check(Input::Tick, "ask5").check(Input::ReplayFailed, "").phase(Phase::Pending, false);
+    // From then on less and less often.
+    story.now_ms = 10_002;
+    story.check(Input::Tick, "");
+    story.now_ms = 15_000;
+    story.check(Input::Tick, "ask5").check(replayed(1, 5), "").check(Input::ReplayEnd, "");
+    story.phase(Phase::Live, false);
+}
+
+#[test]
 fn without_replay_the_last_applied_batch_proves_the_life() {
     let mut story = resumed(false);
     story.check(Input::Connected, "").phase(Phase::Pending, false).check(live(1, 5), "dup");

@@ -161,7 +161,11 @@ impl<B> Sequencer<B> {
             self.request(replay.cause, out);
             return;
         }
-        self.idle_backoff = (self.idle_backoff * 2).min(MAX_IDLE_BACKOFF);
+        // While the life is in doubt, a first answer that is lost does not put the next question off: until then
+        // nobody can rely on what the index holds.
+        if self.doubt.is_none() || self.unproven {
+            self.idle_backoff = (self.idle_backoff * 2).min(MAX_IDLE_BACKOFF);
+        }
         if let Some(doubt) = self.doubt {
             return self.replay_failed_in_doubt(doubt, out);
         }
