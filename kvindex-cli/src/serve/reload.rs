@@ -9,7 +9,7 @@ use tokio::signal::unix::Signal;
 
 use super::logs::{self, Logs};
 
-/// Between two looks at the file. Kubernetes itself brings a changed ConfigMap about once a minute.
+/// Between two looks at the file; a change is taken when two agree. Kubernetes itself brings a changed ConfigMap about once a minute.
 const LOOK: Duration = Duration::from_secs(2);
 
 /// Where the configuration comes from, and who acts by it.
@@ -25,18 +25,21 @@ impl Reload<'_> {
     /// Never ends.
     pub(super) async fn run(self, mut hang_up: Signal) {
         let mut seen = content(self.file.as_deref());
+        let mut before = seen.clone();
         loop {
             let asked = tokio::select! {
                 Some(()) = hang_up.recv() => true,
                 () = tokio::time::sleep(LOOK) => false,
             };
             let now = content(self.file.as_deref());
-            // A file that is gone for a moment is being replaced.
-            let changed = now.is_some() && now != seen;
+            // A file that is gone, or another at each look, is being written: half of a list of workers is a valid file
+            // too, and the other half would be forgotten.
+            let changed = now.is_some() && now != seen && now == before;
             if asked || changed {
-                seen = now.or(seen);
+                seen = now.clone().or(seen);
                 self.take();
             }
+            before = now;
         }
     }
 

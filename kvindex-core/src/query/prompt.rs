@@ -226,6 +226,7 @@ impl Query<'_> {
         let salt = salt.filter(|_| scheme.salt);
         let items = if scheme.items == ItemForm::Hidden { &[] } else { items };
         let plain = items.is_empty() && lookahead == 0;
+        let mut sweep = Sweep::over(items);
         let mut before: Option<SequenceHash> = None;
         for i in 0..blocks {
             let (start, end) = (i * size, (i + 1) * size);
@@ -233,6 +234,7 @@ impl Query<'_> {
             let local = if plain && (i > 0 || salt.is_none()) {
                 block.local(hasher)
             } else {
+                let items = sweep.reaching_into(start as u64, end as u64);
                 let keys = Identity { salt, items, scheme, tokens }.of_block(start, end);
                 hasher.local(&block.to_vec(), &keys)
             };
@@ -243,9 +245,52 @@ impl Query<'_> {
     }
 }
 
+/// Which items reach into each block, as the blocks go by: an item is looked at when it begins and when it ends.
+struct Sweep<'a> {
+    items: &'a [PromptItem<'a>],
+    /// By offset.
+    order: Vec<usize>,
+    begun: usize,
+    /// Those that reach into the block, in the prompt's order.
+    open: Vec<usize>,
+    reaching: Vec<PromptItem<'a>>,
+}
+
+impl<'a> Sweep<'a> {
+    fn over(items: &'a [PromptItem<'a>]) -> Self {
+        let mut order: Vec<usize> = (0..items.len()).collect();
+        order.sort_by_key(|place| items.get(*place).map(|item| item.offset));
+        Self { items, order, begun: 0, open: Vec::new(), reaching: Vec::new() }
+    }
+
+    /// Blocks must be asked for in their order.
+    fn reaching_into(&mut self, from: u64, to: u64) -> &[PromptItem<'a>] {
+        let items = self.items;
+        let item = |place: usize| items.get(place).copied();
+        let before = (self.open.len(), self.begun);
+        self.open
+            .retain(|place| item(*place).is_some_and(|item| from < item.offset.saturating_add(item.length)));
+        let went = self.open.len() != before.0;
+        while let Some(place) = self.order.get(self.begun).copied() {
+            let Some(next) = item(place).filter(|item| item.offset < to) else { break };
+            self.begun += 1;
+            if from < next.offset.saturating_add(next.length) {
+                self.open.push(place);
+            }
+        }
+        if went || self.begun != before.1 {
+            self.open.sort_unstable();
+            self.reaching.clear();
+            self.reaching.extend(self.open.iter().filter_map(|place| item(*place)));
+        }
+        &self.reaching
+    }
+}
+
 /// What besides its tokens tells a block from others.
 struct Identity<'a> {
     salt: Option<&'a str>,
+    /// Those that reach into the block.
     items: &'a [PromptItem<'a>],
     scheme: HashScheme,
     tokens: Tokens<'a>,
@@ -254,9 +299,7 @@ struct Identity<'a> {
 impl Identity<'_> {
     /// Extra keys of the block of tokens `start..end`, in the order in which vLLM publishes them.
     fn of_block(&self, start: usize, end: usize) -> Vec<ExtraKey> {
-        let (from, to) = (start as u64, end as u64);
-        let overlaps =
-            |item: &&PromptItem<'_>| to > item.offset && from < item.offset.saturating_add(item.length);
+        let from = start as u64;
         let key = |item: &PromptItem<'_>| match self.scheme.items {
             ItemForm::WithOffset => ExtraKey::Item {
                 identifier: item.identifier.to_owned(),
@@ -264,7 +307,7 @@ impl Identity<'_> {
             },
             ItemForm::Bare | ItemForm::Hidden => ExtraKey::Text(item.identifier.to_owned()),
         };
-        let mut keys: Vec<ExtraKey> = self.items.iter().filter(overlaps).map(key).collect();
+        let mut keys: Vec<ExtraKey> = self.items.iter().map(key).collect();
         if let Some(salt) = self.salt.filter(|_| start == 0) {
             keys.push(ExtraKey::Text(salt.to_owned()));
         }
@@ -273,5 +316,32 @@ impl Identity<'_> {
             keys.push(ExtraKey::Lookahead(after.to_vec()));
         }
         keys
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_sweep_finds_what_a_look_at_every_item_finds(
+            places in vec((0_u64..60, prop_oneof![0_u64..30, Just(u64::MAX)]), 0..12),
+            size in 1_u64..9,
+        ) {
+            let item = |(offset, length): &(u64, u64)| PromptItem { identifier: "i", offset: *offset, length: *length };
+            let items: Vec<PromptItem<'_>> = places.iter().map(item).collect();
+            let mut sweep = Sweep::over(&items);
+            for block in 0..12 {
+                let (from, to) = (block * size, (block + 1) * size);
+                let reaches = |item: &&PromptItem<'_>| {
+                    to > item.offset && from < item.offset.saturating_add(item.length)
+                };
+                let expected: Vec<PromptItem<'_>> = items.iter().filter(reaches).copied().collect();
+                prop_assert_eq!(sweep.reaching_into(from, to), expected.as_slice());
+            }
+        }
     }
 }

@@ -13,7 +13,7 @@ use super::Api;
 use super::error::{ApiError, Kind};
 use super::intake::{Held, Intake};
 use super::observe::{Method, is_grpc};
-use crate::access::{Caller, Limited, Overloaded, Right};
+use crate::access::{Caller, Limited, Overloaded};
 
 /// Lets a call through with its caller noted, or answers in its place.
 pub(super) async fn guard(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
@@ -22,6 +22,10 @@ pub(super) async fn guard(State(api): State<Arc<Api>>, mut request: Request, nex
     let refuse = |error: ApiError| {
         if grpc { Status::from(error).into_http::<Body>() } else { error.into_response() }
     };
+    // The routes would answer to any method, and what is not known by its name is not counted as a question.
+    if grpc && request.method() != axum::http::Method::POST {
+        return ApiError::new(Kind::MethodNotAllowed, "gRPC calls are made by POST").into_response();
+    }
     // Whoever asks whether the node lives must hear it, whatever else is going on.
     if method.is_health() {
         return next.run(request).await;
@@ -70,8 +74,10 @@ fn authorization(headers: &HeaderMap) -> Option<&[u8]> {
 impl Api {
     /// Whether there is room for one more call, and one more of this caller.
     fn admit(&self, caller: &Caller, method: Method) -> Result<Arc<Held>, ApiError> {
+        if let Some(right) = method.right() {
+            caller.may(right)?;
+        }
         if method.is_question() {
-            caller.may(Right::Read)?;
             if method != Method::MATCH_BATCH {
                 self.charge(caller, 1)?;
             }

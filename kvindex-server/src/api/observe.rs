@@ -13,6 +13,7 @@ use super::Api;
 use super::calls::Arrived;
 use super::error::{word_of_grpc, word_of_http};
 use super::trace;
+use crate::access::Right;
 use crate::metrics::CallLabels;
 
 const GRPC_PREFIX: &str = "/kvindex.v1.";
@@ -59,7 +60,24 @@ impl Method {
     pub(super) const MATCH_BATCH: Self = Self("match_batch");
 
     pub(super) fn of(request: &Request) -> Self {
-        Self(name(request.method().as_str(), request.uri().path()))
+        // Routes answer to HEAD as they do to GET.
+        let method =
+            if request.method() == axum::http::Method::HEAD { "GET" } else { request.method().as_str() };
+        Self(name(method, request.uri().path()))
+    }
+
+    /// The right that it needs over some tenant at least: who lacks it is refused before a body is read.
+    pub(super) fn right(self) -> Option<Right> {
+        match self.0 {
+            "match" | "match_batch" | "match_stream" | "explain" | "list_workers" | "watch" => {
+                Some(Right::Read)
+            }
+            "publish" => Some(Right::Publish),
+            "register" | "unregister" | "cluster_status" | "remove_node" | "set_voter" | "hand_over" => {
+                Some(Right::Admin)
+            }
+            _ => None,
+        }
     }
 
     /// Whether it asks about the node's health, which is answered to everyone and always.

@@ -135,9 +135,12 @@ fn views(rig: &Rig, publisher: &Publisher) -> (usize, Vec<(usize, Follower)>) {
 async fn all_live(rig: &Rig, publisher: &Publisher, when: &str) -> Duration {
     let (shard, views) = views(rig, publisher);
     let live = |view: &Follower| (0..view.streams.len()).all(|n| view.trust(n).state == TrustState::Live);
+    // Not every node has applied their registration yet.
+    let knows = |view: &Follower| view.node.known_workers().len() == view.streams.len();
     let started = Instant::now();
-    while !views.iter().all(|(_, view)| view.node.known_workers().len() == view.streams.len() && live(view)) {
-        let told: Vec<_> = views.iter().map(|(seat, view)| (seat, view.trust(0))).collect();
+    while !views.iter().all(|(_, view)| knows(view) && live(view)) {
+        let told: Vec<_> =
+            views.iter().map(|(seat, view)| (seat, knows(view).then(|| view.trust(0)))).collect();
         let leader = rig.leader(shard);
         assert!(started.elapsed() < Duration::from_secs(10), "{when}: node {leader:?} leads: {told:#?}");
         tokio::time::sleep(Duration::from_millis(10)).await;

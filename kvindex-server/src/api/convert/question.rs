@@ -14,6 +14,9 @@ use crate::config::ApiLimits;
 /// Most multimodal items of one prompt: contexts hold some hundreds of images at most.
 const MAX_ITEMS: usize = 4096;
 
+/// How often items may cover the prompt together: they stand beside each other, so once is usual.
+const MAX_COVER: u64 = 4;
+
 /// A checked question.
 #[derive(Debug)]
 pub(crate) struct Question<'a> {
@@ -208,17 +211,43 @@ fn items_of<'a>(prompt: &'a v1::Prompt, form: &Form<'_>) -> Result<Vec<PromptIte
         if item.identifier.is_empty() {
             return Err(ApiError::invalid(format!("items[{i}].identifier"), "is required"));
         }
+        if item.identifier.len() > MAX_NAME_BYTES {
+            let (field, found) = (format!("items[{i}].identifier"), item.identifier.len());
+            return Err(ApiError::over_limit(field, "bytes", found, MAX_NAME_BYTES));
+        }
         if item.length == 0 || item.offset.checked_add(item.length).is_none() {
             let message = format!("offset {} and length {} make no range", item.offset, item.length);
             return Err(ApiError::invalid(format!("items[{i}].length"), message));
         }
     }
+    covered(prompt, form)?;
     let item = |item: &'a v1::PromptItem| PromptItem {
         identifier: &item.identifier,
         offset: item.offset,
         length: item.length,
     };
     Ok(prompt.items.iter().map(item).collect())
+}
+
+/// Items stand beside each other, each in its own tokens. Each block is hashed with every item that reaches into it, so
+/// what all of them cover together is bounded.
+fn covered(prompt: &v1::Prompt, form: &Form<'_>) -> Result<(), ApiError> {
+    let tokens = match form {
+        Form::Ids(ids) => ids.len() as u64,
+        Form::LeBytes(bytes) => bytes.len() as u64 / 4,
+        Form::Sequence(_) | Form::Engine(_) => return Ok(()),
+    };
+    let within = |item: &v1::PromptItem| {
+        let end = item.offset.saturating_add(item.length).min(tokens);
+        end.saturating_sub(item.offset)
+    };
+    let covered = prompt.items.iter().map(within).fold(0, u64::saturating_add);
+    let limit = tokens.saturating_mul(MAX_COVER);
+    if covered > limit {
+        let to_usize = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
+        return Err(ApiError::over_limit("items", "tokens covered", to_usize(covered), to_usize(limit)));
+    }
+    Ok(())
 }
 
 fn named<'a>(field: &str, name: Option<&'a str>) -> Result<Option<&'a str>, ApiError> {

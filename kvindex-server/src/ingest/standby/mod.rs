@@ -103,6 +103,14 @@ impl<B: Clone> Follower<B> {
         self.overdue_since_ms = self.backlog.oldest_ms();
     }
 
+    /// The same because what it decided on was not taken: its phase counts that, the index does not have it, so it stands
+    /// for nothing until the engine is asked again.
+    pub fn fall_back(&mut self) {
+        self.sequencer = None;
+        self.witness.connection_changed();
+        self.stand_by();
+    }
+
     /// A batch came; how many older ones had to make room for it that nobody has read.
     pub fn hear(&mut self, arrival: Arrival<B>, now_ms: u64) -> u64 {
         self.heard = true;

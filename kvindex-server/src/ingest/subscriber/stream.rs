@@ -97,7 +97,8 @@ impl Stream {
         let decided = std::mem::take(&mut self.deciding);
         let falls_back = decided && refused.is_some_and(|refused| refused.concerns(&self.source.stream));
         if falls_back {
-            self.stand_by();
+            self.replay = None;
+            self.follower.fall_back();
         } else {
             self.follower.taken();
         }

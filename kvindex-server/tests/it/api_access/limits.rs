@@ -158,6 +158,8 @@ async fn what_is_over_a_limit_is_refused_with_field_and_limit() {
     })
     .await;
     let prompt = |tokens: usize| json!({"model": "llama", "token_ids": vec![1; tokens]});
+    let item = |id: &str, length: u64| json!({"identifier": id, "offset": 0, "length": length});
+    let with_items = |items| json!({"model": "llama", "token_ids": vec![1; 100], "items": items});
     let long = "n".repeat(5000);
     let labels = json!({"a": "", "b": "", "c": ""});
     let cases = [
@@ -167,6 +169,13 @@ async fn what_is_over_a_limit_is_refused_with_field_and_limit() {
         ("match", json!({"prompt": prompt(1), "candidates": ["a", "b", "c"]}), "candidates", "limit is 2"),
         ("explain", json!({"prompt": prompt(1), "labels": labels}), "labels", "limit is 2"),
         ("match", json!({"prompt": prompt(1), "role": long}), "role", "limit is"),
+        ("match", json!({"prompt": with_items(vec![item(&long, 9)])}), "items[0].identifier", "limit is"),
+        (
+            "explain",
+            json!({"prompt": with_items(vec![item("i", u64::MAX >> 1); 5])}),
+            "items",
+            "limit is 400",
+        ),
         ("register", json!({"worker_id": "w", "model": "m", "role": "r".repeat(2 << 20)}), "", "1048576"),
     ];
     for way in WAYS {
@@ -180,4 +189,19 @@ async fn what_is_over_a_limit_is_refused_with_field_and_limit() {
     let path = "/v1/watch?worker_ids=a,b,c";
     let (status, _, body) = node.raw("root", "GET", path, "").await;
     assert!(status == 413 && body.contains("worker_ids") && body.contains("limit is 2"), "{status} {body}");
+}
+
+/// A rate must not be passed by with another method for the same call.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grpc_call_is_made_by_post_and_nothing_else() {
+    let node = Guarded::with(&token("root", ALL, "*", ""), |_| {}).await;
+    for (method, path) in
+        [("PUT", "/kvindex.v1.QueryService/Match"), ("GET", "/kvindex.v1.QueryService/MatchStream")]
+    {
+        let (status, _, body) = node.raw("root", method, path, "").await;
+        assert_eq!(status, 405, "{method} {path}: {body}");
+    }
+    // A probe's HEAD is a question about health as its GET is.
+    let (status, ..) = node.raw("", "HEAD", "/healthz", "").await;
+    assert_eq!(status, 200);
 }
