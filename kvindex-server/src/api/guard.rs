@@ -1,5 +1,5 @@
 //! What stands before every call: who calls, whether that many may, and whether there is room. Refused here, a call
-//! costs no more than its head.
+//! costs no more than its head, once that is looked at.
 
 use axum::body::Body;
 use axum::extract::{Request, State};
