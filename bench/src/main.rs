@@ -152,7 +152,8 @@ fn main() -> anyhow::Result<()> {
         Some(Task::Overload { seconds, rounds, program, out }) => {
             let program = program.map_or_else(replication::program, Ok)?;
             let plan = overload::Plan { time: std::time::Duration::from_secs(seconds), rounds };
-            publish(&tokio::runtime::Runtime::new()?.block_on(overload::run(program, plan))?, out.as_deref())
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            publish(&runtime.block_on(overload::run(program, plan))?, out.as_deref())
         }
         Some(Task::Replication(args)) => replicate(args),
     }

@@ -125,7 +125,6 @@ impl App {
         tell_if_open(&access, local_addr);
         tokio::spawn(Arc::clone(&access).follow_file(stopping.clone()));
         let api = Arc::new(Api::new(&config, Arc::clone(&node), cluster, access, stopping.clone()));
-        tokio::spawn(Arc::clone(&api).feel_load());
         let server = doors::open(&config, listeners, tls.as_ref(), &api, node.metrics(), &stopping);
         let mut ending = stopping.clone();
         let live = LiveConfig::new(config);

@@ -5,31 +5,22 @@
 //! How long it would wait is estimated from the work that waits before it, and from how long such work took lately.
 //! The estimate only decides about queuing: a query that finds a free slot always runs, so a wrong one heals.
 //!
-//! Receiving and decoding have no slots, and where they are what there is too much of, the queue is in the runtime's
-//! scheduler. A probe asks it for a turn again and again, and while it has to wait too long for that, so would a query.
-//! One late turn says nothing: the operating system takes the processor away where other programs want it too, and
-//! refusing questions for that would help nobody. Several in a row are a queue.
+//! Receiving has no slots, and where more comes than can be received and answered, the queue must not stand before this
+//! gate, in sockets and in the scheduler, where nobody counts it. So a query whose turn it is lets everything that is
+//! ready go first: heads and bodies that have come are read, and queue here or are refused here, before the next query
+//! runs.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use tokio::sync::{Semaphore, SemaphorePermit, watch};
-use tokio::time::{sleep, timeout};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::task::yield_now;
+use tokio::time::timeout;
 
 /// Bytes of a prompt that are as much work as a question by itself.
 const UNIT_BYTES: usize = 16 << 10;
 
 /// A new measurement's share in the estimate is one in so many.
 const MEMORY: u64 = 8;
-
-/// How often the probe asks.
-const PROBE_EVERY: Duration = Duration::from_millis(1);
-
-/// A turn that comes later is late. The scheduler also applies the log and talks to other nodes, for milliseconds at a
-/// time, and questions must not be refused for that; but a router does not wait longer than this for its answer.
-const LATE: Duration = Duration::from_millis(20);
-
-/// So many late turns in a row are a queue.
-const LATE_TURNS: u64 = 3;
 
 /// When to try again: by then the queue of now is long gone.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
@@ -44,49 +35,6 @@ pub(crate) struct Gate {
     waiting: AtomicU64,
     /// Nanoseconds that a unit takes, lately.
     unit_ns: AtomicU64,
-    lag: Lag,
-}
-
-/// How long a task waits for its turn.
-#[derive(Debug)]
-struct Lag {
-    since: Instant,
-    /// When the probe began to wait, in microseconds since then, and one more; 0 while it does not.
-    waits_since: AtomicU64,
-    /// Turns in a row for which it waited too long.
-    late: AtomicU64,
-}
-
-impl Lag {
-    fn new() -> Self {
-        Self { since: Instant::now(), waits_since: AtomicU64::new(0), late: AtomicU64::new(0) }
-    }
-
-    fn now(&self) -> u64 {
-        u64::try_from(self.since.elapsed().as_micros()).unwrap_or(u64::MAX)
-    }
-
-    fn begin(&self) {
-        self.waits_since.store(self.now().saturating_add(1), Ordering::Relaxed);
-    }
-
-    fn end(&self) {
-        let is_late = self.waits() > LATE;
-        self.waits_since.store(0, Ordering::Relaxed);
-        let late = if is_late { self.late.load(Ordering::Relaxed).saturating_add(1) } else { 0 };
-        self.late.store(late, Ordering::Relaxed);
-    }
-
-    /// How long the probe has been waiting for its turn.
-    fn waits(&self) -> Duration {
-        let since = self.waits_since.load(Ordering::Relaxed);
-        Duration::from_micros(if since == 0 { 0 } else { self.now().saturating_sub(since - 1) })
-    }
-
-    /// Whether there is a queue in which tasks wait for too long.
-    fn is_too_long(&self) -> bool {
-        self.late.load(Ordering::Relaxed) + u64::from(self.waits() > LATE) >= LATE_TURNS
-    }
 }
 
 /// A query was refused because it would have waited too long.
@@ -150,26 +98,12 @@ impl Gate {
             max_wait,
             waiting: AtomicU64::new(0),
             unit_ns: AtomicU64::new(0),
-            lag: Lag::new(),
-        }
-    }
-
-    /// Asks for a turn again and again, and notes how long that takes, until the node stops.
-    pub(crate) async fn probe(&self, mut stopping: watch::Receiver<bool>) {
-        loop {
-            self.lag.begin();
-            tokio::task::yield_now().await;
-            self.lag.end();
-            tokio::select! {
-                () = sleep(PROBE_EVERY) => {}
-                _ = stopping.wait_for(|stop| *stop) => return,
-            }
         }
     }
 
     /// Whether a query that came now would be refused: known before its body is read.
     pub(crate) fn is_full(&self) -> bool {
-        self.lag.is_too_long() || (self.slots.available_permits() == 0 && self.wait() > self.max_wait)
+        self.slots.available_permits() == 0 && self.wait() > self.max_wait
     }
 
     /// How long a query that came now would wait for a slot.
@@ -194,15 +128,19 @@ impl Gate {
             Err(_) if self.wait() > self.max_wait => return Err(overloaded),
             Err(_) => {
                 self.waiting.fetch_add(units, Ordering::Relaxed);
-                let _waiting = Waiting { gate: self, units };
+                let (_waiting, since) = (Waiting { gate: self, units }, Instant::now());
                 match timeout(self.max_wait, self.slots.acquire()).await {
-                    Ok(Ok(slot)) => slot,
+                    // Timers are late by up to a millisecond or two, which is more than a query may wait.
+                    Ok(Ok(slot)) if since.elapsed() <= self.max_wait => slot,
                     // The estimate was too low: what runs takes longer than what ran before.
-                    Ok(Err(_)) | Err(_) => return Err(overloaded),
+                    Ok(_) | Err(_) => return Err(overloaded),
                 }
             }
         };
-        Ok(Running { gate: self, _slot: slot, units, started: Instant::now() })
+        // What is received meanwhile is part of how long a turn takes: those who wait, wait for that too.
+        let started = Instant::now();
+        yield_now().await;
+        Ok(Running { gate: self, _slot: slot, units, started })
     }
 }
 
@@ -262,20 +200,19 @@ mod tests {
         assert_eq!(gate.waiting.load(Ordering::Relaxed), 0);
     }
 
-    #[test]
-    fn turns_that_come_late_again_and_again_are_a_queue() {
+    #[tokio::test(start_paused = true)]
+    async fn what_came_meanwhile_is_looked_at_before_a_query_runs() {
         let gate = Gate::new(1, WAIT);
-        for turn in 0..LATE_TURNS {
-            assert!(!gate.is_full(), "{turn} late turns are an accident");
-            gate.lag.begin();
-            std::thread::sleep(LATE * 3 / 2);
-            assert_eq!(gate.is_full(), turn + 1 == LATE_TURNS, "the probe still waits");
-            gate.lag.end();
-        }
-        assert!(gate.is_full(), "it has waited again and again");
-        gate.lag.begin();
-        gate.lag.end();
-        assert!(!gate.is_full());
+        gate.unit_ns.store(1_000_000, Ordering::Relaxed);
+        // Sixty at once, as from a socket that was not read for a while: none runs before all have been looked at.
+        let asked = AtomicU64::new(0);
+        let answers = join_all((0..60).map(|_| async {
+            asked.fetch_add(1, Ordering::Relaxed);
+            let running = gate.enter(1).await;
+            running.map(|_running| assert_eq!(asked.load(Ordering::Relaxed), 60)).is_ok()
+        }));
+        let refused = answers.await.into_iter().filter(|answered| !answered).count();
+        assert!(refused >= 50, "{refused} were refused");
     }
 
     #[test]

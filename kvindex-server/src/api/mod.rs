@@ -75,11 +75,6 @@ impl Api {
         }
     }
 
-    /// Looks after how busy the node is, until it stops.
-    pub(crate) async fn feel_load(self: Arc<Self>) {
-        self.gate.probe(self.stopping.clone()).await;
-    }
-
     pub(crate) fn set_ready(&self, ready: bool) {
         self.ready.store(ready, Ordering::Release);
     }

@@ -58,11 +58,11 @@ pub struct AccessConfig {
 const HELD_BYTES: u64 = 512 << 20;
 
 impl AccessConfig {
-    /// Threads that serve calls: one more than queries run at one time, so that refusals, health and everything
-    /// else that is quick always finds one.
+    /// Threads that serve calls. One for each query that runs at one time: each looks after sockets before it runs one.
+    /// One more would not help those but have the sockets to itself, and wait for a core while queries run.
     #[must_use]
     pub fn threads(&self) -> usize {
-        self.slots().max(cores()).saturating_add(1)
+        self.slots().max(cores())
     }
 
     /// Queries that run at one time on this machine.
@@ -79,7 +79,7 @@ fn cores() -> usize {
 impl Checker<'_> {
     pub(super) fn access(&self, raw: &RawAccess, body_bytes: usize) -> Result<AccessConfig, ConfigError> {
         let file = raw.access_file.clone().filter(|path| !path.is_empty());
-        let wait = self.number("max_query_wait_us", raw.max_query_wait_us, 2000, 100..=10_000_000)?;
+        let wait = self.number("max_query_wait_us", raw.max_query_wait_us, 500, 100..=10_000_000)?;
         let body = body_bytes as u64;
         Ok(AccessConfig {
             file: file.map(PathBuf::from),
