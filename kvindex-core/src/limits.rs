@@ -3,6 +3,9 @@
 /// Longest name (worker, model, tenant, LoRA, label) in bytes: Kubernetes names end at 253.
 pub const MAX_NAME_BYTES: usize = 256;
 
+/// Longest cache salt in bytes. Salts are hashed and dropped, so that only what no one would call a salt is refused.
+pub const MAX_SALT_BYTES: usize = 4096;
+
 /// Largest block size in tokens. Engines use 1 to 256; this leaves room without letting one block eat a
 /// whole prompt.
 pub const MAX_BLOCK_SIZE: u32 = 4096;
@@ -24,6 +27,13 @@ pub const MAX_RUN_BLOCKS: usize = 4096;
 /// Most (tier, group) pairs of one stream. Tier names come off the wire, so something must bound them; the most
 /// elaborate hybrid models have a dozen groups on four tiers.
 pub const MAX_OWNERS_PER_STREAM: usize = 256;
+
+/// Most namespaces in one index: adapter names are made up by whoever announces blocks, and a namespace stays.
+pub const MAX_NAMESPACES: usize = 1 << 18;
+
+/// Most namespaces of one tenant, so that none can use up what all share. More adapters than anyone serves from one
+/// fleet; as the index's limits it must be the same on every replica.
+pub const MAX_NAMESPACES_PER_TENANT: usize = MAX_NAMESPACES / 16;
 
 /// What an [`Index`](crate::Index) may grow to. The same limits must be set on every replica, because they
 /// decide outcomes.

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::access::{Caller, check_access};
-use crate::api::{Question, parse_json, publication, raw_worker};
+use crate::api::{Question, parse_json, publication, raw_worker, walk_message};
 use crate::config::{ApiLimits, Config, Setting};
 
 /// Limits of a small node: what is beyond them must be refused, not held.
@@ -28,7 +28,14 @@ pub fn http_body(input: &[u8]) -> bool {
 #[must_use]
 pub fn grpc_message(input: &[u8]) -> bool {
     let Some((kind, body)) = input.split_first() else { return false };
-    read(*kind, body, &PROTOBUF)
+    let call = match kind % 5 {
+        0 => "match",
+        1 => "match_batch",
+        2 => "explain",
+        3 => "register",
+        _ => "publish",
+    };
+    walk_message(call, body, &limits()) && read(*kind, body, &PROTOBUF)
 }
 
 /// How bytes become each message.

@@ -54,6 +54,12 @@ impl Index {
         known.or_else(|| self.view.edit(|view| view.spaces.intern(family, block_size, scheme)))
     }
 
+    /// The number of a namespace that was made before, see [`Spaces::restore`](super::spaces::Spaces::restore).
+    pub(super) fn restore_space(&mut self, family: Family<'_>, block_size: u32, scheme: HashScheme) -> Space {
+        let known = self.view.spaces.find(family, block_size, scheme);
+        known.unwrap_or_else(|| self.view.edit(|view| view.spaces.restore(family, block_size, scheme)))
+    }
+
     /// Makes walks go over holes in a namespace.
     pub(super) fn allow_holes_in(&mut self, space: Space) {
         if !self.view.spaces.has_holes(space) {

@@ -92,7 +92,7 @@ impl Index {
         for namespace in &record.spaces {
             let (tenant, model, lora) = (&*namespace.tenant, &*namespace.model, namespace.lora.as_deref());
             let family = Family { tenant, model, lora };
-            index.intern(family, namespace.block_size, namespace.scheme);
+            index.restore_space(family, namespace.block_size, namespace.scheme);
         }
         if index.view.spaces.all() != record.spaces {
             return Err(damaged("namespaces repeat"));

@@ -1,16 +1,14 @@
 //! Interned namespaces, and which of them one model's prompts must be looked up in.
 
 use foldhash::fast::FixedState;
-use hashbrown::HashTable;
+use hashbrown::{HashMap, HashTable};
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use super::tree::Space;
 use super::usage::{allocated, vec_bytes};
+use crate::limits::{MAX_NAMESPACES, MAX_NAMESPACES_PER_TENANT};
 use crate::worker::{HashScheme, Namespace};
-
-/// Most namespaces in one index: a bound on what made-up adapter names can cost.
-const MAX_SPACES: usize = 65_536;
 
 /// Most block sizes and schemes of one tenant, model and adapter: every one costs a query a hashing of its
 /// prompt.
@@ -52,6 +50,8 @@ pub(crate) struct Spaces {
     families: Vec<(FamilyKey, Vec<Space>)>,
     /// Their numbers, by the hash of their names.
     by_name: HashTable<usize>,
+    /// How many namespaces each tenant has.
+    by_tenant: HashMap<Arc<str>, usize, FixedState>,
     /// Namespaces in which chains may have holes that a match can go over, by number.
     with_holes: Vec<bool>,
 }
@@ -76,12 +76,24 @@ impl Spaces {
         block_size: u32,
         scheme: HashScheme,
     ) -> Option<Space> {
-        if let Some(space) = self.find(family, block_size, scheme) {
-            return Some(space);
-        }
-        if self.all.len() >= MAX_SPACES || self.family(family).len() >= MAX_SPACES_PER_FAMILY {
-            return None;
-        }
+        let known = self.find(family, block_size, scheme);
+        known.or_else(|| self.has_room(family).then(|| self.add(family, block_size, scheme)))
+    }
+
+    /// The same for a namespace that was made before, here or on another replica: whether there was room was decided
+    /// then.
+    pub(crate) fn restore(&mut self, family: Family<'_>, block_size: u32, scheme: HashScheme) -> Space {
+        let known = self.find(family, block_size, scheme);
+        known.unwrap_or_else(|| self.add(family, block_size, scheme))
+    }
+
+    fn has_room(&self, family: Family<'_>) -> bool {
+        self.all.len() < MAX_NAMESPACES
+            && self.family(family).len() < MAX_SPACES_PER_FAMILY
+            && self.by_tenant.get(family.tenant).is_none_or(|count| *count < MAX_NAMESPACES_PER_TENANT)
+    }
+
+    fn add(&mut self, family: Family<'_>, block_size: u32, scheme: HashScheme) -> Space {
         let key = FamilyKey {
             tenant: family.tenant.into(),
             model: family.model.into(),
@@ -96,6 +108,7 @@ impl Spaces {
             scheme,
         });
         self.with_holes.push(false);
+        *self.by_tenant.entry_ref(family.tenant).or_insert(0) += 1;
         match self.find_family(family).and_then(|number| self.families.get_mut(number)) {
             Some((_, spaces)) => {
                 // Not in the order in which they came: of several that serve as much, the first answers.
@@ -110,7 +123,7 @@ impl Spaces {
                 self.by_name.insert_unique(family.hash(), number, rehash);
             }
         }
-        Some(space)
+        space
     }
 
     pub(crate) fn find(&self, family: Family<'_>, block_size: u32, scheme: HashScheme) -> Option<Space> {
@@ -160,9 +173,37 @@ impl Spaces {
             + vec_bytes::<(FamilyKey, Vec<Space>)>(self.families.capacity())
             + vec_bytes::<bool>(self.with_holes.capacity())
             + allocated(self.by_name.allocation_size())
+            + allocated(self.by_tenant.allocation_size())
+            + self.by_tenant.keys().map(|tenant| allocated(16 + tenant.len())).sum::<usize>()
     }
 
     pub(crate) fn all(&self) -> &[Namespace] {
         &self.all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn of<'a>(tenant: &'a str, lora: &'a str) -> Family<'a> {
+        Family { tenant, model: "m", lora: Some(lora) }
+    }
+
+    #[test]
+    fn made_up_adapters_use_up_their_own_tenants_share_only() {
+        let mut spaces = Spaces::default();
+        let mut intern = |tenant: &str, adapter: usize| {
+            spaces.intern(of(tenant, &adapter.to_string()), 16, HashScheme::default())
+        };
+        assert!((0..MAX_NAMESPACES_PER_TENANT).all(|adapter| intern("glutton", adapter).is_some()));
+        assert_eq!(intern("glutton", MAX_NAMESPACES_PER_TENANT), None);
+        assert!(intern("glutton", 0).is_some(), "one that is there is no new one");
+        assert!(intern("other", 0).is_some());
+        // What was made elsewhere is taken as it is.
+        let more = of("glutton", "from another replica");
+        let space = spaces.restore(more, 16, HashScheme::default());
+        assert_eq!(spaces.intern(more, 16, HashScheme::default()), Some(space));
     }
 }

@@ -11,8 +11,11 @@ use tokio_stream::StreamExt;
 use super::Api;
 use super::calls::{LONG_BYTES, run};
 use super::error::{ApiError, Kind};
+use super::parts::{check_json, small_body};
+use crate::config::ApiLimits;
 
-/// A request's body, read from JSON. Any content type is taken for JSON, as `curl -d` sends another one.
+/// A body that carries neither a prompt nor events, read from JSON. Any content type is taken for JSON, as `curl -d`
+/// sends another one.
 #[derive(Debug)]
 pub(super) struct JsonBody<T>(pub(super) T);
 
@@ -20,8 +23,21 @@ impl<T: DeserializeOwned> FromRequest<Arc<Api>> for JsonBody<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, api: &Arc<Api>) -> Result<Self, ApiError> {
+        let bytes = read(request.into_body(), small_body(&api.limits)).await?;
+        parse_bounded(&bytes, &api.limits).map(Self)
+    }
+}
+
+/// A body of events, which may be as long as any.
+#[derive(Debug)]
+pub(super) struct JsonEvents<T>(pub(super) T);
+
+impl<T: DeserializeOwned> FromRequest<Arc<Api>> for JsonEvents<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, api: &Arc<Api>) -> Result<Self, ApiError> {
         let bytes = read(request.into_body(), api.limits.body_bytes).await?;
-        parse(&bytes).map(Self)
+        run(bytes.len() > LONG_BYTES, || parse_bounded(&bytes, &api.limits)).map(Self)
     }
 }
 
@@ -36,7 +52,7 @@ impl<T: DeserializeOwned> FromRequest<Arc<Api>> for JsonQuestion<T> {
         let bytes = read(request.into_body(), api.limits.body_bytes).await?;
         let long = bytes.len() > LONG_BYTES;
         let _turn = if long { Some(api.turn(1, bytes.len()).await?) } else { None };
-        run(long, || parse(&bytes)).map(Self)
+        run(long, || parse_bounded(&bytes, &api.limits)).map(Self)
     }
 }
 
@@ -60,6 +76,12 @@ async fn read(body: Body, limit: usize) -> Result<Bytes, ApiError> {
         return Err(ApiError::new(Kind::TooLarge, message));
     }
     Ok(bytes.freeze())
+}
+
+/// Reads a message that holds no more than it may.
+fn parse_bounded<T: DeserializeOwned>(bytes: &[u8], limits: &ApiLimits) -> Result<T, ApiError> {
+    check_json(bytes, limits)?;
+    parse(bytes)
 }
 
 /// Reads a message from JSON.

@@ -1,6 +1,7 @@
 //! The gRPC services.
 
 use axum::Router;
+use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use std::pin::Pin;
@@ -17,7 +18,11 @@ use tonic::{Request, Response as Reply, Status, Streaming};
 use super::Api;
 use super::calls::Arrived;
 use super::error::{ApiError, Kind};
+use super::observe::Method;
+use super::parts::Bounds;
+use super::walker::Walked;
 use crate::access::Caller;
+use crate::config::ApiLimits;
 
 type BoxStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -39,7 +44,14 @@ pub(super) fn router(api: &Arc<Api>) -> Router {
         .add_service(ingest)
         .add_service(cluster)
         .into_axum_router()
+        .layer(axum::middleware::map_request_with_state(api.limits, walk))
         .fallback(no_route)
+}
+
+/// Bounds what a message holds before it is decoded.
+async fn walk(State(limits): State<ApiLimits>, request: axum::extract::Request) -> axum::extract::Request {
+    let bounds = Bounds::of(Method::of(&request).name(), &limits);
+    request.map(|body| Walked::around(body, bounds))
 }
 
 async fn no_route(headers: HeaderMap, uri: axum::http::Uri) -> Response {

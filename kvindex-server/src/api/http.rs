@@ -14,7 +14,7 @@ use serde::Deserialize;
 use tokio_stream::{Stream, StreamExt};
 
 use super::Api;
-use super::body::{JsonBody, JsonQuestion};
+use super::body::{JsonBody, JsonEvents, JsonQuestion};
 use super::calls::Arrived;
 use super::error::{ApiError, ErrorBody, Kind};
 use super::openapi;
@@ -170,7 +170,7 @@ pub(super) async fn unregister(
 pub(super) async fn publish(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
-    JsonBody(request): JsonBody<v1::PublishRequest>,
+    JsonEvents(request): JsonEvents<v1::PublishRequest>,
 ) -> Answer<v1::PublishResponse> {
     api.publish(&caller, request).await.map(Json)
 }

@@ -12,8 +12,10 @@ mod http;
 mod intake;
 mod observe;
 mod openapi;
+mod parts;
 mod stream;
 mod trace;
+mod walker;
 
 use axum::Router;
 use std::path::{Path, PathBuf};
@@ -29,6 +31,7 @@ use crate::node::Node;
 pub(crate) use body::parse as parse_json;
 pub(crate) use convert::{Question, publication, raw_worker};
 pub use trace::CALL_TARGET;
+pub(crate) use walker::walk as walk_message;
 
 /// What every call has at hand.
 #[derive(Debug)]

@@ -80,6 +80,11 @@ impl Method {
         }
     }
 
+    /// Its name.
+    pub(super) fn name(self) -> &'static str {
+        self.0
+    }
+
     /// Whether it asks about the node's health, which is answered to everyone and always.
     pub(super) fn is_health(self) -> bool {
         matches!(self.0, "healthz" | "readyz")

@@ -68,6 +68,69 @@ async fn batch_size() {
     is_over(&server.query.match_batch(ask(3)).await.unwrap_err(), "the limit is 2");
 }
 
+/// Counted before they are decoded: an empty one is two bytes on the wire and some hundred in memory.
+#[tokio::test(flavor = "multi_thread")]
+async fn empty_parts() {
+    let mut server = with(|c| (c.limits.body_bytes, c.limits.batch) = (1 << 20, 2)).await;
+    let requests = vec![v1::MatchRequest::default(); 3];
+    let status = server.query.match_batch(v1::MatchBatchRequest { requests }).await.unwrap_err();
+    is_over(&status, "more than 2 of them, the limit is 2 (max_batch)");
+    let batch = |count| v1::PublishRequest {
+        worker_id: "a".into(),
+        generation: 1,
+        events: vec![v1::PublishEvent::default(); count],
+        ..v1::PublishRequest::default()
+    };
+    let status = server.ingest.publish(batch(2)).await.unwrap_err();
+    assert!(status.message().starts_with("events[0].type"), "{status}");
+    let status = server.ingest.publish(batch(20_000)).await.unwrap_err();
+    is_over(&status, "when decoded, which is the limit (max_body_bytes)");
+    for (path, list) in
+        [("/v1/match_batch", "requests"), ("/v1/publish", "events"), ("/v1/workers", "streams")]
+    {
+        let body = format!("{{\"{list}\":[{}{{}}]}}", "{},".repeat(20_000));
+        let (code, answer) = server.http("POST", path, body).await;
+        assert!(code == 413 && answer.contains("when decoded"), "{code} {answer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_without_a_prompt_or_events() {
+    let mut server = with(|_| {}).await;
+    let long = v1::RegisterRequest { address: Some("x".repeat(1 << 20)), ..worker("a") };
+    is_over(&server.ingest.register(long.clone()).await.unwrap_err(), "the limit is 1048576");
+    let (code, answer) = server.post("/v1/workers", &serde_json::to_value(&long).unwrap()).await;
+    assert_eq!(code, 413, "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_of_adapters_and_salts() {
+    let mut server = with(|_| {}).await;
+    server.register("a").await;
+    for (field, limit) in [("lora_name", 256), ("cache_salt", 4096)] {
+        let name = |len: usize, wanted: &str| (field == wanted).then(|| "n".repeat(len));
+        for (len, fits) in [(limit, true), (limit + 1, false)] {
+            let (lora_name, cache_salt) = (name(len, "lora_name"), name(len, "cache_salt"));
+            let event = v1::PublishEvent {
+                lora_name: lora_name.clone(),
+                cache_salt: cache_salt.clone(),
+                ..stored(1)
+            };
+            let asked = v1::Prompt { lora_name, cache_salt, ..prompt(tokens(1)) };
+            let found = server.query.r#match(question(asked)).await;
+            let seq = u64::from(field == "cache_salt");
+            let published = server.ingest.publish(batch("a", 1, seq, vec![event])).await;
+            if fits {
+                found.unwrap();
+                published.unwrap();
+            } else {
+                is_over(&found.unwrap_err(), &format!("prompt.{field}: {len} bytes, the limit is {limit}"));
+                is_over(&published.unwrap_err(), &format!("events[0].{field}: {len} bytes"));
+            }
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn candidates_and_labels() {
     let mut server = with(|c| c.limits.candidates = 2).await;

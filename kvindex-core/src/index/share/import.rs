@@ -43,8 +43,7 @@ impl Index {
     ///
     /// # Errors
     /// When the bytes are no share, of a newer version, or damaged; then nothing has changed. When the index has no
-    /// room for the share's namespaces or for so many blocks of one owner; then it holds nothing of the share's
-    /// workers any more.
+    /// room for so many blocks of one owner; then it holds nothing of the share's workers any more.
     pub fn import(&mut self, bytes: &[u8]) -> Result<Vec<WorkerId>, SnapshotError> {
         let share = Share::read(bytes)?;
         let workers: Vec<WorkerId> = share.workers.iter().map(|worker| worker.spec.id.clone()).collect();
@@ -53,8 +52,7 @@ impl Index {
         for namespace in &share.spaces {
             let (tenant, model, lora) = (&*namespace.tenant, &*namespace.model, namespace.lora.as_deref());
             let family = Family { tenant, model, lora };
-            let space = self.intern(family, namespace.block_size, namespace.scheme);
-            spaces.push(space.ok_or_else(|| SnapshotError::Damaged("too many namespaces".to_owned()))?);
+            spaces.push(self.restore_space(family, namespace.block_size, namespace.scheme));
         }
         self.drop_workers(&workers);
         let slots = Vec::new();

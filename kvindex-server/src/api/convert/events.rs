@@ -1,6 +1,8 @@
 //! Published batches.
 
-use kvindex_core::limits::{MAX_BLOCK_SIZE, MAX_BLOCKS_PER_EVENT, MAX_DP_RANKS};
+use kvindex_core::limits::{
+    MAX_BLOCK_SIZE, MAX_BLOCKS_PER_EVENT, MAX_DP_RANKS, MAX_NAME_BYTES, MAX_SALT_BYTES,
+};
 use kvindex_core::{
     BatchSeq, BlockRemoved, BlockStored, DpRank, EngineBlockHash, EventBatch, ExtraKey, Generation, Group,
     GroupKind, KvEvent, StreamId, Tier, WorkerId,
@@ -81,18 +83,22 @@ fn stored(event: v1::PublishEvent, group: Group) -> Result<BlockStored, ApiError
             format!("{} entries for {blocks} blocks; give one each or none", event.extra_keys.len());
         return Err(ApiError::invalid("extra_keys", message));
     }
+    let name = |field: &str, name: Option<String>, limit: usize| match name.filter(|name| !name.is_empty()) {
+        Some(name) if name.len() > limit => Err(ApiError::over_limit(field, "bytes", name.len(), limit)),
+        name => Ok(name),
+    };
     Ok(BlockStored {
         block_hashes: event.block_hashes.iter().map(|hash| EngineBlockHash(*hash)).collect(),
         parent: event.parent_block_hash.map(EngineBlockHash),
         token_ids,
         block_size: event.block_size,
         tier: tier(&event.medium),
-        lora_name: event.lora_name.filter(|name| !name.is_empty()),
+        lora_name: name("lora_name", event.lora_name, MAX_NAME_BYTES)?,
         lora_id: None,
         // A publisher has every field at its disposal, so what it leaves out is known to be absent.
         carries_extra_keys: true,
         extra_keys: event.extra_keys.into_iter().map(extra_keys).collect::<Result<_, _>>()?,
-        cache_salt: event.cache_salt.filter(|salt| !salt.is_empty()),
+        cache_salt: name("cache_salt", event.cache_salt, MAX_SALT_BYTES)?,
         lookahead: Vec::new(),
         group,
         kind: Some(event.kv_cache_spec_kind.as_str())

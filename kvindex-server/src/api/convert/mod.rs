@@ -9,4 +9,4 @@ mod question;
 pub(crate) use answer::{explain_response, match_response, watch_event, worker};
 pub(crate) use definition::raw_worker;
 pub(crate) use events::publication;
-pub(crate) use question::Question;
+pub(crate) use question::{MAX_ITEMS, Question};

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use kvindex_core::limits::{MAX_BLOCK_SIZE, MAX_NAME_BYTES};
+use kvindex_core::limits::{MAX_BLOCK_SIZE, MAX_NAME_BYTES, MAX_SALT_BYTES};
 use kvindex_core::{EngineBlockHash, Filter, Prompt, PromptItem, Query, SequenceHash, Tokens};
 use kvindex_proto::v1;
 
@@ -12,7 +12,7 @@ use crate::api::error::{ApiError, Kind};
 use crate::config::ApiLimits;
 
 /// Most multimodal items of one prompt: contexts hold some hundreds of images at most.
-const MAX_ITEMS: usize = 4096;
+pub(crate) const MAX_ITEMS: usize = 4096;
 
 /// How often items may cover the prompt together: they stand beside each other, so once is usual.
 const MAX_COVER: u64 = 4;
@@ -151,6 +151,8 @@ fn form_of<'a>(prompt: &'a v1::Prompt, limits: &ApiLimits) -> Result<Form<'a>, A
         let message = format!("is {}, the limit is {MAX_BLOCK_SIZE}", prompt.block_size);
         return Err(ApiError::invalid("block_size", message));
     }
+    named("lora_name", prompt.lora_name.as_deref())?;
+    short("cache_salt", prompt.cache_salt.as_deref(), MAX_SALT_BYTES)?;
     let forms = [
         ("token_ids", prompt.token_ids.len()),
         ("token_ids_le", prompt.token_ids_le.len()),
@@ -251,11 +253,13 @@ fn covered(prompt: &v1::Prompt, form: &Form<'_>) -> Result<(), ApiError> {
 }
 
 fn named<'a>(field: &str, name: Option<&'a str>) -> Result<Option<&'a str>, ApiError> {
-    match not_empty(name) {
-        Some(name) if name.len() > MAX_NAME_BYTES => {
-            Err(ApiError::over_limit(field, "bytes", name.len(), MAX_NAME_BYTES))
-        }
-        name => Ok(name),
+    short(field, name, MAX_NAME_BYTES)
+}
+
+fn short<'a>(field: &str, text: Option<&'a str>, limit: usize) -> Result<Option<&'a str>, ApiError> {
+    match not_empty(text) {
+        Some(text) if text.len() > limit => Err(ApiError::over_limit(field, "bytes", text.len(), limit)),
+        text => Ok(text),
     }
 }
 

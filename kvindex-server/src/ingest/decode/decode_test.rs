@@ -1,7 +1,7 @@
 //! Bad, odd and hostile payloads: each loses no more than it must, and none panics.
 #![allow(clippy::unwrap_used)]
 
-use kvindex_core::limits::{MAX_BLOCK_SIZE, MAX_BLOCKS_PER_EVENT};
+use kvindex_core::limits::{MAX_BLOCK_SIZE, MAX_BLOCKS_PER_EVENT, MAX_NAME_BYTES, MAX_SALT_BYTES};
 use kvindex_core::{BlockStored, EngineBlockHash, ExtraKey, KvEvent, Tier};
 use proptest::prelude::*;
 use rmp::encode::{
@@ -331,4 +331,20 @@ proptest! {
             prop_assert!(super::blocks_of(&decoded.batch) <= bytes.len());
         }
     }
+}
+
+#[test]
+fn a_name_that_a_namespace_would_keep_for_good_is_bounded() {
+    let named = |field: &'static str, len: usize| stored(&[(field, Text("n".repeat(len).leak()))]);
+    for (field, limit) in [("lora_name", MAX_NAME_BYTES), ("cache_salt", MAX_SALT_BYTES)] {
+        let batch = decode(&payload(vec![named(field, limit), named(field, limit + 1)])).unwrap();
+        assert_eq!(batch.batch.events.len(), 1, "{field}");
+        assert!(matches!(batch.batch.events[0], KvEvent::BlockStored(_)), "{field}");
+    }
+    let metadata = |len: usize| {
+        let salt = Text("n".repeat(len).leak());
+        stored(&[("lora_name", Map(vec![(Text("cache_salt"), salt)]))])
+    };
+    let batch = decode(&payload(vec![metadata(MAX_SALT_BYTES), metadata(MAX_SALT_BYTES + 1)])).unwrap();
+    assert_eq!(batch.batch.events.len(), 1);
 }

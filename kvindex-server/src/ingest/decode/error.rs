@@ -57,6 +57,16 @@ pub enum DecodeError {
         /// The largest allowed.
         limit: u64,
     },
+    /// A text is longer than the field's may be.
+    #[error("{field}: has {len} bytes, the limit is {limit}")]
+    TooLong {
+        /// Which field.
+        field: &'static str,
+        /// Its length.
+        len: usize,
+        /// The limit.
+        limit: usize,
+    },
     /// An array has too few elements.
     #[error("{field}: has {len} elements, at least {least} are needed")]
     TooFew {
@@ -120,9 +130,11 @@ impl DecodeError {
         match self {
             Self::HashWidth { .. } => Some(SkipReason::HashWidth),
             Self::OutOfRange { field: "block_size", .. } => Some(SkipReason::BlockSize),
-            Self::WrongKind { .. } | Self::OutOfRange { .. } | Self::NotUtf8 { .. } | Self::TooFew { .. } => {
-                Some(SkipReason::Malformed)
-            }
+            Self::WrongKind { .. }
+            | Self::OutOfRange { .. }
+            | Self::NotUtf8 { .. }
+            | Self::TooLong { .. }
+            | Self::TooFew { .. } => Some(SkipReason::Malformed),
             Self::PayloadTooLarge { .. }
             | Self::Truncated { .. }
             | Self::LengthBeyondPayload { .. }
@@ -132,7 +144,7 @@ impl DecodeError {
     }
 
     /// Every name that [`DecodeError::name`] returns.
-    pub const NAMES: [&'static str; 10] = [
+    pub const NAMES: [&'static str; 11] = [
         "payload_too_large",
         "truncated",
         "length_beyond_payload",
@@ -141,6 +153,7 @@ impl DecodeError {
         "out_of_range",
         "too_few_elements",
         "not_utf8",
+        "too_long",
         "hash_width",
         "trailing_bytes",
     ];
@@ -157,6 +170,7 @@ impl DecodeError {
             Self::OutOfRange { .. } => "out_of_range",
             Self::TooFew { .. } => "too_few_elements",
             Self::NotUtf8 { .. } => "not_utf8",
+            Self::TooLong { .. } => "too_long",
             Self::HashWidth { .. } => "hash_width",
             Self::TrailingBytes { .. } => "trailing_bytes",
         }

@@ -1,7 +1,7 @@
 //! One event, positional array or map. The array form carries all fields of its version in a fixed order,
 //! the map form names them; both fill the same struct, so one rule decides what a field means.
 
-use kvindex_core::limits::MAX_BLOCK_SIZE;
+use kvindex_core::limits::{MAX_BLOCK_SIZE, MAX_NAME_BYTES, MAX_SALT_BYTES};
 use kvindex_core::{BlockRemoved, BlockStored, EngineBlockHash, ExtraKey, Group, GroupKind, KvEvent, Tier};
 
 use super::error::DecodeError;
@@ -158,7 +158,7 @@ impl Fields {
             "medium" => self.tier = Tier::from_medium(optional_text(reader, "medium")?),
             "lora_name" => self.read_lora_name(reader)?,
             "extra_keys" => self.extra_keys = self.understood(extra_keys(reader)?),
-            "cache_salt" => self.cache_salt = optional_text(reader, "cache_salt")?.map(Into::into),
+            "cache_salt" => self.cache_salt = salt(reader)?,
             "lookahead_token_ids" => self.lookahead = self.understood(lookahead(reader)?),
             // Of a whole deployment, and part of its hashes: no prompt's tokens alone can name these blocks.
             "additional_salt" => {
@@ -193,12 +193,13 @@ impl Fields {
     /// The adapter's name; at this place SGLang 0.5.18 and 0.5.19 send a map of metadata instead.
     fn read_lora_name(&mut self, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
         let Some(len) = reader.map("lora_name")? else {
-            self.lora_name = optional_text(reader, "lora_name")?.map(Into::into);
+            // A namespace bears it, for good.
+            self.lora_name = short_text(reader, "lora_name", MAX_NAME_BYTES)?;
             return Ok(());
         };
         for _ in 0..len {
             if reader.text("lora_name")? == Some("cache_salt") {
-                self.cache_salt = optional_text(reader, "cache_salt")?.map(Into::into);
+                self.cache_salt = salt(reader)?;
             } else {
                 reader.skip("lora_name")?;
             }
@@ -260,6 +261,21 @@ fn optional_text<'a>(reader: &mut Reader<'a>, field: &'static str) -> Result<Opt
         Some(text) => Ok(Some(text)),
         None => Err(reader.wrong_kind(field, "text")),
     }
+}
+
+fn short_text(
+    reader: &mut Reader<'_>,
+    field: &'static str,
+    limit: usize,
+) -> Result<Option<String>, DecodeError> {
+    match optional_text(reader, field)? {
+        Some(text) if text.len() > limit => Err(DecodeError::TooLong { field, len: text.len(), limit }),
+        text => Ok(text.map(Into::into)),
+    }
+}
+
+fn salt(reader: &mut Reader<'_>) -> Result<Option<String>, DecodeError> {
+    short_text(reader, "cache_salt", MAX_SALT_BYTES)
 }
 
 fn optional_int(
