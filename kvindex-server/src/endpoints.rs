@@ -89,9 +89,12 @@ impl Endpoint {
         }
     }
 
-    /// Whether a checked endpoint's text names another machine's port, which kvindex connects to.
-    pub(crate) fn is_dialled(text: &str) -> bool {
-        matches!(Self::parse(text), Ok(Self::Tcp { .. }))
+    /// The host that kvindex connects to by a checked endpoint; `None` for a port or a path of its own machine.
+    pub(crate) fn host_of(text: &str) -> Option<Host> {
+        match Self::parse(text) {
+            Ok(Self::Tcp { host, .. }) => Host::parse(&host).ok(),
+            _ => None,
+        }
     }
 
     /// The host and port, where the host is a name to look up.

@@ -25,6 +25,7 @@ fn a_file_in_order_is_taken() {
         token("queries_per_s = 5\nburst = 50\nexpires = \"2030-01-31T00:00:00Z\""),
         token("tenants = [\"a\", \"b\"]\nrights = [\"read\", \"publish\", \"admin\"]"),
         "[[tenants]]\nname = \"a\"\nmax_workers = 3\nmax_streams = 4\nqueries_per_s = 5\n".into(),
+        "[[tenants]]\nname = \"a\"\nengines = [\"10.1.0.0/16\", \"*.a.svc\", \"*\"]\n".into(),
     ] {
         check_access(&text).unwrap_or_else(|error| panic!("{text}: {error}"));
     }
@@ -53,6 +54,10 @@ fn what_is_wrong_is_named_with_its_place() {
         (
             "[[tenants]]\nname = \"a\"\n[[tenants]]\nname = \"a\"\n".into(),
             "tenants[1].name: \"a\" stands there twice",
+        ),
+        (
+            "[[tenants]]\nname = \"a\"\nengines = [\"10.1.2.3/16\"]\n".into(),
+            "tenants[0].engines: \"10.1.2.3/16\" has bits set behind the first 16",
         ),
         (
             "[[tenants]]\nname = \"a\"\nmax_workers = 0\n".into(),
@@ -106,4 +111,21 @@ fn names_of_workers_are_a_part_of_the_names_for_each_tenant() {
         assert!(caller.may_name(worker, tenant).is_err(), "{worker} of {tenant}");
     }
     assert!(Caller::anyone().may_name("w", "a").is_ok());
+}
+
+/// Found by a review: a tenant that got limits, or lost them, began to count its open streams anew.
+#[test]
+fn open_streams_are_counted_on_when_a_tenant_gets_or_loses_its_limits() {
+    let limited = format!("[[tenants]]\nname = \"a\"\nmax_streams = 1\n{}", token("tenants = [\"a\"]"));
+    let unlimited = token("tenants = [\"a\"]");
+    let caller = |table: &Table| Caller::of(table.find(&Digest::parse(DIGEST).unwrap()).unwrap());
+    let first = Table::parse(&unlimited, None).unwrap();
+    let open = caller(&first).open_stream().unwrap();
+    let second = Table::parse(&limited, Some(&first)).unwrap();
+    assert!(caller(&second).open_stream().is_err(), "the one that is open counts");
+    let third = Table::parse(&unlimited, Some(&second)).unwrap();
+    let fourth = Table::parse(&limited, Some(&third)).unwrap();
+    assert!(caller(&fourth).open_stream().is_err(), "still");
+    drop(open);
+    caller(&fourth).open_stream().unwrap();
 }

@@ -4,9 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kvindex_core::DEFAULT_TENANT;
+use tokio::sync::OwnedMutexGuard;
 
+use super::engines;
 use super::file::{Tenant, Token};
 use super::quota::Limited;
+use crate::net::Host;
 
 /// What may be done. None of them includes another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +61,8 @@ pub(crate) enum Denied {
         "{what} needs a token with the right {right} over every tenant (tenants = [\"*\"]), which {token:?} has not"
     )]
     Everywhere { token: String, right: &'static str, what: &'static str },
+    #[error("token {token:?} may not name {host:?} as an engine of tenant {tenant:?}: it {reason}")]
+    Engine { token: String, tenant: String, host: String, reason: &'static str },
     #[error(
         "workers of tenant {tenant:?} have ids that begin with {tenant}/ when token {token:?} registers them"
     )]
@@ -159,6 +164,21 @@ impl Caller {
         Err(Denied::WorkerName { token: token.name.clone(), tenant: tenant.to_owned() })
     }
 
+    /// Whether it may make kvindex connect to this host for a worker of `tenant`, see [`engines`].
+    ///
+    /// # Errors
+    /// When it may not.
+    pub(crate) fn may_connect(&self, tenant: &str, host: &Host) -> Result<(), Denied> {
+        let Some(token) = self.token().filter(|token| token.tenants.is_some()) else { return Ok(()) };
+        let listed = self.limits_of(tenant).map(|tenant| tenant.engines.as_slice());
+        engines::admit(listed.unwrap_or_default(), host).map_err(|reason| Denied::Engine {
+            token: token.name.clone(),
+            tenant: tenant.to_owned(),
+            host: host.to_string(),
+            reason,
+        })
+    }
+
     /// Takes questions from what its token may ask.
     ///
     /// # Errors
@@ -198,6 +218,12 @@ impl Caller {
     /// Most workers of a tenant, where there is a limit.
     pub(crate) fn max_workers(&self, tenant: &str) -> Option<usize> {
         self.limits_of(tenant)?.max_workers
+    }
+
+    /// A turn to register a worker of a tenant whose workers are limited.
+    pub(crate) async fn turn_to_register(&self, tenant: &str) -> Option<OwnedMutexGuard<()>> {
+        let tenant = self.limits_of(tenant).filter(|tenant| tenant.max_workers.is_some())?;
+        Some(Arc::clone(&tenant.registering).lock_owned().await)
     }
 
     /// Counts a stream for each of its tenants.

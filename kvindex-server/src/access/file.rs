@@ -3,16 +3,19 @@
 use figment::Figment;
 use figment::providers::{Format, Toml};
 use serde::Deserialize;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, SystemTime};
+use tokio::sync::Mutex;
 
 use kvindex_core::check_name;
 
 use super::caller::Right;
+use super::engines::Engines;
 use super::quota::{Bucket, Rate};
 use super::token::Digest;
 
@@ -24,6 +27,9 @@ const MAX_TOKENS: usize = 1024;
 
 /// Most tenants in the file, and of one token.
 const MAX_TENANTS: usize = 4096;
+
+/// Most entries of one tenant's engines.
+const MAX_ENGINES: usize = 256;
 
 /// What stands for every tenant.
 const EVERY: &str = "*";
@@ -87,6 +93,7 @@ struct RawTenant {
     max_streams: Option<u64>,
     queries_per_s: Option<u64>,
     burst: Option<u64>,
+    engines: Vec<String>,
 }
 
 /// A token as the file has it.
@@ -111,15 +118,20 @@ pub(super) struct Tenant {
     pub(super) max_workers: Option<usize>,
     pub(super) max_streams: Option<usize>,
     pub(super) bucket: Option<Arc<Bucket>>,
+    /// Hosts that its callers may name as engines.
+    pub(super) engines: Vec<Engines>,
     /// Open streams, counted on when the file changes.
     pub(super) streams: Arc<AtomicUsize>,
+    /// Held while a worker of it is registered, so that two calls do not both find the last place free.
+    pub(super) registering: Arc<Mutex<()>>,
 }
 
 /// A whole file, checked.
 #[derive(Debug)]
 pub(super) struct Table {
     tokens: Vec<Arc<Token>>,
-    tenants: Arc<BTreeMap<String, Arc<Tenant>>>,
+    /// Every tenant that is named, whether it has limits or not: what it has open is counted on.
+    tenants: BTreeMap<String, Arc<Tenant>>,
     source: Digest,
 }
 
@@ -158,13 +170,13 @@ impl Table {
             }
         }
         let limits = Arc::new(tenants);
-        let mut table =
-            Self { tokens: Vec::new(), tenants: Arc::clone(&limits), source: Digest::of(text.as_bytes()) };
         // Tenants without limits of their own are shared by tokens all the same.
-        let mut all = (*limits).clone();
+        let tenants = (*limits).clone();
+        let mut table = Self { tokens: Vec::new(), tenants, source: Digest::of(text.as_bytes()) };
         for (i, raw) in raw.tokens.iter().enumerate() {
-            let token =
-                raw.check(&mut all, &limits, before).map_err(|wrong| wrong.at(&format!("tokens[{i}]")))?;
+            let token = raw
+                .check(&mut table.tenants, &limits, before)
+                .map_err(|wrong| wrong.at(&format!("tokens[{i}]")))?;
             let twice = |known: &&Arc<Token>| known.name == token.name || known.digest == token.digest;
             if let Some(known) = table.tokens.iter().find(twice) {
                 let field = if known.name == token.name { "name" } else { "sha256" };
@@ -242,7 +254,9 @@ impl RawTenant {
             max_workers: count("max_workers", self.max_workers)?,
             max_streams: count("max_streams", self.max_streams)?,
             bucket: bucket(rate, before.and_then(|tenant| tenant.bucket.as_ref())),
+            engines: engines(&self.engines)?,
             streams: before.map(|tenant| Arc::clone(&tenant.streams)).unwrap_or_default(),
+            registering: before.map(|tenant| Arc::clone(&tenant.registering)).unwrap_or_default(),
         })
     }
 }
@@ -258,20 +272,25 @@ impl RawToken {
         let digest = Digest::parse(&self.sha256).ok_or_else(|| {
             Wrong::new("sha256", "must be the 64 hex digits that `kvindex token new` prints")
         })?;
+        let table_before = before;
         let before = before.and_then(|table| table.tokens.iter().find(|token| token.name == self.name));
         let rate = rate(self.queries_per_s, self.burst)?;
         Ok(Token {
             name: self.name.clone(),
             digest,
             rights: rights(&self.rights)?,
-            tenants: self.tenants(tenants)?,
+            tenants: self.tenants(tenants, table_before)?,
             bucket: bucket(rate, before.and_then(|token| token.bucket.as_ref())),
             known_tenants: Arc::clone(limits),
             expires: self.expires.as_deref().map(expiry).transpose()?,
         })
     }
 
-    fn tenants(&self, known: &mut BTreeMap<String, Arc<Tenant>>) -> Result<Option<Vec<Arc<Tenant>>>, Wrong> {
+    fn tenants(
+        &self,
+        known: &mut BTreeMap<String, Arc<Tenant>>,
+        before: Option<&Table>,
+    ) -> Result<Option<Vec<Arc<Tenant>>>, Wrong> {
         let none = || Wrong::new("tenants", "is required: tenants by name, or [\"*\"] for every one");
         match self.tenants.as_slice() {
             [] => return Err(none()),
@@ -290,14 +309,12 @@ impl RawToken {
                 return Err(Wrong::new("tenants", "\"*\" stands alone: it is every tenant"));
             }
             tenant_name("tenants", name)?;
-            let unlimited = || Tenant {
-                name: name.clone(),
-                max_workers: None,
-                max_streams: None,
-                bucket: None,
-                streams: Arc::default(),
+            let before = before.and_then(|table| table.tenants.get(name));
+            let unlimited = || RawTenant { name: name.clone(), ..RawTenant::default() }.check(before);
+            let tenant = match known.entry(name.clone()) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(place) => place.insert(Arc::new(unlimited()?)),
             };
-            let tenant = known.entry(name.clone()).or_insert_with(|| Arc::new(unlimited()));
             tenants.push(Arc::clone(tenant));
         }
         Ok(Some(tenants))
@@ -314,6 +331,14 @@ fn tenant_name(field: &'static str, name: &str) -> Result<(), Wrong> {
         ));
     }
     Ok(())
+}
+
+fn engines(entries: &[String]) -> Result<Vec<Engines>, Wrong> {
+    if entries.len() > MAX_ENGINES {
+        return Err(Wrong::new("engines", format!("{} entries, the limit is {MAX_ENGINES}", entries.len())));
+    }
+    let entry = |text: &String| Engines::parse(text).map_err(|reason| Wrong::new("engines", reason));
+    entries.iter().map(entry).collect()
 }
 
 fn rights(words: &[String]) -> Result<Vec<Right>, Wrong> {

@@ -4,6 +4,7 @@
 //! Without a file every caller may do everything. With one, a caller is its token: a name, rights, tenants, limits.
 
 mod caller;
+mod engines;
 mod file;
 mod gate;
 mod metrics;
@@ -106,6 +107,8 @@ impl Access {
     pub(crate) async fn changed(&self, caller: &Caller, seen: &mut watch::Receiver<u64>) {
         let expiry = async {
             match caller.token().and_then(|token| token.expires_in()) {
+                // A sleep that is over does not say so at once, and one that is begun anew each time never would.
+                Some(Duration::ZERO) => {}
                 Some(left) => tokio::time::sleep(left).await,
                 None => std::future::pending().await,
             }
@@ -129,8 +132,10 @@ impl Access {
         match taken {
             Ok(new) => {
                 tracing::info!(path = %self.path.display(), tokens = new.len(), "took the changed access file");
+                let new = Arc::new(new);
+                table.store(Arc::clone(&new));
+                // Behind it: calls by the former one would make a gone token's series again.
                 self.metrics.keep_only(&new.names());
-                table.store(Arc::new(new));
                 self.version.send_modify(|version| *version += 1);
             }
             Err(error) => {

@@ -44,7 +44,7 @@ impl Api {
     ) -> Result<v1::MatchResponse, ApiError> {
         let decode_us = arrived.micros();
         self.wait_fresh(&request.consistency).await?;
-        let _turn = self.turn(1, prompt_bytes(request.prompt.as_ref())).await?;
+        let _turn = self.turn(1, bytes_of(request.prompt.as_ref(), &request.candidates)).await?;
         self.find_now(caller, request, decode_us)
     }
 
@@ -63,13 +63,15 @@ impl Api {
         caller.may(Right::Read)?;
         self.charge(caller, found)?;
         self.wait_fresh_batch(request).await?;
-        let bytes = request.requests.iter().map(|request| prompt_bytes(request.prompt.as_ref())).sum();
+        let bytes = request.requests.iter().map(|r| bytes_of(r.prompt.as_ref(), &r.candidates)).sum();
         let _turn = self.turn(found, bytes).await?;
         let answer = |request| match self.find_now(caller, request, decode_us) {
             Ok(response) => v1::MatchResult { response: Some(response), error: None },
             Err(error) => v1::MatchResult { response: None, error: Some(error.to_message()) },
         };
-        Ok(v1::MatchBatchResponse { results: request.requests.iter().map(answer).collect() })
+        // Long together; each by itself looks after itself.
+        let results = run(bytes > LONG_BYTES, || request.requests.iter().map(answer).collect());
+        Ok(v1::MatchBatchResponse { results })
     }
 
     /// A stream's question, which was not counted when its call came.
@@ -80,10 +82,11 @@ impl Api {
         arrived: Arrived,
     ) -> v1::MatchStreamResponse {
         let answer = async {
+            // Before anything else: it was received and decoded.
+            self.charge(caller, 1)?;
             let question = request.request.as_ref();
             let question = question.ok_or_else(|| ApiError::invalid("request", "is required"))?;
             super::cluster::only_local(&question.consistency)?;
-            self.charge(caller, 1)?;
             self.find(caller, question, arrived).await
         };
         let id = request.id;
@@ -105,7 +108,7 @@ impl Api {
         if request.report_applied {
             caller.may_everywhere(Right::Read, "report_applied")?;
         }
-        let long = request.prompt.as_ref().is_some_and(is_long);
+        let long = bytes_of(request.prompt.as_ref(), &request.candidates) > LONG_BYTES;
         // Before the index is asked: the answer is at least as fresh.
         let freshness = self.freshness(caller, request.report_applied);
         let found = run(long, || self.node.find(&question.query(), question.group_rollup))?;
@@ -120,10 +123,10 @@ impl Api {
     ) -> Result<v1::ExplainResponse, ApiError> {
         let decode_us = arrived.micros();
         self.wait_fresh(&request.consistency).await?;
-        let _turn = self.turn(1, prompt_bytes(request.prompt.as_ref())).await?;
+        let _turn = self.turn(1, bytes_of(request.prompt.as_ref(), &request.candidates)).await?;
         let question = Question::of_explain(request, &self.limits, caller)?;
         self.charge_tenant(caller, question.tenant)?;
-        let long = request.prompt.as_ref().is_some_and(is_long);
+        let long = bytes_of(request.prompt.as_ref(), &request.candidates) > LONG_BYTES;
         let explained = run(long, || self.node.explain(&question.query()))?;
         Ok(convert::explain_response(explained, decode_us))
     }
@@ -166,6 +169,7 @@ impl Api {
         request.tenant = caller.tenant(Right::Admin, &request.tenant)?.to_owned();
         caller.may_name(&request.worker_id, &request.tenant)?;
         let definition = convert::raw_worker(request).check(self.gap_policy)?;
+        let _turn = caller.turn_to_register(&definition.spec.tenant).await;
         self.check_registration(caller, &definition)?;
         let registered = match &self.cluster {
             Some(cluster) => cluster.register(definition, Origin::Registered, replace).await?,
@@ -192,10 +196,15 @@ impl Api {
         }
         let endpoints =
             definition.streams.iter().flat_map(|s| [Some(&s.endpoint), s.replay_endpoint.as_ref()]);
-        if !caller.sees_all() && endpoints.flatten().any(|endpoint| !Endpoint::is_dialled(endpoint)) {
-            // A port or a path of this machine: who takes it would learn who has it, or have it alone.
-            caller
-                .may_everywhere(Right::Admin, "an endpoint that kvindex binds, or a path of its machine,")?;
+        for endpoint in endpoints.flatten().filter(|_| !caller.sees_all()) {
+            match Endpoint::host_of(endpoint) {
+                Some(host) => caller.may_connect(&spec.tenant, &host)?,
+                // A port or a path of this machine: who takes it would learn who has it, or have it alone.
+                None => caller.may_everywhere(
+                    Right::Admin,
+                    "an endpoint that is no host and port of another machine",
+                )?,
+            }
         }
         let Some(limit) = caller.max_workers(&spec.tenant).filter(|_| known.is_none()) else { return Ok(()) };
         let found = self.node.workers_of(&spec.tenant);
@@ -249,8 +258,8 @@ impl Api {
         request: v1::PublishRequest,
     ) -> Result<v1::PublishResponse, ApiError> {
         caller.may(Right::Publish)?;
-        let long = request.payload.len() > LONG_BYTES;
-        let publication = convert::publication(request)?;
+        let long = events_bytes(&request) > LONG_BYTES;
+        let publication = run(long, || convert::publication(request))?;
         let worker = &publication.stream.worker;
         if !self.is_callers(caller, worker).await? {
             return Err(PublishError::UnknownWorker(worker.clone()).into());
@@ -270,13 +279,21 @@ impl Api {
     }
 }
 
-/// How much a prompt is to hash.
-fn prompt_bytes(prompt: Option<&v1::Prompt>) -> usize {
-    prompt.map_or(0, |prompt| prompt.token_ids_le.len() + prompt.token_ids.len().saturating_mul(4))
+/// How much of a question there is to hash.
+fn bytes_of(prompt: Option<&v1::Prompt>, candidates: &[String]) -> usize {
+    let tokens = |p: &v1::Prompt| p.token_ids_le.len() + p.token_ids.len().saturating_mul(4);
+    let hashes = |p: &v1::Prompt| (p.sequence_hashes.len() + p.engine_block_hashes.len()).saturating_mul(8);
+    let items = |p: &v1::Prompt| p.items.iter().map(|item| item.identifier.len() + 16).sum::<usize>();
+    let prompt = prompt.map_or(0, |prompt| tokens(prompt) + hashes(prompt) + items(prompt));
+    // A short name takes about as long as so many bytes of a long one.
+    prompt + candidates.iter().map(|name| name.len().max(16)).sum::<usize>()
 }
 
-fn is_long(prompt: &v1::Prompt) -> bool {
-    prompt.token_ids_le.len() > LONG_BYTES || prompt.token_ids.len() > LONG_BYTES / 4
+/// How much of a batch there is to read and to hash.
+fn events_bytes(request: &v1::PublishRequest) -> usize {
+    let tokens = |event: &v1::PublishEvent| event.token_ids_le.len() + event.token_ids.len() * 4;
+    let rest = |event: &v1::PublishEvent| (event.block_hashes.len() + event.extra_keys.len()) * 8;
+    request.payload.len() + request.events.iter().map(|event| tokens(event) + rest(event)).sum::<usize>()
 }
 
 /// Runs a call; a long one after handing this thread's other tasks to another, where the runtime can.

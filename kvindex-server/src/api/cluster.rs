@@ -111,8 +111,10 @@ impl Api {
         });
         let shards = cluster.status();
         let count = shards.len() as u16;
+        // A walk over the whole index.
         let digest = |shard: ShardId| {
-            request.digests.then(|| self.node.digest_of(|worker| shard_of(worker, count) == shard))
+            let walk = || self.node.digest_of(|worker| shard_of(worker, count) == shard);
+            request.digests.then(|| super::calls::run(true, walk))
         };
         Ok(v1::ClusterStatusResponse {
             cluster_id: identity.map(|identity| identity.cluster.to_string()).unwrap_or_default(),

@@ -1,5 +1,6 @@
 //! The OpenAPI document, made from the handlers and the protocol's messages.
 
+use std::sync::LazyLock;
 use utoipa::OpenApi;
 
 use super::http;
@@ -33,8 +34,11 @@ struct Document;
 #[allow(dead_code)] // names the route for the document; `http.rs` serves it
 fn openapi_json() {}
 
-/// The document as JSON.
-pub(super) fn document() -> String {
-    // Plain structs cannot fail to print; an empty document would be caught by the test that reads it.
-    Document::openapi().to_json().unwrap_or_default()
+/// The document as JSON, printed once.
+pub(super) fn document() -> &'static str {
+    static PRINTED: LazyLock<String> = LazyLock::new(|| {
+        // Plain structs cannot fail to print; an empty document would be caught by the test that reads it.
+        Document::openapi().to_json().unwrap_or_default()
+    });
+    &PRINTED
 }

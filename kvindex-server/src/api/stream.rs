@@ -2,6 +2,7 @@
 //! that bounds how many there are.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use kvindex_proto::v1;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
@@ -18,6 +19,9 @@ use crate::node::FeedEvent;
 
 /// Answers or changes on their way to one client. Small: what waits here is stale when it arrives.
 const QUEUE: usize = 64;
+
+/// How long the reason for which a stream ends waits for a client that does not read.
+const LAST_WORD: Duration = Duration::from_secs(5);
 
 /// One open stream: counts itself out when dropped.
 #[derive(Debug)]
@@ -73,6 +77,31 @@ impl Holder {
     }
 }
 
+impl Holder {
+    /// Hands the client an answer, or the reason for which its stream ends; says whether the stream goes on. A client
+    /// that does not read holds up its own stream, but neither its end nor the server's.
+    async fn send<T>(
+        &mut self,
+        to: &mpsc::Sender<T>,
+        answer: T,
+        ends: bool,
+        stopping: &mut watch::Receiver<bool>,
+    ) -> bool {
+        let over = async {
+            if ends {
+                tokio::time::sleep(LAST_WORD).await;
+            } else {
+                self.lost().await;
+            }
+        };
+        tokio::select! {
+            sent = to.send(answer) => sent.is_ok() && !ends,
+            () = over => false,
+            () = stopped(stopping) => false,
+        }
+    }
+}
+
 impl Api {
     fn open_stream(&self, caller: &Caller) -> Result<Open, ApiError> {
         let of_tenants = caller.open_stream().map_err(|(tenant, limit)| {
@@ -104,8 +133,10 @@ impl Api {
             let _open = open;
             loop {
                 let question = tokio::select! {
-                    question = questions.message() => question,
+                    // First, so that a client whose next question is always there is not served for ever.
+                    biased;
                     lost = holder.lost() => Err(lost.into()),
+                    question = questions.message() => question,
                     () = answers.closed() => return,
                     () = stopped(&mut stopping) => return,
                 };
@@ -118,12 +149,7 @@ impl Api {
                     Err(status) => Err(as_exhausted(status)),
                 };
                 let ends = answer.is_err();
-                // A client that does not read holds up its own stream, but not the end of the server.
-                let sent = tokio::select! {
-                    sent = answers.send(answer) => sent.is_ok(),
-                    () = stopped(&mut stopping) => return,
-                };
-                if !sent || ends {
+                if !holder.send(&answers, answer, ends, &mut stopping).await {
                     return;
                 }
             }
@@ -152,8 +178,9 @@ impl Api {
             let open = open;
             loop {
                 let next = tokio::select! {
-                    next = watcher.next() => next.map(Ok),
+                    biased;
                     lost = holder.lost() => Some(Err(lost)),
+                    next = watcher.next() => next.map(Ok),
                     () = changes.closed() => return,
                     () = stopped(&mut stopping) => return,
                 };
@@ -172,11 +199,7 @@ impl Api {
                     None => return,
                 };
                 let ends = event.is_err();
-                let sent = tokio::select! {
-                    sent = changes.send(event) => sent.is_ok(),
-                    () = stopped(&mut stopping) => return,
-                };
-                if !sent || ends {
+                if !holder.send(&changes, event, ends, &mut stopping).await {
                     return;
                 }
             }

@@ -147,6 +147,19 @@ async fn a_tenant_has_so_many_workers_and_streams() {
     }
 }
 
+/// Found by a review: calls at one time all saw room for the last worker.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_tenant_has_no_more_workers_when_many_are_registered_at_one_time() {
+    let tenants = "[[tenants]]\nname = \"a\"\nmax_workers = 3\n";
+    let node = Guarded::start(&[tenants, &token("a", ALL, "a", "")].concat()).await;
+    let register = |number: usize| {
+        let request = json!({"worker_id": format!("a/{number}"), "model": "llama"});
+        node.call(Way::Http, "a", "register", request)
+    };
+    let answers = futures_util::future::join_all((0..40).map(register)).await;
+    assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 3);
+}
+
 /// Each limit on what one call says, by both transports.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_over_a_limit_is_refused_with_field_and_limit() {

@@ -1,5 +1,6 @@
 //! Who may do what, over both transports: tokens, tenants, rates, and room.
 
+mod engines;
 mod limits;
 mod overload;
 mod reload;
