@@ -77,6 +77,7 @@ pub use limits::IndexLimits;
 pub use query::{
     Candidates, Doubt, Doubts, Explanation, Filter, Matches, Prompt, PromptItem, Query, QueryError, Reason,
     Score, ScoreQuery, Scorer, Scratch, StreamSlot, TierMatch, Tokens, WorkerExplanation, WorkerMatch,
-    explain, explain_hashed, find_hashed, find_matches, hash_prompt, score,
+    explain, explain_hashed, find_hashed, find_matches, hash_noted, hash_prompt, is_noted, note_namespaces,
+    score,
 };
 pub use worker::{CopyPolicy, DEFAULT_TENANT, HashScheme, ItemForm, Namespace, PodRef, WorkerSpec};

@@ -11,7 +11,7 @@ use super::score::Score;
 use crate::engine::{ClearPolicy, HiddenIdentity};
 use crate::hash::{BlockHasher, SequenceHash};
 use crate::ids::{DpRank, Tier};
-use crate::index::{Family, IndexReader, Owner, OwnerBlocks, OwnerSlot, Shape, Space, Stream, StreamStamp};
+use crate::index::{IndexReader, Owner, OwnerBlocks, OwnerSlot, Shape, Space, Stream, StreamStamp};
 use crate::worker::{HashScheme, WorkerSpec};
 
 /// Buffers of a query, kept by the caller so that the next one allocates nothing.
@@ -19,7 +19,7 @@ use crate::worker::{HashScheme, WorkerSpec};
 pub struct Scratch {
     pub(crate) hasher: BlockHasher,
     pub(crate) walks: Vec<Walk>,
-    spare: Vec<Walk>,
+    pub(super) spare: Vec<Walk>,
     /// Where the last family of namespaces was found.
     pub(crate) family: usize,
     pub(crate) alive: Vec<u64>,
@@ -124,9 +124,10 @@ pub fn hash_prompt(
 pub fn find_hashed(reader: &IndexReader<'_>, query: &Query<'_>, scratch: &mut Scratch) -> Matches {
     scratch.walk_all(reader);
     let mut workers = Vec::new();
+    let chosen = query.filter.chosen();
     for worker in reader.registry().workers() {
         let spec = &worker.spec;
-        let asked = spec.model == query.model && spec.tenant == query.tenant && query.filter.passes(spec);
+        let asked = spec.model == query.model && spec.tenant == query.tenant && chosen.passes(spec);
         if !asked {
             continue;
         }
@@ -167,28 +168,6 @@ impl WorkerMatch {
 }
 
 impl Scratch {
-    /// Hashes the prompt for every namespace in which the query may have an answer.
-    pub(crate) fn hash_all(&mut self, reader: &IndexReader<'_>, query: &Query<'_>) {
-        self.spare.append(&mut self.walks);
-        if matches!(query.prompt, Prompt::EngineHashes(_)) {
-            return;
-        }
-        let family = Family { tenant: query.tenant, model: query.model, lora: query.lora };
-        for space in reader.spaces().family(family) {
-            let Some(namespace) = reader.spaces().get(*space) else { continue };
-            if query.block_size.is_some_and(|size| size != namespace.block_size) {
-                continue;
-            }
-            let mut walk = self.spare.pop().unwrap_or_default();
-            walk.space = *space;
-            walk.block_size = namespace.block_size;
-            walk.hidden = query.hidden_from(namespace.scheme);
-            walk.scheme = namespace.scheme;
-            query.sequence_hashes(namespace.block_size, namespace.scheme, &mut self.hasher, &mut walk.hashes);
-            self.walks.push(walk);
-        }
-    }
-
     /// Walks the tree for every hashed prompt.
     pub(crate) fn walk_all(&mut self, reader: &IndexReader<'_>) {
         for step in &mut self.walks {

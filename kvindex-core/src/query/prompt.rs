@@ -1,5 +1,7 @@
 //! What a query says, and the hashes that follow from it in each namespace.
 
+use std::collections::HashSet;
+
 use crate::hash::{
     BlockHasher, EngineBlockHash, ExtraKey, LocalBlockHash, SequenceHash, local_hash_of_le_bytes,
 };
@@ -99,13 +101,41 @@ pub struct Filter<'a> {
     pub tier: Option<&'a str>,
 }
 
-impl Filter<'_> {
+/// So few candidates are compared one by one.
+const FEW: usize = 8;
+
+/// A filter as each worker is asked for: many candidates are found by their hash, so that a question's work is not its
+/// candidates times the workers.
+pub(crate) struct Chosen<'a> {
+    filter: &'a Filter<'a>,
+    many: Option<HashSet<&'a str>>,
+}
+
+impl<'a> Filter<'a> {
+    pub(crate) fn chosen(&'a self) -> Chosen<'a> {
+        let is_many = self.candidates.len() > FEW;
+        Chosen { filter: self, many: is_many.then(|| self.candidates.iter().copied().collect()) }
+    }
+}
+
+impl Chosen<'_> {
     pub(crate) fn passes(&self, worker: &WorkerSpec) -> bool {
-        let named = |c: &&str| *c == worker.id.as_str() || worker.address.as_deref() == Some(*c);
-        (self.candidates.is_empty() || self.candidates.iter().any(named))
-            && self.role.is_none_or(|role| worker.role.as_deref() == Some(role))
-            && self.pd_group.is_none_or(|group| worker.pd_group.as_deref() == Some(group))
-            && self.labels.iter().all(|(k, v)| worker.labels.get(*k).map(String::as_str) == Some(*v))
+        let filter = self.filter;
+        self.names(worker)
+            && filter.role.is_none_or(|role| worker.role.as_deref() == Some(role))
+            && filter.pd_group.is_none_or(|group| worker.pd_group.as_deref() == Some(group))
+            && filter.labels.iter().all(|(k, v)| worker.labels.get(*k).map(String::as_str) == Some(*v))
+    }
+
+    fn names(&self, worker: &WorkerSpec) -> bool {
+        let (id, address) = (worker.id.as_str(), worker.address.as_deref());
+        match &self.many {
+            Some(many) => many.contains(id) || address.is_some_and(|address| many.contains(address)),
+            None => {
+                let few = self.filter.candidates;
+                few.is_empty() || few.iter().any(|name| *name == id || Some(*name) == address)
+            }
+        }
     }
 }
 
@@ -164,7 +194,19 @@ pub enum QueryError {
     TornTokens(usize),
 }
 
+/// Tokens from which hashing a prompt takes longer than taking a lock once more.
+const LONG_TOKENS: usize = 8192;
+
 impl Query<'_> {
+    /// Whether hashing the prompt takes so long that no lock should be held meanwhile.
+    #[must_use]
+    pub fn is_long(&self) -> bool {
+        match self.prompt {
+            Prompt::Tokens { tokens, items, .. } => tokens.len() >= LONG_TOKENS || items.len() > FEW,
+            Prompt::SequenceHashes(_) | Prompt::EngineHashes(_) => false,
+        }
+    }
+
     /// Tokens of the prompt; with hashes, blocks times block size.
     pub(crate) fn prompt_tokens(&self) -> usize {
         let size = self.block_size.unwrap_or(0) as usize;

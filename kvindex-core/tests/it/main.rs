@@ -16,6 +16,7 @@ mod history;
 mod hybrid;
 mod mirrors;
 mod naive;
+mod noted;
 mod oracle;
 mod places;
 mod reasons;

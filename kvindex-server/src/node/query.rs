@@ -6,7 +6,7 @@ use prometheus_client::registry::Registry;
 
 use kvindex_core::{
     DpRank, IndexReader, Query, QueryError, Scratch, StreamId, StreamStamp, WorkerExplanation, WorkerMatch,
-    explain_hashed, find_hashed, hash_prompt,
+    explain_hashed, find_hashed, hash_noted, hash_prompt, is_noted, note_namespaces,
 };
 
 use super::Node;
@@ -193,15 +193,28 @@ impl Node {
         answer: impl FnOnce(&IndexReader<'_>, &Query<'_>, &mut Scratch) -> A,
     ) -> Result<(A, u64), QueryError> {
         let mut scratch = self.scratches.lock().pop().unwrap_or_default();
+        let started = Instant::now();
+        let noted = query.is_long().then(|| self.hash_unlocked(query, &mut scratch));
         let index = self.index.read();
         let reader = index.reader();
-        let started = Instant::now();
-        let hashed = hash_prompt(&reader, query, &mut scratch);
+        let hashed = match noted {
+            Some(Err(error)) => Err(error),
+            Some(Ok(())) if is_noted(&reader, query, &scratch) => Ok(()),
+            // A short one; or a namespace came while a long one was hashed, which its blocks may lie in.
+            Some(Ok(())) | None => hash_prompt(&reader, query, &mut scratch),
+        };
         let hash_us = micros_since(started);
         let answered = hashed.map(|()| (answer(&reader, query, &mut scratch), hash_us));
         drop(index);
         self.keep_scratch(scratch);
         answered
+    }
+
+    /// Hashes a long prompt without holding up who changes the index, and who asks behind them.
+    fn hash_unlocked(&self, query: &Query<'_>, scratch: &mut Scratch) -> Result<(), QueryError> {
+        note_namespaces(&self.index.read().reader(), query, scratch)?;
+        hash_noted(query, scratch);
+        Ok(())
     }
 
     fn keep_scratch(&self, scratch: Scratch) {
