@@ -19,6 +19,7 @@ use crate::ingest::IngestError;
 use crate::metrics::Metrics;
 use crate::net::TlsError;
 use crate::node::{LoadError, Node, RegisterError, StoreError};
+use crate::open_doors;
 use crate::snapshots;
 
 /// Why a node could not start.
@@ -122,7 +123,7 @@ impl App {
             }
         };
         let cluster = clustered.as_ref().map(|clustered| Arc::clone(&clustered.cluster));
-        tell_if_open(&access, local_addr);
+        open_doors::tell(&config, local_addr, metrics_addr);
         tokio::spawn(Arc::clone(&access).follow_file(stopping.clone()));
         let api = Arc::new(Api::new(&config, Arc::clone(&node), cluster, access, stopping.clone()));
         let server = doors::open(&config, listeners, tls.as_ref(), &api, node.metrics(), &stopping);
@@ -298,16 +299,6 @@ impl Running {
             snapshots::store(Arc::clone(&self.node), snapshot.clone()).await?;
         }
         served
-    }
-}
-
-/// An open door is a choice that should be seen.
-fn tell_if_open(access: &Access, local_addr: SocketAddr) {
-    if access.is_open() && !local_addr.ip().to_canonical().is_loopback() {
-        tracing::warn!(
-            %local_addr,
-            "every caller who reaches this address may ask, publish and change workers; access_file names who may"
-        );
     }
 }
 

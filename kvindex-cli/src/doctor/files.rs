@@ -1,8 +1,9 @@
 //! The files that a node reads besides its configuration: certificates and who may call.
 
-use kvindex_server::check_access;
 use kvindex_server::config::Config;
 use kvindex_server::net::examine_certificates;
+use kvindex_server::{check_access, open_doors};
+use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use super::finding::{Finding, Findings};
@@ -14,18 +15,19 @@ const DAY: u64 = 24 * 3600;
 pub(super) fn examine(config: &Config, findings: &mut Findings) {
     certificates(config, findings);
     access(config, findings);
+    for open in open_doors(config, config.listen, config.net.metrics_listen) {
+        let check = if open.in_clear { "certificates" } else { "access" };
+        let what = format!("the {} port, {}: {}", open.door, open.address, open.what);
+        findings.note(Finding::doubtful(check, what, open.next));
+    }
 }
 
 fn certificates(config: &Config, findings: &mut Findings) {
     let doors = examine_certificates(&config.tls);
-    if doors.is_empty() {
-        let open = !config.listen.ip().is_loopback();
-        findings.note(if open {
-            let what = "there is none, and the node listens beyond this machine";
-            Finding::doubtful("certificates", what, "set tls_cert and tls_key (docs/security.md)")
-        } else {
-            Finding::well("certificates", "none needed: the node listens on this machine only")
-        });
+    let near = |address: SocketAddr| address.ip().to_canonical().is_loopback();
+    let peers = config.cluster.as_ref().and_then(|cluster| cluster.peer_listen);
+    if doors.is_empty() && near(config.listen) && peers.is_none_or(near) {
+        findings.note(Finding::well("certificates", "none needed: the node listens on this machine only"));
     }
     for (door, examined) in doors {
         findings.note(match examined {
@@ -49,13 +51,9 @@ fn certificates(config: &Config, findings: &mut Findings) {
 
 fn access(config: &Config, findings: &mut Findings) {
     let Some(path) = &config.access.file else {
-        let open = !config.listen.ip().is_loopback();
-        findings.note(if open {
-            let next = "make tokens with `kvindex token new` and set access_file";
-            Finding::doubtful("access", "whoever reaches the port may do everything", next)
-        } else {
-            Finding::well("access", "open to this machine only")
-        });
+        if config.listen.ip().to_canonical().is_loopback() {
+            findings.note(Finding::well("access", "open to this machine only"));
+        }
         return;
     };
     let read =
