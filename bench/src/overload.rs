@@ -163,7 +163,7 @@ fn pin(core: &str) -> anyhow::Result<()> {
 }
 
 /// Workers that hold the whole prompt.
-async fn fill(channel: Channel, tokens: &[u32]) -> anyhow::Result<()> {
+async fn fill(channel: kvindex_faults::cluster::Channel, tokens: &[u32]) -> anyhow::Result<()> {
     let mut ingest = IngestServiceClient::new(channel);
     for number in 0..WORKERS {
         let worker_id = format!("w{number}");

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use kvindex_client::v1;
 use kvindex_client::v1::query_service_client::QueryServiceClient;
+use kvindex_faults::cluster::Channel;
 use tokio::task::JoinHandle;
-use tonic::transport::Channel;
+use tonic::Code;
 
 /// A routing query that takes so long has failed.
 const DEADLINE: Duration = Duration::from_secs(1);
@@ -35,6 +36,7 @@ struct Board {
     silences: Vec<Mutex<Silence>>,
     any: Mutex<Silence>,
     answered: AtomicU64,
+    refused: AtomicU64,
     failed: AtomicU64,
     reasons: Mutex<Vec<String>>,
     stop: AtomicBool,
@@ -51,6 +53,8 @@ pub(crate) struct Clients {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Seen {
     pub(crate) answered: u64,
+    /// Queries that a node said at once it has no time for, as a busy machine makes it do.
+    pub(crate) refused: u64,
     /// Queries that a living node did not answer.
     pub(crate) failed: u64,
     /// The first reasons.
@@ -65,6 +69,7 @@ impl Seen {
     /// Both together.
     pub(crate) fn add(&mut self, other: Self) {
         self.answered += other.answered;
+        self.refused += other.refused;
         self.failed += other.failed;
         self.reasons.extend(other.reasons);
         self.any = self.any.max(other.any);
@@ -114,6 +119,7 @@ impl Clients {
         let board = &self.board;
         Seen {
             answered: board.answered.load(Ordering::SeqCst),
+            refused: board.refused.load(Ordering::SeqCst),
             failed: board.failed.load(Ordering::SeqCst),
             reasons: locked(&board.reasons).clone(),
             any: locked(&board.any).longest,
@@ -139,6 +145,11 @@ async fn ask(
         let answer = tokio::time::timeout(DEADLINE, client.r#match(request.clone())).await;
         let failed = match answer {
             Ok(Ok(_)) => None,
+            Ok(Err(status)) if status.code() == Code::ResourceExhausted => {
+                board.refused.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(every).await;
+                continue;
+            }
             Ok(Err(status)) => Some(status.to_string()),
             Err(_) => Some("no answer in time".to_owned()),
         };

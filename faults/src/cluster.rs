@@ -9,10 +9,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use kvindex_client::v1;
 use kvindex_client::v1::cluster_service_client::ClusterServiceClient;
-use tonic::transport::{Channel, Endpoint};
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Endpoint;
 
-use crate::get;
+use crate::http::{self, Key};
 use crate::network::Network;
+use crate::secrets::{Bearer, Role, Secrets};
+
+/// A connection to a node, with a token on every call where nodes want one.
+pub type Channel = InterceptedService<tonic::transport::Channel, Bearer>;
 
 /// How long founding a cluster, catching up or becoming equal may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -37,7 +42,7 @@ pub struct Options {
 struct Process {
     listen: String,
     peer_listen: String,
-    channel: Channel,
+    channel: tonic::transport::Channel,
     child: Option<Child>,
     /// What it printed before it was started last.
     log_before: u64,
@@ -51,6 +56,8 @@ pub struct Cluster {
     nodes: Vec<Process>,
     /// How many found the cluster; 0 for one node without a cluster.
     founders: usize,
+    /// What locks their doors; `None` for neither TLS nor tokens.
+    secrets: Option<Secrets>,
     /// Keeps the folder for whoever wants to see what went wrong.
     pub keep: bool,
 }
@@ -58,11 +65,25 @@ pub struct Cluster {
 impl Cluster {
     /// A place for `count` nodes, which will find each other by themselves once they run.
     pub fn start(options: Options, name: &str, count: usize) -> anyhow::Result<Self> {
-        let folder = std::env::temp_dir().join(format!("kvindex-faults-{}-{name}", std::process::id()));
-        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        let mut cluster = Self { options, folder, nodes: Vec::new(), founders: count, keep: false };
+        let mut cluster = Self::empty(options, name, count)?;
         cluster.make_room(count)?;
         Ok(cluster)
+    }
+
+    /// The same with TLS and tokens for clients, and mutual TLS between the nodes.
+    pub fn locked(options: Options, name: &str, count: usize) -> anyhow::Result<Self> {
+        let mut cluster = Self::empty(options, name, count)?;
+        let hosts = (0..count).map(|number| cluster.options.network.host(number)).collect();
+        let folder = cluster.folder.join("secrets");
+        cluster.secrets = Some(Secrets::make(&cluster.options.program, &folder, hosts)?);
+        cluster.make_room(count)?;
+        Ok(cluster)
+    }
+
+    fn empty(options: Options, name: &str, founders: usize) -> anyhow::Result<Self> {
+        let folder = std::env::temp_dir().join(format!("kvindex-faults-{}-{name}", std::process::id()));
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        Ok(Self { options, folder, nodes: Vec::new(), founders, secrets: None, keep: false })
     }
 
     /// A place for one node that belongs to no cluster.
@@ -87,8 +108,12 @@ impl Cluster {
                 Network::Namespaces(_) => PORTS,
             };
             let listen = format!("{host}:{port}");
-            let channel =
-                Endpoint::from_shared(format!("http://{listen}"))?.connect_timeout(CALL).connect_lazy();
+            let scheme = if self.secrets.is_some() { "https" } else { "http" };
+            let endpoint = Endpoint::from_shared(format!("{scheme}://{listen}"))?.connect_timeout(CALL);
+            let channel = match &self.secrets {
+                None => endpoint.connect_lazy(),
+                Some(secrets) => endpoint.tls_config(secrets.grpc())?.connect_lazy(),
+            };
             self.nodes.push(Process {
                 listen,
                 peer_listen: format!("{host}:{peer}"),
@@ -114,9 +139,39 @@ impl Cluster {
         self.nodes.get(number).map(|node| node.listen.clone()).unwrap_or_default()
     }
 
-    /// A connection that is made again whenever it is lost.
+    /// A connection that is made again whenever it is lost, for whoever may do everything.
     pub fn channel(&self, number: usize) -> anyhow::Result<Channel> {
-        self.nodes.get(number).map(|node| node.channel.clone()).context("no such node")
+        self.channel_of(number, Role::Operator)
+    }
+
+    /// The same for somebody else.
+    pub fn channel_of(&self, number: usize, role: Role) -> anyhow::Result<Channel> {
+        let channel = self.nodes.get(number).context("no such node")?.channel.clone();
+        let bearer = match &self.secrets {
+            None => Bearer::default(),
+            Some(secrets) => Bearer::new(&secrets.bearer(role)?)?,
+        };
+        Ok(InterceptedService::new(channel, bearer))
+    }
+
+    /// What locks the doors, if they are locked.
+    pub fn secrets(&self) -> Option<&Secrets> {
+        self.secrets.as_ref()
+    }
+
+    /// Asks a node for a path by plain HTTP; the answer's status and body, `None` when there is no answer.
+    pub fn get(&self, number: usize, path: &str) -> Option<(u16, String)> {
+        let key = |secrets: &Secrets| {
+            let authorization = secrets.bearer(Role::Operator).ok()?;
+            Some(Key { tls: secrets.http(), authorization })
+        };
+        let key = self.secrets.as_ref().and_then(key);
+        http::get(&self.address(number), path, key.as_ref())
+    }
+
+    /// One of a node's metrics by its name, labels included.
+    pub fn metric(&self, number: usize, name: &str) -> Option<u64> {
+        http::metric(&self.get(number, "/metrics")?.1, name)
     }
 
     /// A node's data directory.
@@ -151,7 +206,8 @@ impl Cluster {
         let before = log.metadata().map_or(0, |metadata| metadata.len());
         let data = self.data(number);
         let mut command = self.options.network.command(number, &self.options.program);
-        let (flags, alone) = (self.options.flags.clone(), self.founders == 0);
+        let (mut flags, alone) = (self.options.flags.clone(), self.founders == 0);
+        flags.extend(self.secrets.as_ref().map(Secrets::flags).unwrap_or_default());
         let node = self.node(number)?;
         command.args(["serve", "--listen", &node.listen]);
         if !alone {
@@ -192,9 +248,9 @@ impl Cluster {
 
     /// Waits until a node says itself that it is ready: that it has applied what it finds when it starts.
     pub async fn until_serving(&mut self, number: usize, patience: Duration) -> anyhow::Result<()> {
-        let (started, address) = (Instant::now(), self.address(number));
+        let started = Instant::now();
         loop {
-            let said = get(&address, "/readyz");
+            let said = self.get(number, "/readyz");
             if said.as_ref().is_some_and(|(status, _)| *status == 200) {
                 return Ok(());
             }

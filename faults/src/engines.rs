@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use kvindex_client::v1;
 use kvindex_client::v1::ingest_service_client::IngestServiceClient;
+use kvindex_faults::cluster::Channel;
 use kvindex_faults::progress::Batch;
 use kvindex_recording::{Checkpoint, Pace, Publisher, PublisherOptions, Record, Recording, Truth};
 
@@ -78,9 +79,8 @@ impl Engines {
     }
 
     /// Makes them known through one node, and waits until every node listens.
-    pub(crate) async fn register(&self, server: &str) -> anyhow::Result<()> {
-        let mut client =
-            IngestServiceClient::connect(server.to_owned()).await.context("a node for registering")?;
+    pub(crate) async fn register(&self, node: Channel) -> anyhow::Result<()> {
+        let mut client = IngestServiceClient::new(node);
         let header = &self.case.recording.header;
         for engine in self.publisher.endpoints() {
             let stream = v1::StreamSource {

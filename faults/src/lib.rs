@@ -5,5 +5,4 @@ pub mod cluster;
 mod http;
 pub mod network;
 pub mod progress;
-
-pub use http::{get, metric};
+pub mod secrets;

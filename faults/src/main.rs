@@ -60,6 +60,9 @@ struct Args {
     /// How long the soak takes
     #[arg(long, value_name = "N", default_value_t = 30.0, requires = "soak")]
     minutes: f64,
+    /// The soak without TLS and tokens, to see what they cost
+    #[arg(long, requires = "soak")]
+    plain: bool,
     /// The program to start [default: kvindex beside this one]
     #[arg(long, value_name = "PATH")]
     program: Option<PathBuf>,
@@ -122,7 +125,7 @@ async fn run(args: Args) -> anyhow::Result<bool> {
     let records = play.case.checkpoints.last().map_or(0, |checkpoint| checkpoint.pos);
     eprintln!("{records} event batches in the recording, {} a second", play.rate);
     let (text, good) = match args.kills {
-        _ if args.soak => soak::run(&play, args.minutes).await?,
+        _ if args.soak => soak::run(&play, args.minutes, !args.plain).await?,
         Some(count) => kills::run(&play, count).await?,
         None => {
             let rows = if args.only.is_empty() { Row::ALL.to_vec() } else { args.only.clone() };

@@ -7,9 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use kvindex_client::v1;
 use kvindex_client::v1::query_service_client::QueryServiceClient;
-use tonic::transport::Channel;
 
-use crate::metric;
+use crate::cluster::{Channel, Cluster};
 
 const POLL: Duration = Duration::from_millis(5);
 /// How long a node may stand still before its streams count as left behind.
@@ -94,6 +93,6 @@ pub async fn missing(node: &Channel, last: &[Batch]) -> anyhow::Result<u64> {
 
 /// Batches that a node has found missing without anybody to ask for them, since its start. 0 when it cannot be
 /// asked: then it has not just been in a position to find any.
-pub fn lost_in_gaps(address: &str) -> u64 {
-    metric(address, "kvindex_ingest_gap_batches_total").unwrap_or(0)
+pub fn lost_in_gaps(cluster: &Cluster, number: usize) -> u64 {
+    cluster.metric(number, "kvindex_ingest_gap_batches_total").unwrap_or(0)
 }

@@ -8,10 +8,9 @@ use anyhow::Context;
 use kvindex_client::v1;
 use kvindex_core::WorkerId;
 use kvindex_core::replication::shard_of;
-use kvindex_faults::cluster::{Cluster, Options};
+use kvindex_faults::cluster::{Channel, Cluster, Options};
 use kvindex_faults::progress;
 use kvindex_recording::Checkpoint;
-use tonic::transport::Channel;
 
 use crate::clients::{Clients, Seen};
 use crate::engines::{Case, Engines};
@@ -87,7 +86,7 @@ impl Stage {
         cluster.until_ready().await.context("founding")?;
         let case = Arc::clone(&play.case);
         let engines = Engines::start(&case, cluster.network().engines(), play.rate, NODES, replay)?;
-        engines.register(&format!("http://{}", cluster.address(0))).await?;
+        engines.register(cluster.channel(0)?).await?;
         cluster.until_balanced().await?;
         let checkpoint = case.checkpoint_near((play.rate * length.as_secs_f64()) as usize)?.clone();
         let channels = cluster.all().map(|number| cluster.channel(number)).collect::<Result<Vec<_>, _>>()?;
@@ -156,7 +155,7 @@ impl Stage {
 
     /// Kills a node, and remembers what it had found missing.
     pub(crate) fn kill(&mut self, number: usize) -> anyhow::Result<()> {
-        self.lost += progress::lost_in_gaps(&self.cluster.address(number));
+        self.lost += progress::lost_in_gaps(&self.cluster, number);
         self.clients.expect(number, false);
         self.cluster.kill(number)
     }
@@ -200,7 +199,7 @@ impl Stage {
             if missing > 0 {
                 outcome.notes.push(format!("node {} lacks {missing} batches", number + 1));
             }
-            outcome.lost += progress::lost_in_gaps(&self.cluster.address(number)) + missing;
+            outcome.lost += progress::lost_in_gaps(&self.cluster, number) + missing;
         }
         let equal = self.cluster.until_equal().await;
         outcome.equal = equal.is_ok();
@@ -215,6 +214,9 @@ impl Stage {
             }
         }
         outcome.seen = self.clients.stop().await;
+        if outcome.seen.refused > 0 {
+            outcome.notes.push(format!("{} queries refused as too many", outcome.seen.refused));
+        }
         if !outcome.seen.reasons.is_empty() {
             outcome.notes.push(outcome.seen.reasons.join("; "));
         }

@@ -1,15 +1,21 @@
 //! The nodes' answers beside the engines' own, at the end of a row: asked and judged exactly as the demo does.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context, bail};
 use kvindex_client::v1;
 use kvindex_client::v1::query_service_client::QueryServiceClient;
+use kvindex_faults::cluster::Channel;
 use kvindex_recording::{Bar, Checkpoint, Header};
-use tonic::transport::Channel;
+use tonic::Code;
 
 use crate::ask;
 use crate::tally::{Compared, Tally};
 use crate::verdict::Verdict;
 
+/// How long a busy node may go on refusing, and between two tries.
+const PATIENCE: Duration = Duration::from_secs(30);
+const AGAIN: Duration = Duration::from_millis(50);
 const QUESTIONS_A_CALL: usize = 100;
 /// A batch of answers is larger than the 4 MiB that gRPC clients take by default.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
@@ -29,8 +35,7 @@ pub(crate) async fn compare(
         let some: Vec<_> = questions.by_ref().take(QUESTIONS_A_CALL).collect();
         let requests: Vec<_> = some.iter().filter_map(|question| question.request.clone()).collect();
         let asked = requests.len();
-        let answer = client.match_batch(v1::MatchBatchRequest { requests }).await.context("match batch")?;
-        let results = answer.into_inner().results;
+        let results = asked_until_taken(&mut client, v1::MatchBatchRequest { requests }).await?.results;
         if results.len() != asked || results.iter().any(|result| result.response.is_none()) {
             bail!("the node refused a question");
         }
@@ -41,6 +46,23 @@ pub(crate) async fn compare(
         }
     }
     Ok(Verdict::of(&tally, Bar::of(&header.case)))
+}
+
+/// A node that has no time says so at once, and is asked again.
+async fn asked_until_taken(
+    client: &mut QueryServiceClient<Channel>,
+    batch: v1::MatchBatchRequest,
+) -> anyhow::Result<v1::MatchBatchResponse> {
+    let began = Instant::now();
+    loop {
+        match client.match_batch(batch.clone()).await {
+            Ok(answer) => return Ok(answer.into_inner()),
+            Err(status) if status.code() == Code::ResourceExhausted && began.elapsed() < PATIENCE => {
+                tokio::time::sleep(AGAIN).await;
+            }
+            Err(status) => return Err(status).context("match batch"),
+        }
+    }
 }
 
 fn count(

@@ -5,11 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use kvindex_faults::cluster::Cluster;
+use kvindex_faults::cluster::{Channel, Cluster};
 use kvindex_proto::v1;
 use kvindex_proto::v1::query_service_client::QueryServiceClient;
 use kvindex_recording::Pace;
-use tonic::transport::Channel;
 
 use super::engines::Engines;
 use super::intake::started;

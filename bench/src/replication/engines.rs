@@ -5,12 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
-use kvindex_faults::cluster::Cluster;
+use kvindex_faults::cluster::{Channel, Cluster};
 use kvindex_faults::progress;
 use kvindex_proto::v1;
 use kvindex_proto::v1::ingest_service_client::IngestServiceClient;
 use kvindex_recording::{Pace, Publisher, PublisherOptions};
-use tonic::transport::Channel;
 
 use super::load::Load;
 

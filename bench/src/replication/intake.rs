@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use kvindex_faults::cluster::Cluster;
-use kvindex_faults::{metric, progress};
+use kvindex_faults::progress;
 use kvindex_recording::Pace;
 
 use super::engines::Engines;
@@ -133,13 +133,13 @@ fn difference(after: &[f64], before: &[f64]) -> Vec<f64> {
 /// Nothing was lost, and all nodes hold the same; answers how many entries.
 async fn check(cluster: &Cluster, nodes: usize) -> anyhow::Result<u64> {
     for number in cluster.all() {
-        let lost = progress::lost_in_gaps(&cluster.address(number));
+        let lost = progress::lost_in_gaps(cluster, number);
         ensure!(lost == 0, "node {} lost {lost} batches: what it applied is not the load", number + 1);
     }
     if nodes > 1 {
         cluster.until_equal().await?;
     }
-    Ok(metric(&cluster.address(0), "kvindex_index_entries").unwrap_or(0))
+    Ok(cluster.metric(0, "kvindex_index_entries").unwrap_or(0))
 }
 
 /// Everybody took in the same.

@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use kvindex_faults::cluster::Cluster;
-use kvindex_faults::metric;
 use kvindex_proto::v1;
 use kvindex_proto::v1::cluster_service_client::ClusterServiceClient;
 use kvindex_recording::Pace;
@@ -85,7 +84,7 @@ async fn settled_snapshots(cluster: &Cluster) -> anyhow::Result<u64> {
 
 /// A node holds so many entries. Counting them walks the whole index, so this is no way to wait.
 fn ensure_held(cluster: &Cluster, number: usize, entries: u64) -> anyhow::Result<()> {
-    let held = metric(&cluster.address(number), "kvindex_index_entries");
+    let held = cluster.metric(number, "kvindex_index_entries");
     ensure!(held == Some(entries), "node {} holds {held:?} of {entries} entries", number + 1);
     Ok(())
 }

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use kvindex_client::v1;
 use kvindex_client::v1::ingest_service_client::IngestServiceClient;
+use kvindex_faults::cluster::Channel;
 use kvindex_faults::progress;
-use tonic::transport::Channel;
 
 use super::Going;
 use crate::engines::{Case, Engines};
@@ -23,7 +23,6 @@ pub(crate) struct Fleet {
     pub(crate) case: Arc<Case>,
     /// Where its engines bind.
     pub(crate) host: String,
-    pub(crate) addresses: Vec<String>,
     pub(crate) nodes: Vec<Channel>,
 }
 
@@ -49,6 +48,11 @@ impl Played {
 
     pub(crate) fn is_good(&self) -> bool {
         self.answers > 0 && self.differ == 0
+    }
+
+    /// Answers that were not the engines' own.
+    pub(crate) fn wrong(&self) -> u64 {
+        self.differ
     }
 
     pub(crate) fn text(&self) -> String {
@@ -81,7 +85,7 @@ impl Fleet {
         let nodes = self.nodes.len();
         let engines = Engines::start(&self.case, &self.host, f64::INFINITY, nodes, true)?;
         let through = turn % nodes;
-        engines.register(&format!("http://{}", self.addresses[through])).await?;
+        engines.register(self.nodes[through].clone()).await?;
         let said = engines.play_until(checkpoint.pos);
         tokio::task::spawn_blocking(move || said.recv()).await?.context("the engines ended")??;
         let last = engines.last_batches(checkpoint.pos);

@@ -5,8 +5,9 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use kvindex_client::v1;
 use kvindex_client::v1::ingest_service_client::IngestServiceClient;
+use kvindex_faults::cluster::Channel;
+use kvindex_faults::secrets::TENANT;
 use kvindex_recording::splitmix64;
-use tonic::transport::Channel;
 
 use super::Going;
 
@@ -26,7 +27,8 @@ pub(crate) struct Glutton {
 }
 
 fn name(worker: usize) -> String {
-    format!("glutton-{worker}")
+    // As a token that is bound to its tenant may name them.
+    format!("{TENANT}/{worker}")
 }
 
 impl Glutton {
@@ -44,7 +46,7 @@ impl Glutton {
             let request = v1::RegisterRequest {
                 worker_id: name(worker),
                 model: "glutton".into(),
-                tenant: "glutton".into(),
+                tenant: TENANT.into(),
                 ..v1::RegisterRequest::default()
             };
             self.client(worker)?.register(request).await.context("registering who stores without end")?;
