@@ -80,6 +80,7 @@ pub(crate) fn open(
     metrics: &Metrics,
     stopping: &watch::Receiver<bool>,
 ) -> JoinHandle<io::Result<()>> {
+    let patience = Patience { unread: config.access.body_timeout, ..Patience::default() };
     let lock = |of: fn(PublicTls) -> Lock| tls.cloned().map_or(Lock::Open, of);
     let gate = |door, limit| Gate::new(door, limit, metrics.net().clone());
     let apart = listeners.metrics.is_some();
@@ -87,12 +88,12 @@ pub(crate) fn open(
         listener: listeners.public,
         gate: gate("public", config.net.max_connections),
         lock: lock(Lock::Public),
-        patience: Patience::default(),
+        patience,
     };
     let public = net::serve(public, api::router(api, !apart), stopping.clone());
     let for_metrics = listeners.metrics.map(|listener| {
         let gate = gate("metrics", METRICS_CONNECTIONS);
-        let door = Door { listener, gate, lock: lock(Lock::Metrics), patience: Patience::default() };
+        let door = Door { listener, gate, lock: lock(Lock::Metrics), patience };
         net::serve(door, api::metrics_router(api), stopping.clone())
     });
     tokio::spawn(async move {

@@ -13,7 +13,7 @@ use super::Api;
 use super::error::{ApiError, Kind};
 use super::intake::{Held, Intake};
 use super::observe::{Method, is_grpc};
-use crate::access::{Caller, Limited, Overloaded};
+use crate::access::{Caller, Limited};
 
 /// Lets a call through with its caller noted, or answers in its place.
 pub(super) async fn guard(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
@@ -55,16 +55,22 @@ pub(super) async fn guard(State(api): State<Arc<Api>>, mut request: Request, nex
             return refuse(error);
         }
     };
+    crate::net::is_known(request.extensions());
     request.extensions_mut().insert(caller.clone());
     let intake = Intake::new(Arc::clone(&held), method.is_stream(), &api.intake);
     let request = request.map(|body| intake.around(body));
     let response = next.run(request).await;
-    api.count(&caller, &response);
-    if method.is_stream() {
+    let response = if method.is_stream() {
         // Streams are counted by themselves, and what they hold is the body's.
-        return response;
-    }
-    response.map(|body| held.around(body))
+        response
+    } else {
+        held.around(response).unwrap_or_else(|full| {
+            api.access.metrics().refused("overload");
+            refuse(full)
+        })
+    };
+    api.count(&caller, &response);
+    response
 }
 
 fn authorization(headers: &HeaderMap) -> Option<&[u8]> {
@@ -87,11 +93,8 @@ impl Api {
             }
         }
         let open = self.access.metrics().in_flight().clone();
-        Held::new(open, &self.intake).map_err(|limit| {
-            self.access.metrics().refused("overload");
-            let message = format!("{limit} calls are open, which is the limit (max_open_calls)");
-            ApiError::new(Kind::Exhausted, message).retry_after(Some(Overloaded::RETRY_AFTER))
-        })
+        let held = Held::new(open, &self.intake, caller.name());
+        held.inspect_err(|_| self.access.metrics().refused("overload"))
     }
 
     /// Takes questions from what a caller may ask.

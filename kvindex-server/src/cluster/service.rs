@@ -76,8 +76,9 @@ async fn accept(
             accepted = listener.accept() => match accepted {
                 Ok((stream, from)) => {
                     // One that is refused is closed by being dropped.
-                    if let Some(pass) = gate.admit() {
-                        let comer = Comer { from: canonical(from), tls: door.tls.clone(), _pass: pass };
+                    let from = canonical(from);
+                    if let Some(pass) = gate.admit(from.ip()) {
+                        let comer = Comer { from, tls: door.tls.clone(), _pass: pass };
                         connections.spawn(comer.served(stream, Arc::clone(&handler), stopping.clone()));
                     }
                 }

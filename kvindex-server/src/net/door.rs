@@ -1,12 +1,14 @@
 //! A door: a listener that serves HTTP/1 and HTTP/2 to a bounded number of clients, each bounded in how long it may
-//! take to begin. What is served is the caller's.
+//! take to begin, and to take its answers. What is served is the caller's.
 
 use axum::Router;
-use axum::http::Request;
+use axum::body::Body;
+use axum::http::{Extensions, Request};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,6 +21,7 @@ use tokio_rustls::TlsAcceptor;
 use tonic::codegen::Service;
 
 use super::address::canonical;
+use super::answer::{Answer, Waiting};
 use super::first::{self, First};
 use super::gate::{Gate, Pass};
 use super::socket;
@@ -30,6 +33,9 @@ const OPENING: Duration = Duration::from_secs(10);
 
 /// How long an HTTP/1 connection may wait for its next request, and that request's head may take.
 const IDLE: Duration = Duration::from_secs(75);
+
+/// How long an answer may wait for its client to take more of it.
+const UNREAD: Duration = Duration::from_secs(30);
 
 /// Silence after which an HTTP/2 client is asked whether it is there, and how long it may take to say so.
 const PING: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
@@ -48,6 +54,17 @@ pub struct Connected {
     pub client_certificate: bool,
 }
 
+/// Whether somebody who may call has called on a connection; an extension of every request.
+#[derive(Debug, Clone, Default)]
+struct Known(Arc<AtomicBool>);
+
+/// Notes that a request is of somebody who may call: then its connection may stay for as long as its client is there.
+pub(crate) fn is_known(request: &Extensions) {
+    if let Some(known) = request.get::<Known>() {
+        known.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Where clients come in.
 #[derive(Debug)]
 pub(crate) struct Door {
@@ -62,13 +79,15 @@ pub(crate) struct Door {
 pub(crate) struct Patience {
     /// To begin: see [`OPENING`].
     pub(crate) opening: Duration,
-    /// Between requests on HTTP/1.
+    /// Between requests on HTTP/1; on HTTP/2 until a call of somebody who is known.
     pub(crate) idle: Duration,
+    /// To take the next piece of an answer.
+    pub(crate) unread: Duration,
 }
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { opening: OPENING, idle: IDLE }
+        Self { opening: OPENING, idle: IDLE, unread: UNREAD }
     }
 }
 
@@ -105,7 +124,7 @@ pub(crate) async fn serve(door: Door, router: Router, mut stopping: watch::Recei
             accepted = listener.accept() => match accepted {
                 Ok((stream, from)) => {
                     // One that is refused is closed by being dropped.
-                    if let Some(pass) = gate.admit() {
+                    if let Some(pass) = gate.admit(canonical(from).ip()) {
                         let from = canonical(from);
                         let client = Client { from, router: router.clone(), patience, _pass: pass };
                         connections.spawn(client.served(stream, lock.clone(), stopping.clone()));
@@ -203,18 +222,27 @@ impl Client {
         let from = self.from;
         let connected = Connected { from, tls, client_certificate };
         let asked = Arc::new(AtomicBool::new(http2));
-        let (router, asks) = (self.router.clone(), Arc::clone(&asked));
+        let (known, waiting) = (Known::default(), Arc::new(Waiting::default()));
+        let (router, asks, knows, waits) =
+            (self.router.clone(), Arc::clone(&asked), known.clone(), Arc::clone(&waiting));
         let service = service_fn(move |mut request: Request<Incoming>| {
             asks.store(true, Ordering::Relaxed);
             request.extensions_mut().insert(connected);
-            router.clone().call(request)
+            request.extensions_mut().insert(knows.clone());
+            let (answer, waits) = (router.clone().call(request), Arc::clone(&waits));
+            async move {
+                let answer = answer.await?;
+                Ok::<_, Infallible>(answer.map(|body| Body::new(Answer::new(body, http2, waits))))
+            }
         });
         let http = http(http2, self.patience.idle);
         let connection = http.serve_connection(TokioIo::new(stream), service);
         tokio::pin!(connection);
-        let too_late = tokio::time::sleep(self.patience.opening);
-        tokio::pin!(too_late);
-        let (mut ends, mut timed) = (false, true);
+        let (too_late, too_long) =
+            (tokio::time::sleep(self.patience.opening), waiting.too_long(self.patience.unread));
+        let stranger = tokio::time::sleep(self.patience.idle);
+        tokio::pin!(too_late, too_long, stranger);
+        let (mut ends, mut timed, mut doubted) = (false, true, http2);
         let ended = loop {
             tokio::select! {
                 ended = &mut connection => break ended,
@@ -227,6 +255,15 @@ impl Client {
                     if !asked.load(Ordering::Relaxed) {
                         return tracing::debug!(%from, "a client that asked nothing was sent away");
                     }
+                }
+                () = &mut stranger, if doubted => {
+                    doubted = false;
+                    if !known.0.load(Ordering::Relaxed) {
+                        return tracing::debug!(%from, "a client that nobody knows was sent away");
+                    }
+                }
+                () = &mut too_long => {
+                    return tracing::debug!(%from, "a client that does not take its answers was sent away");
                 }
             }
         };

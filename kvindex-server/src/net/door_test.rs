@@ -11,6 +11,8 @@ use crate::net::certificates::{Authority, Files as Folder};
 use crate::net::metrics::NetMetrics;
 use crate::net::tls::{ClientAuth, Files, Named};
 
+/// Several pieces, the last of which is short.
+const LARGE: usize = 100_000;
 const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
 
 struct Served {
@@ -36,14 +38,26 @@ fn open(listen: &str, limit: usize, tls: bool) -> Served {
         let files = Files { cert: named("tls_cert", "cert.pem"), key: named("tls_key", "key.pem"), ca: None };
         Lock::Public(PublicTls::load(&files, ClientAuth::Require, &metrics, stopping.clone()).unwrap())
     });
-    let patience = Patience { opening: Duration::from_millis(300), idle: Duration::from_millis(600) };
+    let patience = Patience {
+        opening: Duration::from_millis(300),
+        idle: Duration::from_millis(600),
+        unread: Duration::from_millis(400),
+    };
     let gate = Gate::new("public", limit, metrics.clone());
     let who = |Extension(connected): Extension<Connected>| async move { format!("{connected:?}") };
     let slow = || async {
         tokio::time::sleep(Duration::from_millis(400)).await;
         "slow"
     };
-    let router = Router::new().route("/", get(who)).route("/slow", get(slow));
+    let known = |request: Request<Body>| async move {
+        is_known(request.extensions());
+        "known"
+    };
+    let router = Router::new()
+        .route("/", get(who))
+        .route("/slow", get(slow))
+        .route("/known", get(known))
+        .route("/large", get(|| async { vec![7u8; LARGE] }));
     let task = tokio::spawn(serve(Door { listener, gate, lock, patience }, router, stopping));
     Served { address, metrics, stop, task, _folder: folder }
 }
@@ -144,6 +158,107 @@ async fn a_full_door_refuses_at_once_and_counts() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert!(door.exchange(GET).await.0.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn one_address_leaves_room_for_others() {
+    let door = open("127.0.0.1:0", 8, false);
+    // Linux has all of 127.0.0.0/8; only the first of it is this machine's own.
+    let come = async |from: [u8; 4]| {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind((from, 0).into()).unwrap();
+        let mut stream = socket.connect(door.address).await.unwrap();
+        let _ = stream.write_all(GET).await;
+        let mut head = [0; 12];
+        let served = stream.read_exact(&mut head).await.is_ok();
+        (served && &head == b"HTTP/1.1 200").then_some(stream)
+    };
+    let mut kept = Vec::new();
+    for _ in 0..2 {
+        kept.push(come([127, 0, 0, 2]).await.expect("its share"));
+    }
+    assert!(come([127, 0, 0, 2]).await.is_none(), "more than its share");
+    assert!(door.shows("connections_refused_total{door=\"public\"} 1"));
+    kept.push(come([127, 0, 0, 3]).await.expect("another address"));
+    for _ in 0..4 {
+        kept.push(come([127, 0, 0, 1]).await.expect("this machine has what room there is"));
+    }
+}
+
+type Sender = hyper::client::conn::http2::SendRequest<Body>;
+
+/// An HTTP/2 client that takes so many bytes of each answer before it says more; the task ends with the connection.
+async fn http2(door: &Served, window: u32) -> (Sender, tokio::task::JoinHandle<()>) {
+    let socket = TcpStream::connect(door.address).await.unwrap();
+    let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+    builder.initial_stream_window_size(window);
+    let (sender, connection) = builder.handshake(TokioIo::new(socket)).await.unwrap();
+    (sender, tokio::spawn(async move { drop(connection.await) }))
+}
+
+async fn asked(sender: &mut Sender, path: &str) -> Incoming {
+    let request = Request::get(format!("http://x{path}")).body(Body::empty()).unwrap();
+    let response = tokio::time::timeout(Duration::from_secs(5), sender.send_request(request)).await;
+    let response = response.unwrap().unwrap();
+    assert_eq!(response.status(), 200);
+    response.into_body()
+}
+
+#[tokio::test]
+async fn whoever_does_not_take_an_answer_by_http2_is_sent_away() {
+    let small = "known".len() as u32;
+    // Nothing is taken; one byte; all but one; all but the last one of a large answer.
+    for (path, window) in [("/known", 0), ("/known", 1), ("/known", small - 1), ("/large", LARGE as u32 - 1)]
+    {
+        let door = open("127.0.0.1:0", 10, false);
+        let (mut sender, connection) = http2(&door, window).await;
+        let began = Instant::now();
+        // Known, so that nothing but the answer ends the connection.
+        let known = asked(&mut sender, "/known").await;
+        let unread = asked(&mut sender, path).await;
+        tokio::time::timeout(Duration::from_secs(5), connection).await.expect("sent away").unwrap();
+        let took = began.elapsed();
+        assert!(
+            (Duration::from_millis(390)..Duration::from_secs(3)).contains(&took),
+            "{path} {window}: {took:?}"
+        );
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while !door.shows("connections{door=\"public\"} 0") {
+            assert!(Instant::now() < deadline, "the room is given back");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        drop((known, unread));
+    }
+}
+
+#[tokio::test]
+async fn whoever_takes_an_answer_slowly_gets_all_of_it() {
+    use hyper::body::Body as _;
+    let door = open("127.0.0.1:0", 10, false);
+    let (mut sender, _connection) = http2(&door, 16 << 10).await;
+    drop(asked(&mut sender, "/known").await);
+    let (mut body, mut taken, began) = (asked(&mut sender, "/large").await, 0, Instant::now());
+    assert_eq!(body.size_hint().exact(), Some(LARGE as u64));
+    while let Some(frame) =
+        std::future::poll_fn(|cx| std::pin::Pin::new(&mut body).poll_frame(cx)).await.transpose().unwrap()
+    {
+        taken += frame.into_data().unwrap().len();
+        tokio::time::sleep(Duration::from_millis(150)).await;
+    }
+    assert_eq!(taken, LARGE);
+    assert!(began.elapsed() > Duration::from_millis(900), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn an_http2_client_that_nobody_knows_is_sent_away() {
+    let door = open("127.0.0.1:0", 10, false);
+    let (mut stranger, gone) = http2(&door, 65_535).await;
+    let (mut known, mut stays) = http2(&door, 65_535).await;
+    drop(asked(&mut stranger, "/").await);
+    drop(asked(&mut known, "/known").await);
+    tokio::time::timeout(Duration::from_secs(5), gone).await.expect("sent away").unwrap();
+    assert!(tokio::time::timeout(Duration::from_millis(900), &mut stays).await.is_err(), "stays");
+    drop(asked(&mut known, "/").await);
 }
 
 #[tokio::test]

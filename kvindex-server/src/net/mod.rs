@@ -2,6 +2,7 @@
 //! how other nodes are reached. It knows HTTP and TLS, and nothing of what is served.
 
 mod address;
+mod answer;
 mod dial;
 mod door;
 mod first;
@@ -20,7 +21,7 @@ mod certificates;
 pub use address::{AddressError, Host, HostPort, Reach, canonical};
 pub(crate) use dial::{DialError, dial, race, resolve};
 pub use door::Connected;
-pub(crate) use door::{Door, Lock, Patience, serve};
+pub(crate) use door::{Door, Lock, Patience, is_known, serve};
 pub(crate) use first::{First, look, send_away};
 pub(crate) use gate::{Gate, Pass};
 pub use listen::listen;

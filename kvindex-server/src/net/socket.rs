@@ -12,7 +12,8 @@ const UNSENT: u32 = 128 << 10;
 /// How long another node may leave sent data unacknowledged before the kernel gives the connection up.
 const PEER_UNACKNOWLEDGED: Duration = Duration::from_secs(3);
 
-/// The same of a client, who may be far away. It also ends an HTTP/1 client that has stopped reading.
+/// The same of a client, who may be far away. It also ends an HTTP/1 client that has stopped reading; of
+/// HTTP/2 see `answer.rs`.
 const CLIENT_UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 
 /// Silence before the kernel asks whether the other end is still there, and between two questions.

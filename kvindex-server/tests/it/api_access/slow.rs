@@ -181,28 +181,130 @@ async fn unfinished_bodies_together_hold_so_many_bytes() {
     timeout(PATIENCE, freed).await.unwrap();
 }
 
+/// Three tokens beside the usual one, and time enough to look at answers that nobody takes.
+async fn node_of_many(change: impl FnOnce(&mut Config)) -> Guarded {
+    let tokens: String = ["root", "a", "b", "c"].map(|name| token(name, ALL, "*", "")).concat();
+    Guarded::with(&tokens, |config| {
+        config.access.body_timeout = PATIENCE;
+        change(config);
+    })
+    .await
+}
+
+fn question() -> serde_json::Value {
+    json!({"prompt": {"model": "m", "token_ids": [1]}})
+}
+
+/// The head of an answer whose rest is left where it is.
+async fn unread(deaf: &mut http2::SendRequest<Body>, token: &str) -> Response<hyper::body::Incoming> {
+    let mut request = post("/v1/match", "application/json", Body::from(question().to_string()));
+    request.headers_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+    timeout(PATIENCE, deaf.send_request(request)).await.unwrap().unwrap()
+}
+
+async fn until_answered(node: &Guarded, token: &str) {
+    let freed = async {
+        while node.call(Way::Grpc, token, "match", question()).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, freed).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_that_nobody_reads_are_so_many() {
-    let node = node(|config| config.access.open_calls = 3).await;
+    let node = node_of_many(|config| config.access.open_calls = 3).await;
     let mut deaf = connect(&node, 0).await;
-    let question = json!({"prompt": {"model": "m", "token_ids": [1]}}).to_string();
-    let mut unread = Vec::new();
-    for _ in 0..3 {
-        let request = post("/v1/match", "application/json", Body::from(question.clone()));
-        let response = timeout(PATIENCE, deaf.send_request(request)).await.unwrap().unwrap();
+    let mut kept = Vec::new();
+    for token in ["a", "b", "c"] {
+        let response = unread(&mut deaf, token).await;
         assert_eq!(response.status(), StatusCode::OK);
-        unread.push(response);
+        kept.push(response);
     }
     for way in super::rig::WAYS {
-        let refusal =
-            node.call(way, "root", "match", serde_json::from_str(&question).unwrap()).await.unwrap_err();
+        let refusal = node.call(way, "root", "match", question()).await.unwrap_err();
         assert_eq!(refusal.code, "resource_exhausted");
-        assert!(refusal.message.contains("max_open_calls"), "{refusal:?}");
+        assert!(
+            refusal.message.contains("3 calls are open, which is the limit (max_open_calls)"),
+            "{refusal:?}"
+        );
     }
     assert_eq!(node.raw("", "GET", "/healthz", "").await.0, 200);
-    drop((unread, deaf));
+    drop((kept, deaf));
+    until_answered(&node, "root").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_token_leaves_open_calls_to_the_others() {
+    let node = node_of_many(|config| config.access.open_calls = 8).await;
+    let mut deaf = connect(&node, 0).await;
+    let kept = [unread(&mut deaf, "a").await, unread(&mut deaf, "a").await];
+    assert!(kept.iter().all(|response| response.status() == StatusCode::OK));
+    for way in super::rig::WAYS {
+        let refusal = node.call(way, "a", "match", question()).await.unwrap_err();
+        assert_eq!(refusal.code, "resource_exhausted");
+        assert!(refusal.message.contains("2 calls of this token are open"), "{refusal:?}");
+        node.call(way, "b", "match", question()).await.unwrap();
+    }
+    drop((kept, deaf));
+    until_answered(&node, "a").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_whose_answers_are_not_taken_end_by_themselves() {
+    let node = node(|config| config.access.open_calls = 8).await;
+    // Whatever part of an answer the client lets through, it is the same.
+    for window in [0, 1, 40] {
+        let mut deaf = connect(&node, window).await;
+        let kept = [unread(&mut deaf, "root").await, unread(&mut deaf, "root").await];
+        assert!(kept.iter().all(|response| response.status() == StatusCode::OK));
+        assert!(node.call(Way::Grpc, "root", "match", question()).await.is_err(), "window {window}");
+        until_answered(&node, "root").await;
+        drop((kept, deaf));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_nobody_reads_hold_so_many_bytes() {
+    let limit = 256 << 10;
+    let node = node_of_many(|config| {
+        config.limits.body_bytes = limit;
+        config.access.held_bytes = limit;
+    })
+    .await;
+    for number in 0..150 {
+        let worker = json!({"worker_id": format!("w{number}"), "model": "m", "address": "10.0.0.1:8000"});
+        node.call(Way::Grpc, "root", "register", worker).await.unwrap();
+    }
+    let mut deaf = connect(&node, 0).await;
+    let list = |grpc: bool| {
+        if grpc {
+            return post(
+                "/kvindex.v1.QueryService/ListWorkers",
+                "application/grpc",
+                Body::from(&[0u8; 5][..]),
+            );
+        }
+        let request = Request::get("http://node/v1/workers").header("authorization", "Bearer root");
+        request.body(Body::empty()).unwrap()
+    };
+    let (mut kept, mut refused) = (Vec::new(), 0);
+    for number in 0..60 {
+        let response = timeout(PATIENCE, deaf.send_request(list(number % 2 == 0))).await.unwrap().unwrap();
+        let full = response.status() == StatusCode::TOO_MANY_REQUESTS || grpc_status(&response) == Some("8");
+        refused += usize::from(full);
+        kept.push(response);
+    }
+    assert!((10..60).contains(&refused), "{refused} of 60 are refused");
+    // Small ones of others find room, or are told what there is none of.
+    let (status, _, text) = node.raw("root", "GET", "/v1/workers", "").await;
+    assert!(
+        status == 429 && text.contains("answers of") && text.contains("max_held_bytes"),
+        "{status} {text}"
+    );
+    drop((kept, deaf));
     let freed = async {
-        while node.call(Way::Grpc, "root", "match", serde_json::from_str(&question).unwrap()).await.is_err() {
+        while node.raw("root", "GET", "/v1/workers", "").await.0 != 200 {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
@@ -211,7 +313,7 @@ async fn answers_that_nobody_reads_are_so_many() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watcher_that_reads_nothing_holds_up_neither_events_nor_the_end() {
-    let node = node(|config| config.limits.watch_buffer = 64).await;
+    let node = node_of_many(|config| config.limits.watch_buffer = 64).await;
     let mut deaf = connect(&node, 0).await;
     let request = Request::get("http://node/v1/watch").header("authorization", "Bearer root");
     let response = timeout(PATIENCE, deaf.send_request(request.body(Body::empty()).unwrap())).await;
