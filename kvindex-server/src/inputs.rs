@@ -2,19 +2,65 @@
 //! the bytes were in order, so that a run can tell that some were.
 
 use kvindex_core::limits::IndexLimits;
-use kvindex_core::{GapPolicy, Index, Scratch, find_matches};
+use kvindex_core::replication::{self, ShardCommand};
+use kvindex_core::{BlockHasher, Change, Command, EngineProfile, GapPolicy, Index, Scratch, find_matches};
 use kvindex_proto::v1;
 use prost::Message;
 use serde::de::DeserializeOwned;
+use std::sync::LazyLock;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::access::{Caller, check_access};
 use crate::api::{Question, parse_json, publication, raw_worker, walk_message};
 use crate::config::{ApiLimits, Config, Setting};
+use crate::ingest::decode::{blocks_of, decode};
 
-/// Limits of a small node: what is beyond them must be refused, not held.
-fn limits() -> ApiLimits {
-    ApiLimits { prompt_tokens: 1 << 16, batch: 16, candidates: 16, ..Config::defaults().limits }
+/// Limits of a small node: what is beyond them must be refused, not held. Made once, not for each of millions.
+static LIMITS: LazyLock<ApiLimits> = LazyLock::new(|| ApiLimits {
+    prompt_tokens: 1 << 16,
+    batch: 16,
+    candidates: 16,
+    ..Config::defaults().limits
+});
+
+/// An event batch as an engine sends it, and the hashing after it.
+///
+/// # Panics
+/// When more comes out than went in.
+#[must_use]
+pub fn event_batch(payload: &[u8]) -> bool {
+    let Ok(decoded) = decode(payload) else { return false };
+    assert!(blocks_of(&decoded.batch) <= payload.len());
+    let changes = decoded.batch.seal(&EngineProfile::default(), &mut BlockHasher::new());
+    assert_eq!(changes.len(), decoded.batch.events.len());
+    true
+}
+
+/// An entry of a cluster's log. What is read can be written and reads the same.
+///
+/// # Panics
+/// When it does not, or is larger than the bytes justify.
+#[must_use]
+pub fn log_entry(entry: &[u8]) -> bool {
+    let Ok(commands) = replication::decode(entry) else { return false };
+    assert!(hashes(&commands) <= 17 * entry.len() / 8, "more hashes than the bytes justify");
+    let again = replication::encode(&commands).expect("what was read can be written");
+    assert_eq!(replication::decode(&again).as_ref(), Ok(&commands));
+    true
+}
+
+fn hashes(commands: &[ShardCommand]) -> usize {
+    let batches = commands.iter().flat_map(|command| match command {
+        ShardCommand::Index(Command::Events(events)) => events.batches.as_slice(),
+        _ => &[],
+    });
+    let changes = batches.flat_map(|batch| &batch.changes);
+    let hashes = changes.map(|change| match change {
+        Change::Stored(run) => run.engine_hashes.len() + run.local_hashes.len(),
+        Change::Removed { hashes, .. } => hashes.len(),
+        Change::Cleared { .. } | Change::Unreadable => 0,
+    });
+    hashes.sum()
 }
 
 /// An HTTP body. The first byte says of which call.
@@ -61,14 +107,14 @@ fn protobuf<T: Message + Default>(body: &[u8]) -> Option<T> {
 }
 
 fn read(kind: u8, body: &[u8], form: &Form) -> bool {
-    let (limits, caller) = (limits(), Caller::anyone());
+    let (limits, caller) = (&*LIMITS, Caller::anyone());
     let asked =
-        |request: &v1::MatchRequest| Question::of_match(request, &limits, &caller).is_ok_and(asked_of_nobody);
+        |request: &v1::MatchRequest| Question::of_match(request, limits, &caller).is_ok_and(asked_of_nobody);
     match kind % 5 {
         0 => (form.find)(body).is_some_and(|request| asked(&request)),
         1 => (form.batch)(body).is_some_and(|batch| batch.requests.iter().take(limits.batch).all(asked)),
         2 => (form.explain)(body).is_some_and(|request| {
-            Question::of_explain(&request, &limits, &caller).is_ok_and(asked_of_nobody)
+            Question::of_explain(&request, limits, &caller).is_ok_and(asked_of_nobody)
         }),
         3 => (form.register)(body)
             .is_some_and(|request| raw_worker(request).check(GapPolicy::default()).is_ok()),

@@ -6,6 +6,7 @@ use figment::{Figment, Profile};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
+use std::sync::LazyLock;
 
 use super::cgroup::MemoryLimit;
 use super::check::Origin;
@@ -53,8 +54,8 @@ impl Config {
         memory: Option<MemoryLimit>,
     ) -> Result<Loaded, ConfigError> {
         let keys = RawConfig::keys();
-        let figment = gather(file, flags, &keys)?;
-        refuse_unknown(&figment, &keys)?;
+        let figment = gather(file, flags, keys)?;
+        refuse_unknown(&figment, keys)?;
         let raw = extract(&figment)?;
         let origin = |key: &str| origin_of(&figment, key);
         let mut config = raw.check(&origin)?;
@@ -67,7 +68,7 @@ impl Config {
             _ => origin(key),
         };
         let settings = config.settings_from(&origin);
-        Ok(Loaded { config, unknown_variables: unknown_variables(&keys), settings })
+        Ok(Loaded { config, unknown_variables: unknown_variables(keys), settings })
     }
 
     /// Every value in effect, as those of a configuration of nothing but defaults.
@@ -87,7 +88,7 @@ impl Config {
     /// When a key is unknown, or a value is of the wrong kind or out of range.
     pub fn of_text(text: &str) -> Result<Self, ConfigError> {
         let figment = Figment::from(Toml::string(text));
-        refuse_unknown(&figment, &RawConfig::keys())?;
+        refuse_unknown(&figment, RawConfig::keys())?;
         extract(&figment)?.check(&|_| "text".into())
     }
 
@@ -113,8 +114,8 @@ impl DiscoveryConfig {
     pub fn load(file: Option<&Path>, flags: &RawDiscovery) -> Result<Self, ConfigError> {
         let keys = RawConfig::keys();
         let flags = RawConfig { discovery: flags.clone(), ..RawConfig::default() };
-        let figment = gather(file, &flags, &keys)?;
-        refuse_unknown(&figment, &keys)?;
+        let figment = gather(file, &flags, keys)?;
+        refuse_unknown(&figment, keys)?;
         section::<RawDiscovery>(&figment)?.check(&|key: &str| origin_of(&figment, key))
     }
 }
@@ -122,10 +123,14 @@ impl DiscoveryConfig {
 impl RawConfig {
     /// Every key that has a flag and a variable, in order.
     #[must_use]
-    pub fn keys() -> Vec<String> {
-        let command = Self::augment_args(clap::Command::new("keys"));
-        // A group is made for each section; only what it holds is a key.
-        command.get_arguments().map(|argument| argument.get_id().to_string()).collect()
+    pub fn keys() -> &'static [String] {
+        // Made once: a whole command line is put together for it.
+        static KEYS: LazyLock<Vec<String>> = LazyLock::new(|| {
+            let command = RawConfig::augment_args(clap::Command::new("keys"));
+            // A group is made for each section; only what it holds is a key.
+            command.get_arguments().map(|argument| argument.get_id().to_string()).collect()
+        });
+        &KEYS
     }
 }
 

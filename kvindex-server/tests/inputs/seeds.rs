@@ -23,6 +23,12 @@ pub(crate) fn frames() -> Vec<Vec<u8>> {
     payloads.map(|record| record.payload.to_vec()).collect()
 }
 
+/// Commands of every kind in one entry, as today's programs write it and as earlier ones did.
+pub(crate) fn entries() -> Vec<Vec<u8>> {
+    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/../kvindex-core/tests/golden");
+    ["entry-v1.bin", "entry-v2.bin"].map(|file| std::fs::read(Path::new(golden).join(file)).unwrap()).to_vec()
+}
+
 fn prompts() -> Vec<v1::Prompt> {
     let base = v1::Prompt { model: "m".into(), tenant: "t".into(), ..v1::Prompt::default() };
     let item = v1::PromptItem { identifier: "i".into(), offset: 3, length: 5 };
