@@ -11,13 +11,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use bytes::Bytes;
-use kvindex_faults::cluster::{Cluster, Options};
+use kvindex_faults::cluster::{Channel, Cluster, Options};
 use kvindex_faults::network::Network;
 use kvindex_proto::v1;
 use kvindex_proto::v1::ingest_service_client::IngestServiceClient;
 use tokio::task::{JoinSet, yield_now};
 use tonic::codegen::http::uri::Authority;
-use tonic::transport::Channel;
 
 use asker::{Asker, Outcome, framed};
 
@@ -163,7 +162,7 @@ fn pin(core: &str) -> anyhow::Result<()> {
 }
 
 /// Workers that hold the whole prompt.
-async fn fill(channel: kvindex_faults::cluster::Channel, tokens: &[u32]) -> anyhow::Result<()> {
+async fn fill(channel: Channel, tokens: &[u32]) -> anyhow::Result<()> {
     let mut ingest = IngestServiceClient::new(channel);
     for number in 0..WORKERS {
         let worker_id = format!("w{number}");
