@@ -110,7 +110,9 @@ fn keys() -> String {
          where each came from. Static workers, `[[workers]]`, stand in the file only: [deploy/README.md](../deploy/README.md).\n\n\
          A running node reads its file again when its content changes and at SIGHUP. Keys marked * take effect then, and so do \
          static workers; the others at the next start, which the log says. A file with an error is refused and the former \
-         configuration kept.\n\n\
+         configuration kept. A static worker that cannot be registered, forgotten or followed yet stops no other, and is \
+         tried again: `kvindex_workers_waiting`, and one line in the log when it changes who waits. In a cluster a worker \
+         that leaves the file of a node which is down stays known: unregister it.\n\n\
          | key | default | meaning |\n| --- | --- | --- |\n",
     );
     for argument in command.get_arguments() {

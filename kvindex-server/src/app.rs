@@ -18,9 +18,10 @@ use crate::doors::{self, ListenError, Listeners};
 use crate::ingest::IngestError;
 use crate::metrics::Metrics;
 use crate::net::TlsError;
-use crate::node::{LoadError, Node, RegisterError, StoreError};
+use crate::node::{LoadError, Node, StoreError};
 use crate::open_doors;
 use crate::snapshots;
+use crate::static_workers::StaticWorkers;
 
 /// Why a node could not start.
 #[derive(Debug, thiserror::Error)]
@@ -31,9 +32,6 @@ pub enum StartError {
     /// The snapshot cannot be read.
     #[error(transparent)]
     Snapshot(#[from] LoadError),
-    /// The configuration lists more workers than fit beside those of the snapshot.
-    #[error("static workers: {0}")]
-    Workers(#[from] RegisterError),
     /// An address that the configuration names cannot be listened on.
     #[error(transparent)]
     NotBound(#[from] ListenError),
@@ -57,7 +55,7 @@ pub enum StartError {
     /// It cannot be part of its cluster.
     #[error(transparent)]
     Cluster(#[from] JoinError),
-    /// Ingest cannot start, or a worker's stream cannot be followed.
+    /// Ingest cannot start.
     #[error("ingest: {0}")]
     Ingest(#[from] IngestError),
 }
@@ -97,7 +95,7 @@ impl App {
     /// and nobody has bound is bound here.
     ///
     /// # Errors
-    /// When the snapshot cannot be read or the static workers do not fit.
+    /// When the snapshot cannot be read, an address cannot be listened on, or another part cannot start.
     pub async fn start(config: Config, listeners: impl Into<Listeners>) -> Result<Running, StartError> {
         let mut listeners = listeners.into();
         let local_addr = listeners.public.local_addr().map_err(StartError::Listener)?;
@@ -116,28 +114,24 @@ impl App {
         }
         let clustered = match &config.cluster {
             Some(cluster) => Some(clustered::start(&config, cluster, local_addr, &node).await?),
-            None => {
-                node.register_static(&config.workers)?;
-                node.start_ingest(config.ingest)?;
-                None
-            }
+            None => None,
         };
         let cluster = clustered.as_ref().map(|clustered| Arc::clone(&clustered.cluster));
+        let live = LiveConfig::new(config.clone());
+        let mut listed = StaticWorkers::new(&node, cluster.clone(), live.follow(), stopping.clone());
+        if cluster.is_none() {
+            listed.begin().await;
+            node.start_ingest(config.ingest)?;
+        }
         open_doors::tell(&config, local_addr, metrics_addr);
         tokio::spawn(Arc::clone(&access).follow_file(stopping.clone()));
         let api = Arc::new(Api::new(&config, Arc::clone(&node), cluster, access, stopping.clone()));
         let server = doors::open(&config, listeners, tls.as_ref(), &api, node.metrics(), &stopping);
         let mut ending = stopping.clone();
-        let live = LiveConfig::new(config);
         let timer = snapshots::keep_writing(&node, live.follow(), stopping.clone());
         let looking = clustered.as_ref().map(|clustered| Arc::clone(&clustered.cluster));
         let discovery = discovery::start(&node, looking, live.follow(), stopping.clone());
-        let static_workers = tokio::spawn(follow_static_workers(
-            Arc::clone(&node),
-            clustered.as_ref().map(|clustered| Arc::clone(&clustered.cluster)),
-            live.follow(),
-            stopping,
-        ));
+        let static_workers = listed.keep(stopping);
         match &clustered {
             None => api.set_ready(true),
             Some(clustered) => {
@@ -299,41 +293,5 @@ impl Running {
             snapshots::store(Arc::clone(&self.node), snapshot.clone()).await?;
         }
         served
-    }
-}
-
-/// Makes what the configuration file lists known, and what it lists no longer forgotten, whenever it changes.
-async fn follow_static_workers(
-    node: Arc<Node>,
-    cluster: Option<Arc<Cluster>>,
-    mut config: watch::Receiver<Config>,
-    mut stopping: watch::Receiver<bool>,
-) {
-    let mut listed = config.borrow_and_update().workers.clone();
-    loop {
-        tokio::select! {
-            changed = config.changed() => if changed.is_err() { return },
-            _ = stopping.wait_for(|stop| *stop) => return,
-        }
-        let now = config.borrow_and_update().workers.clone();
-        if now == listed {
-            continue;
-        }
-        let before = std::mem::replace(&mut listed, now.clone());
-        match &cluster {
-            Some(cluster) => {
-                tokio::select! {
-                    () = clustered::change_static(cluster, &before, &now) => {}
-                    _ = stopping.wait_for(|stop| *stop) => return,
-                }
-            }
-            None => {
-                let node = Arc::clone(&node);
-                let registered = tokio::task::spawn_blocking(move || node.register_static(&now)).await;
-                if let Ok(Err(error)) = registered {
-                    tracing::error!(%error, "the file's workers are not all registered");
-                }
-            }
-        }
     }
 }

@@ -21,7 +21,7 @@ use crate::cluster::{
 use crate::config::{ClusterConfig, Config};
 use crate::doors;
 use crate::net::{HostPort, IpFamily, PeerTls, told};
-use crate::node::{Node, Origin};
+use crate::node::Node;
 
 /// How long a change of a worker or node may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -68,8 +68,7 @@ pub(crate) async fn start(
     let door = PeerDoor { tls, metrics };
     let peers = serve_peers(listener, door, Arc::new(Doorkeeper(Arc::clone(&cluster))), stopping);
     node.start_ingest_for(config.ingest, &cluster.wiring(&Handle::current()))?;
-    let mut tasks = cluster.start();
-    tasks.push(tokio::spawn(register_static(Arc::clone(&cluster), config.workers.clone())));
+    let tasks = cluster.start();
     tracing::info!(peer_address = %local, "other nodes are served");
     Ok(Clustered { cluster, tasks, peers, stop_peers })
 }
@@ -146,38 +145,6 @@ fn random() -> std::io::Result<u64> {
     let mut bytes = [0; 8];
     std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut bytes)?;
     Ok(u64::from_le_bytes(bytes))
-}
-
-/// The configuration file's workers become known as soon as somebody can decide it.
-async fn register_static(cluster: Arc<Cluster>, workers: Vec<crate::workers::WorkerDefinition>) {
-    cluster.until_joined().await;
-    register_all(&cluster, workers).await;
-}
-
-async fn register_all(cluster: &Arc<Cluster>, workers: Vec<crate::workers::WorkerDefinition>) {
-    for definition in workers {
-        while let Err(error) = cluster.register(definition.clone(), Origin::Static, true).await {
-            tracing::warn!(worker = %definition.spec.id, %error, "a static worker is not registered yet");
-            tokio::time::sleep(PATIENCE / 10).await;
-        }
-    }
-}
-
-/// The configuration file lists other workers than before.
-pub(crate) async fn change_static(
-    cluster: &Arc<Cluster>,
-    before: &[crate::workers::WorkerDefinition],
-    now: &[crate::workers::WorkerDefinition],
-) {
-    let is_listed = |id: &kvindex_core::WorkerId| now.iter().any(|worker| worker.spec.id == *id);
-    for gone in before.iter().filter(|worker| !is_listed(&worker.spec.id)) {
-        let id = gone.spec.id.clone();
-        while let Err(error) = cluster.unregister(id.clone()).await {
-            tracing::warn!(worker = %id, %error, "a worker that left the file is not forgotten yet");
-            tokio::time::sleep(PATIENCE / 10).await;
-        }
-    }
-    register_all(cluster, now.to_vec()).await;
 }
 
 impl Clustered {

@@ -19,8 +19,10 @@ pub mod metrics;
 pub mod net;
 pub mod node;
 mod open_doors;
+mod roll;
 mod snapshots;
 mod sources;
+mod static_workers;
 pub mod trust;
 mod workers;
 

@@ -101,7 +101,7 @@ impl Cluster {
         origin: Origin,
         replace: bool,
     ) -> Result<Registered, WorkerError> {
-        self.node.check_room(&definition)?;
+        self.node.check_room(&definition.spec.id, 0)?;
         let worker = definition.spec.id.clone();
         let definition = Box::new(definition);
         let answer = self.change(WorkerChange::Register { definition, origin, replace }).await?;

@@ -10,9 +10,9 @@ use prometheus_client::registry::Registry;
 
 use super::condition::{Condition, Conditions};
 use super::engines::Found;
-use super::roll::Rolled;
 use super::states::{EngineState, States};
 use super::verdict::Verdict;
+use crate::roll::Rolled;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ConditionLabels {

@@ -1,5 +1,5 @@
 //! Engines found in Kubernetes. What is seen (`seen`) goes through the rules (`engines`) to the workers that shall be
-//! known; `plan` compares them with those that are, and `roll` registers and unregisters. `kubernetes` is the only
+//! known; `plan` compares them with those that are, and `crate::roll` registers and unregisters. `kubernetes` is the only
 //! room that knows the API; everything else is plain values, and tested without it.
 
 mod condition;
@@ -10,7 +10,6 @@ mod kubernetes;
 mod nearest;
 mod plan;
 mod roles;
-mod roll;
 mod seen;
 mod selector;
 mod service;

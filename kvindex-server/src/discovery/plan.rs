@@ -1,5 +1,5 @@
 //! What has to change so that the workers that are known are those that were found. Pure: who registers, and how,
-//! is [`super::roll`]'s business.
+//! is [`crate::roll`]'s business.
 
 use std::collections::BTreeSet;
 
@@ -8,6 +8,7 @@ use kvindex_core::WorkerId;
 use super::engines::Found;
 use super::view::Current;
 use crate::node::{KnownWorker, Origin};
+use crate::roll::Leaving;
 use crate::workers::WorkerDefinition;
 
 /// Changes, in the order in which they are to be made: who leaves an address leaves before another enters it.
@@ -23,13 +24,7 @@ pub(crate) struct Plan {
     pub(crate) foreign: Vec<WorkerId>,
 }
 
-/// A worker to be forgotten.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Leaving {
-    pub(crate) worker: WorkerId,
-    pub(crate) endpoints: BTreeSet<String>,
-}
-
+#[cfg(test)]
 impl Plan {
     pub(crate) fn is_empty(&self) -> bool {
         self.leave.is_empty() && self.enter.is_empty()
@@ -55,7 +50,7 @@ pub(crate) fn plan(found: &Found, known: &[KnownWorker], current: Current) -> Pl
             (None, Origin::Discovered) => {
                 let lives = found.lives.contains(id);
                 if current.pods && (current.selection || !lives) {
-                    plan.leave.push(leaving(&known.definition));
+                    plan.leave.push(Leaving::of(&known.definition));
                 } else {
                     plan.kept += 1;
                 }
@@ -67,13 +62,6 @@ pub(crate) fn plan(found: &Found, known: &[KnownWorker], current: Current) -> Pl
         plan.enter = entering.map(|(_, engine)| engine.definition.clone()).collect();
     }
     plan
-}
-
-fn leaving(definition: &WorkerDefinition) -> Leaving {
-    Leaving {
-        worker: definition.spec.id.clone(),
-        endpoints: definition.streams.iter().map(|stream| stream.endpoint.clone()).collect(),
-    }
 }
 
 #[cfg(test)]

@@ -17,13 +17,13 @@ use super::engines::{Found, judge};
 use super::gauges::Gauges;
 use super::kubernetes::{self, Connection, Watching};
 use super::plan::plan;
-use super::roll::{Roll, Rolled};
 use super::states::States;
 use super::survey;
 use super::view::Failure;
 use crate::cluster::Cluster;
 use crate::config::{Config, DiscoveryConfig};
-use crate::node::Node;
+use crate::node::{Node, Origin};
+use crate::roll::{Roll, Rolled, Turnover};
 
 /// Changes that come within this time are taken together.
 const SETTLE: Duration = Duration::from_millis(50);
@@ -64,7 +64,7 @@ pub(crate) fn start(
         config,
         gap_policy,
         live,
-        roll: Roll::new(Arc::clone(node), cluster),
+        roll: Roll::new(Arc::clone(node), cluster, stopping.clone()),
         gauges: Gauges::default(),
         conditions: Conditions::default(),
         states: States::default(),
@@ -75,6 +75,7 @@ pub(crate) fn start(
             () = discovery.run() => {}
             _ = stopping.wait_for(|stop| *stop) => {}
         }
+        discovery.roll.settled().await;
     })
 }
 
@@ -154,14 +155,16 @@ impl Discovery {
         if let Some(seen) = seen {
             let found = judge(&seen, &self.config, self.gap_policy);
             drop(seen);
-            if current.pods && current.selection {
-                self.tell_selection(&found, connection).await;
-            }
             let plan = plan(&found, &self.roll.known(), current);
             self.tell_foreign(&plan.foreign);
             self.gauges.found(&found, plan.kept);
-            let rolled = if plan.is_empty() { Rolled::default() } else { self.roll.carry_out(plan).await };
+            let (leave, enter) = (plan.leave, plan.enter);
+            let rolled = self.roll.carry_out(Turnover { leave, enter, origin: Origin::Discovered }).await;
             self.tell_rolled(&rolled);
+            // It may ask the API server once more, and what has ended must not stay in answers for so long.
+            if current.pods && current.selection {
+                self.tell_selection(&found, connection).await;
+            }
             self.look_at_engines(&found, now);
         }
         self.gauges.conditions(&self.conditions);
@@ -210,7 +213,7 @@ impl Discovery {
         if left + entered > 0 {
             tracing::info!(entered, left, failed = failed.len(), "engines found in Kubernetes");
         }
-        let named: Vec<&str> = failed.iter().take(NAMED).map(String::as_str).collect();
+        let named: Vec<String> = failed.iter().take(NAMED).map(ToString::to_string).collect();
         let message = format!("{} workers could not be changed: {}", failed.len(), named.join("; "));
         self.conditions.set(Condition::NotRegistered, (!failed.is_empty()).then_some(message));
     }

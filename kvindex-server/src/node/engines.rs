@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use kvindex_core::{Generation, StreamId, StreamStamp};
+use kvindex_core::{Generation, StreamId, StreamStamp, WorkerId};
 
 use super::Node;
 use super::registry::KnownWorker;
@@ -111,12 +111,12 @@ impl Node {
         Ok(())
     }
 
-    /// Starts ingest and follows the streams of every known worker.
+    /// Starts ingest and follows the streams of every known worker. Whoever cannot be followed stays known, and
+    /// [`Node::follow_missing`] tries again.
     ///
     /// # Errors
-    /// When the threads cannot be started or an endpoint cannot be read.
+    /// When the threads cannot be started.
     pub fn start_ingest(self: &Arc<Self>, config: IngestConfig) -> Result<(), IngestError> {
-        let _one_at_a_time = self.steering.lock();
         // Weak: the node owns the threads, not the other way round.
         let node = Arc::downgrade(self);
         let wiring = Wiring::to(move |commands| {
@@ -124,13 +124,35 @@ impl Node {
                 node.apply(&commands);
             }
         });
-        if self.engines.handle.set(start(config.into(), &wiring)?).is_err() {
-            return Ok(()); // it runs already
+        {
+            let _one_at_a_time = self.steering.lock();
+            if self.engines.handle.set(start(config.into(), &wiring)?).is_err() {
+                return Ok(()); // it runs already
+            }
         }
-        for known in self.known_workers() {
-            self.engines.follow(&known, |stream| self.resume(stream))?;
-        }
+        // One bad endpoint must not keep a node from serving what it knows of others.
+        self.follow_missing();
         Ok(())
+    }
+
+    /// Tries to follow every known worker that is not followed; answers who still is not, and why. For a node alone:
+    /// in a cluster its steering does that.
+    pub fn follow_missing(&self) -> Vec<(WorkerId, IngestError)> {
+        let _one_at_a_time = self.steering.lock();
+        let Some(handle) = self.engines.handle.get() else {
+            return Vec::new();
+        };
+        let is_followed = |known: &KnownWorker| {
+            subscriptions(known).all(|subscription| handle.status(&subscription.stream).is_some())
+        };
+        let missing = self.known_workers().into_iter().filter(|known| !is_followed(known));
+        let tried = missing.map(|known| {
+            // Of several streams some may be followed.
+            self.engines.leave(&known.definition);
+            let followed = self.engines.follow(&known, |stream| self.resume(stream));
+            followed.err().map(|error| (known.definition.spec.id, error))
+        });
+        tried.flatten().collect()
     }
 
     /// Ends ingest: what it has decided on is applied when this returns, and nothing comes after.

@@ -14,7 +14,8 @@ use crate::workers::WorkerDefinition;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Origin {
-    /// The configuration file: forgotten at the next start when it is no longer there.
+    /// The configuration file: forgotten when it leaves the file, by a node alone also while that does not run. In a
+    /// cluster each node's file may list others: who leaves one while its node is down stays.
     Static,
     /// A register call.
     Registered,
@@ -226,13 +227,13 @@ impl Node {
         index.reader().registration(&definition.spec.id).unwrap_or(number)
     }
 
-    /// Whether one more worker fits.
+    /// Whether a worker fits beside those that are known and `coming` others.
     ///
     /// # Errors
     /// When it does not.
-    pub(crate) fn check_room(&self, definition: &WorkerDefinition) -> Result<(), RegisterError> {
+    pub(crate) fn check_room(&self, worker: &WorkerId, coming: usize) -> Result<(), RegisterError> {
         let registry = self.registry.read();
-        if registry.get(&definition.spec.id).is_none() && registry.workers.len() >= self.max_workers {
+        if registry.get(worker).is_none() && registry.workers.len() + coming >= self.max_workers {
             return Err(RegisterError::TooMany { limit: self.max_workers });
         }
         Ok(())
@@ -281,22 +282,5 @@ impl Node {
     #[must_use]
     pub fn known_workers(&self) -> Vec<KnownWorker> {
         self.registry.read().all().cloned().collect()
-    }
-
-    /// Registers what the configuration file lists and forgets what it once listed and no longer does.
-    ///
-    /// # Errors
-    /// When no more workers fit.
-    pub fn register_static(&self, workers: &[WorkerDefinition]) -> Result<(), RegisterError> {
-        for known in self.known_workers() {
-            let listed = workers.iter().any(|w| w.spec.id == known.definition.spec.id);
-            if known.origin == Origin::Static && !listed {
-                self.unregister(&known.definition.spec.id);
-            }
-        }
-        for worker in workers {
-            self.register(worker, Origin::Static, true)?;
-        }
-        Ok(())
     }
 }

@@ -43,3 +43,4 @@ mod ingest_rig;
 mod ingest_standby;
 mod net_doors;
 mod recorded_engines;
+mod static_workers;
