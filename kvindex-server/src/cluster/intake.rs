@@ -91,3 +91,17 @@ impl Cluster {
         if failed.is_empty() { Ok(()) } else { Err(NotTaken::Streams(failed)) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::CUT_OFF;
+    use crate::ingest::SETTLED_MS;
+
+    /// What a leader heard before this node was connected to the engine must be applied here, or void, before what the
+    /// log brings speaks for the engine.
+    #[test]
+    fn what_the_log_brings_late_does_not_speak_for_an_engine() {
+        assert!(Duration::from_millis(SETTLED_MS) >= CUT_OFF + PATIENCE);
+    }
+}

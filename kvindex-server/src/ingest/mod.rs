@@ -26,4 +26,6 @@ pub use sequencer::Resume;
 pub use service::{
     Applied, Begin, FellBack, Fresh, Handle, IngestConfig, NotTaken, Sink, Subscription, Wiring, start,
 };
+#[cfg(test)]
+pub(crate) use standby::SETTLED_MS;
 pub use status::StreamStatus;

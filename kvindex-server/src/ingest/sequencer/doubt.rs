@@ -87,12 +87,17 @@ impl<B> Sequencer<B> {
         self
     }
 
+    /// Whether it is known that the engine lives the life that is followed.
+    #[must_use]
+    pub fn is_certain(&self) -> bool {
+        !(self.doubt.is_some() || self.renew || self.reconnected || self.unproven)
+    }
+
     /// Up to where this subscription has heard the life it follows; `None` while that is not certain.
     #[must_use]
     pub fn footing(&self) -> Option<Footing> {
-        let uncertain = self.doubt.is_some() || self.renew || self.reconnected || self.unproven;
         let heard = self.trail.map_or(self.applied.last(), |trail| trail.heard);
-        let (seq, digest) = heard.filter(|_| !uncertain)?;
+        let (seq, digest) = heard.filter(|_| self.is_certain())?;
         Some(Footing { generation: self.generation, seq, digest })
     }
 

@@ -3,8 +3,8 @@
 
 use kvindex_core::{BatchSeq, Generation};
 
-use super::Follower;
 use super::simulated_test::{Content, arrival};
+use super::{Follower, SETTLED_MS};
 use crate::ingest::sequencer::{Action, Input, Phase, Resume, SequencerConfig};
 
 const GRACE_MS: u64 = 100;
@@ -238,19 +238,102 @@ fn a_standby_asks_an_engine_that_it_never_heard() {
     story.testify(&[(2, 4)], 30_060, false);
 }
 
+/// From when on what the log brings speaks for an engine, where it was connected at 0.
+const S: u64 = SETTLED_MS;
+
 #[test]
 fn a_batch_that_the_log_brings_while_an_engine_is_connected_speaks_for_it() {
     let mut story = Story::new(false);
     // What a node applies that catches up says nothing, nor does where the index stands at first.
     story.look(at(0, (1, 2)), false, 0, None).look(at(0, (1, 4)), true, 1, None);
-    story.look(at(0, (1, 4)), true, 2, None).standing(3, Phase::Pending, None);
-    story.look(at(0, (1, 6)), false, 4, None).look(at(0, (1, 6)), true, 5, None);
-    story.standing(6, Phase::Pending, None).look(at(0, (1, 7)), true, 7, None).standing(8, Phase::Live, None);
-    story.reconnect().standing(9, Phase::Pending, None).look(at(0, (1, 7)), true, 10, None);
-    story.standing(11, Phase::Pending, None).look(at(1, (2, 0)), true, 12, None);
-    story.standing(13, Phase::Live, None);
+    story.look(at(0, (1, 4)), true, S + 1, None).standing(S + 2, Phase::Pending, None);
+    // It was cut off in between: the time counts anew.
+    story.look(at(0, (1, 6)), false, S + 3, None).look(at(0, (1, 6)), true, S + 4, None);
+    story.look(at(0, (1, 7)), true, S + 5, None).look(at(0, (1, 7)), true, 2 * S + 4, None);
+    story.standing(2 * S + 4, Phase::Pending, None).look(at(0, (1, 8)), true, 2 * S + 5, None);
+    story.standing(2 * S + 5, Phase::Live, None).reconnect().standing(2 * S + 6, Phase::Pending, None);
+    story.look(at(0, (1, 8)), true, 2 * S + 7, None).look(at(0, (1, 8)), true, 3 * S + 7, None);
+    story.look(at(1, (2, 0)), true, 3 * S + 8, None).standing(3 * S + 9, Phase::Live, None);
     let mut first = Story::new(false);
-    first.look(None, true, 0, None).look(at(0, (1, 0)), true, 1, None).standing(2, Phase::Live, None);
+    first.look(None, true, 0, None).look(None, true, S, None).look(at(0, (1, 0)), true, S + 1, None);
+    first.standing(S + 2, Phase::Live, None);
+}
+
+/// A node may be seconds behind, and a turn seconds under way: what comes then a leader may have heard of the life
+/// before.
+#[test]
+fn what_the_log_brings_soon_after_a_connection_does_not_speak_for_the_engine() {
+    let mut story = Story::new(false);
+    story.look(at(0, (1, 4)), true, 0, None).look(at(0, (1, 5)), true, 2_000, None);
+    story.look(at(0, (1, 6)), true, S - 1, None).standing(S, Phase::Pending, None);
+}
+
+#[test]
+fn what_was_heard_on_an_earlier_connection_does_not_speak_for_the_engine() {
+    let mut story = Story::new(true);
+    story.hear(&[(1, 5)]).trim(at(0, (1, 5)), true).standing(10, Phase::Live, None);
+    story.reconnect().standing(11, Phase::Pending, None).look(at(0, (1, 5)), true, 12, Some(5));
+    story.testify(&[(2, 5)], 13, false);
+    // What is read before the earlier connection's last is sorted out may be that one's.
+    story.0.link_changed(false, 0);
+    story.0.link_changed(true, 0);
+    story.hear(&[(1, 6)]).0.drained();
+    story.trim(at(0, (1, 6)), false).standing(20, Phase::Pending, None);
+    story.hear(&[(1, 7)]).standing(21, Phase::Live, None);
+    // The first connection has none before it.
+    let mut first = Story(Follower::new(SequencerConfig::default()));
+    first.hear(&[(1, 0)]).0.link_changed(true, 1);
+    first.standing(1, Phase::Live, None);
+}
+
+/// What a replay brought is in no backlog: a leader whose turn was not taken knows of it, and the index does not have it.
+#[test]
+fn a_leader_whose_turn_was_not_taken_is_behind_until_the_index_has_it() {
+    let led = || {
+        let mut story = Story::new(true);
+        story.hear(&[(1, 4)]).lead(at(0, (1, 4)), "");
+        let mut out = Vec::new();
+        story.0.taken();
+        story.0.step(Input::Tick, 1_000_000, &mut out);
+        let lost_tail = [(1, 4), (1, 5)].map(|batch| Input::Replayed(arrival(batch)));
+        lost_tail
+            .into_iter()
+            .chain([Input::ReplayEnd])
+            .for_each(|input| story.0.step(input, 1_000_001, &mut out));
+        assert_eq!(out.iter().map(show).collect::<Vec<_>>().join(" "), "ask4 0:a1.5");
+        story.0.fall_back();
+        story.standing(1_000_002, Phase::CatchingUp, None);
+        story
+    };
+    let mut story = led();
+    story.look(at(0, (1, 4)), true, 1_000_003, Some(4));
+    assert!(story.0.testified(4, arrival((1, 4)).digest) && !story.0.testified(5, arrival((1, 5)).digest));
+    story.0.testimony_ended(false, 1_000_004);
+    story.standing(1_000_005, Phase::CatchingUp, None).look(at(0, (1, 5)), true, 1_000_006, None);
+    story.standing(1_000_007, Phase::Live, None);
+    // The engine itself says that there is no more; another life has begun; it is led again.
+    let mut told = led();
+    told.look(at(0, (1, 4)), true, 1_000_003, Some(4)).testify(&[(1, 4)], 1_000_004, true);
+    let mut renewed = led();
+    renewed.look(at(1, (2, 0)), true, 1_000_003, Some(0)).standing(1_000_004, Phase::Live, None);
+    let mut again = led();
+    again.lead(at(0, (1, 4)), "").0.stand_by();
+    again.standing(1_000_005, Phase::Live, None);
+    // Whoever leads now decided otherwise.
+    let mut moved = led();
+    moved.look(at(0, (1, 3)), false, 1_000_003, None).look(at(0, (1, 4)), false, 1_000_004, None);
+    moved.standing(1_000_005, Phase::Live, None);
+}
+
+/// Without a replay socket numbers are trusted on a new connection. That is no knowledge of who speaks there.
+#[test]
+fn a_leader_that_was_not_sure_whose_life_it_follows_stands_for_nothing() {
+    let mut story = Story::new(false);
+    story.lead(None, "").hear(&[(1, 0)]).read("0:a1.0").0.taken();
+    story.reconnect().read("");
+    assert_eq!(story.0.standing().phase, Phase::Live, "by design");
+    story.0.stand_by();
+    story.standing(1, Phase::Pending, None);
 }
 
 #[test]

@@ -16,8 +16,23 @@ mod simulation_test;
 use super::sequencer::{Action, Arrival, Input, Phase, Resume, Sequencer, SequencerConfig};
 use super::status::Standing;
 use backlog::{Backlog, Item, Mark};
-use kvindex_core::BatchSeq;
+use kvindex_core::{BatchSeq, Generation};
 use witness::Witness;
+
+#[cfg(test)]
+pub(crate) use witness::SETTLED_MS;
+
+/// How far an index is: its generation, and the next batch.
+type Reach = (Generation, BatchSeq);
+
+/// More was known to the leader than the index holds, until that has come as far, or anywhere: then somebody leads who
+/// asks the engine.
+#[derive(Debug, Clone, Copy)]
+struct Owed {
+    decided: Reach,
+    /// Where the index was when it was first looked at.
+    from: Option<Reach>,
+}
 
 /// A stream that is led or on standby.
 #[derive(Debug)]
@@ -32,6 +47,12 @@ pub struct Follower<B> {
     unread: Option<bool>,
     /// The engine was heard on this subscription.
     heard: bool,
+    /// It was heard on the connection that stands, of which alone can be said who speaks there.
+    spoke: bool,
+    /// A connection came about before.
+    was_connected: bool,
+    /// What was decided on and not taken.
+    owed: Option<Owed>,
     /// What else speaks for the engine on standby.
     witness: Witness,
     /// What the index was last said to hold.
@@ -53,6 +74,9 @@ impl<B: Clone> Follower<B> {
             connected: false,
             unread: None,
             heard: false,
+            spoke: false,
+            was_connected: false,
+            owed: None,
             witness: Witness::default(),
             applied: None,
             overdue_since_ms: None,
@@ -68,6 +92,7 @@ impl<B: Clone> Follower<B> {
     /// Seats a new sequencer, before which lies all that is in the backlog. `resume` is what the index holds.
     pub fn lead(&mut self, resume: Option<Resume>) {
         self.witness.dropped();
+        self.owed = None;
         self.backlog.rewind();
         let footing = resume.and_then(|resume| {
             self.backlog.trim(&resume);
@@ -94,8 +119,10 @@ impl<B: Clone> Follower<B> {
 
     /// Takes the sequencer away. What the index was not seen to take is in the backlog.
     pub fn stand_by(&mut self) {
-        // It goes on to stand for what it stood for while it led.
-        if self.connected && self.sequencer.take().is_some_and(|led| led.phase() == Phase::Live) {
+        // It goes on to stand for what it stood for while it led, if it was sure whose life it follows: without a replay
+        // socket numbers are trusted on a new connection, and that is no knowledge of it.
+        let knew = |led: Sequencer<B>| led.phase() == Phase::Live && led.is_certain();
+        if self.connected && self.sequencer.take().is_some_and(knew) {
             self.witness.knows();
         }
         self.sequencer = None;
@@ -103,10 +130,11 @@ impl<B: Clone> Follower<B> {
         self.overdue_since_ms = self.backlog.oldest_ms();
     }
 
-    /// The same because what it decided on was not taken: its phase counts that, the index does not have it, so it stands
-    /// for nothing until the engine is asked again.
+    /// The same because what it decided on was not taken: its phase counts that, the index does not have it, and what was
+    /// replayed is in no backlog. So it stands for nothing, and is behind until the index has come as far.
     pub fn fall_back(&mut self) {
-        self.sequencer = None;
+        let owed = |led: Sequencer<B>| Owed { decided: (led.generation(), led.next_seq()), from: None };
+        self.owed = self.sequencer.take().map(owed);
         self.witness.connection_changed();
         self.stand_by();
     }
@@ -114,6 +142,8 @@ impl<B: Clone> Follower<B> {
     /// A batch came; how many older ones had to make room for it that nobody has read.
     pub fn hear(&mut self, arrival: Arrival<B>, now_ms: u64) -> u64 {
         self.heard = true;
+        // What is read while an earlier connection may have left something may be that one's.
+        self.spoke |= self.unread.is_none();
         self.unread = self.unread.map(|_| true);
         self.backlog.push(arrival, now_ms)
     }
@@ -121,6 +151,10 @@ impl<B: Clone> Follower<B> {
     /// The connection changed; `newer` batches were read since the last look at it and may have come after that.
     pub fn link_changed(&mut self, connected: bool, newer: usize) {
         self.connected = connected;
+        // Of the first connection something may be read before it is told of.
+        self.spoke &= connected && !self.was_connected;
+        self.was_connected |= connected;
+        self.owed = None;
         self.witness.connection_changed();
         let mark = match (connected, self.heard) {
             (false, _) => Mark::Disconnected,
@@ -194,16 +228,27 @@ impl<B: Clone> Follower<B> {
 
     /// Drops what the index has. For a stream on standby.
     pub fn trim(&mut self, applied: Option<Resume>) {
-        self.applied = applied;
+        self.index_is_at(applied);
         if let (Some(applied), None) = (&applied, &self.sequencer) {
             self.backlog.trim(applied);
         }
     }
 
-    /// Whether the engine is there, and nothing tells whether it lives the life that the index holds. For a stream on
-    /// standby.
+    fn index_is_at(&mut self, applied: Option<Resume>) {
+        self.applied = applied;
+        let next = |at: Resume| BatchSeq(at.applied.map_or(0, |seq| seq.0.saturating_add(1)));
+        let at = applied.map_or((Generation(0), BatchSeq(0)), |at| (at.generation, next(at)));
+        self.owed = (self.owed.as_mut()).and_then(|owed| {
+            let from = *owed.from.get_or_insert(at);
+            (at == from && at < owed.decided).then_some(*owed)
+        });
+    }
+
+    /// Whether the engine is there, and nothing tells whether it lives the life that the index holds, or that this is all
+    /// it said. For a stream on standby.
     pub(super) fn wants_witness(&self) -> bool {
-        self.sequencer.is_none() && self.connected && !self.heard && !self.witness.speaks()
+        let known = self.owed.is_none() && (self.spoke || self.witness.speaks());
+        self.sequencer.is_none() && self.connected && !known
     }
 
     /// Looks at what the index holds by now, `fresh` if this node has all that was committed. Answers the number of
@@ -214,8 +259,8 @@ impl<B: Clone> Follower<B> {
         fresh: bool,
         now_ms: u64,
     ) -> Option<BatchSeq> {
-        self.applied = applied;
-        self.witness.index_is_at(applied.as_ref(), fresh);
+        self.index_is_at(applied);
+        self.witness.index_is_at(applied.as_ref(), fresh, now_ms);
         let asks = fresh && self.config.has_replay;
         asks.then(|| self.witness.question(applied.as_ref(), now_ms)).flatten()
     }
@@ -227,7 +272,9 @@ impl<B: Clone> Follower<B> {
 
     /// That answer is over, or there was none.
     pub(super) fn testimony_ended(&mut self, told_all: bool, now_ms: u64) {
-        self.witness.ended(told_all, now_ms, self.config.idle_poll_ms);
+        if self.witness.ended(told_all, now_ms, self.config.idle_poll_ms) {
+            self.owed = None; // what the index lacked is not the engine's any more
+        }
     }
 
     /// Time passes on standby: what was heard longer ago than `grace_ms` should be applied by now.
@@ -247,10 +294,11 @@ impl<B: Clone> Follower<B> {
                 next: sequencer.next_seq(),
             };
         }
-        let phase = match (self.heard || self.witness.speaks(), self.overdue_since_ms) {
+        let is_behind = self.overdue_since_ms.is_some() || self.owed.is_some();
+        let phase = match (self.spoke || self.witness.speaks(), is_behind) {
             (false, _) => Phase::Pending,
-            (true, Some(_)) => Phase::CatchingUp,
-            (true, None) => Phase::Live,
+            (true, true) => Phase::CatchingUp,
+            (true, false) => Phase::Live,
         };
         let next = self.applied.and_then(|applied| applied.applied).map_or(0, |seq| seq.0.saturating_add(1));
         Standing {

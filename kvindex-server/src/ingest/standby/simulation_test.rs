@@ -152,7 +152,7 @@ impl World {
             Some(some) => {
                 self.refuse = None;
                 decided.iter().take(some).for_each(|action| self.apply(leader, action));
-                self.nodes[leader].follower.stand_by();
+                self.nodes[leader].follower.fall_back();
                 (self.leader, self.answer) = (None, None);
             }
         }

@@ -9,6 +9,11 @@ use crate::ingest::sequencer::Resume;
 /// An engine that does not answer is asked less and less often, up to this many idle periods apart.
 const MAX_BACKOFF: u64 = 12;
 
+/// For how long a node must have been connected to the engine, and heard its cluster, before what the log brings speaks
+/// for the engine. The log may bring late what a leader heard of an earlier life: a turn is proposed for up to 5 s, and
+/// a node counts as fresh that is up to 3 s behind (a test in `cluster/intake` compares).
+pub(crate) const SETTLED_MS: u64 = 8_000;
+
 /// Where the index stands.
 type Stand = (Generation, Option<BatchSeq>);
 
@@ -16,7 +21,9 @@ type Stand = (Generation, Option<BatchSeq>);
 #[derive(Debug, Default)]
 pub(super) struct Witness {
     vouched: bool,
-    /// Where the index stood when it was fresh, after the connection came about.
+    /// Since when this node has been fresh without a break, on this connection.
+    fresh_since_ms: Option<u64>,
+    /// Where the index stood when that had lasted long enough.
     stood: Option<Stand>,
     /// Number and digest of the batch that the engine was asked for.
     asked: Option<(u64, u64)>,
@@ -45,10 +52,13 @@ impl Witness {
 
     /// What the index holds by now. `fresh`: this node has all that was committed; what it applies of an old log says
     /// nothing about the engine as it is now.
-    pub(super) fn index_is_at(&mut self, applied: Option<&Resume>, fresh: bool) {
+    pub(super) fn index_is_at(&mut self, applied: Option<&Resume>, fresh: bool, now_ms: u64) {
         let stands = applied.map_or((Generation(0), None), |applied| (applied.generation, applied.applied));
+        let since = if fresh { self.fresh_since_ms.or(Some(now_ms)) } else { None };
+        let settled = since.is_some_and(|since| now_ms.saturating_sub(since) >= SETTLED_MS);
         self.vouched |= fresh && self.stood.is_some_and(|stood| stands > stood);
-        self.stood = fresh.then_some(stands);
+        self.fresh_since_ms = since;
+        self.stood = settled.then_some(stands);
     }
 
     /// The number to ask the engine for, if it is time. The question is open until it is answered or has failed.
@@ -68,14 +78,16 @@ impl Witness {
         self.same
     }
 
-    /// The answer is over, or there was none.
-    pub(super) fn ended(&mut self, told_all: bool, now_ms: u64, idle_poll_ms: u64) {
+    /// The answer is over, or there was none. Answers whether it says that the index has all.
+    pub(super) fn ended(&mut self, told_all: bool, now_ms: u64, idle_poll_ms: u64) -> bool {
         if self.asked.take().is_none() {
-            return;
+            return false;
         }
-        self.vouched |= told_all && self.same;
+        let has_all = told_all && self.same;
+        self.vouched |= has_all;
         self.failures = (self.failures + 1).min(MAX_BACKOFF);
         self.next_ask_ms = now_ms.saturating_add(idle_poll_ms.saturating_mul(self.failures));
+        has_all
     }
 
     /// The question is dropped: the stream is led from now on.
