@@ -252,3 +252,30 @@ async fn enter(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::config::Config;
+    use crate::metrics::Metrics;
+    use crate::workers::RawWorker;
+    use kvindex_core::GapPolicy;
+
+    /// What is registered while ingest stops cannot be followed, and would be forgotten with its blocks.
+    #[tokio::test]
+    async fn nobody_enters_a_node_that_stops() {
+        let node = Arc::new(Node::new(&Config::defaults(), Metrics::new()));
+        let (stop, stopping) = watch::channel(false);
+        let roll = Roll::new(Arc::clone(&node), None, stopping);
+        let enter = |id: &str| {
+            let raw = RawWorker { worker_id: id.into(), model: "m".into(), ..RawWorker::default() };
+            let enter = vec![raw.check(GapPolicy::Purge).unwrap()];
+            roll.carry_out(Turnover { leave: Vec::new(), enter, origin: Origin::Static })
+        };
+        assert_eq!(enter("a").await.entered, 1);
+        stop.send_replace(true);
+        let refused = enter("b").await;
+        assert_eq!((refused.entered, refused.failed.len(), roll.known().len()), (0, 1, 1));
+    }
+}

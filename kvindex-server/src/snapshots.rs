@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::config::{Config, SnapshotConfig};
 use crate::node::{LoadError, Node, StoreError};
@@ -48,16 +49,18 @@ pub(crate) fn keep_writing(
 ) -> JoinHandle<()> {
     let node = Arc::clone(node);
     tokio::spawn(async move {
+        let mut last = Instant::now();
         loop {
             let snapshot = config.borrow_and_update().snapshot.clone();
             let due = async {
                 match snapshot.as_ref().and_then(|snapshot| snapshot.interval) {
-                    Some(interval) => tokio::time::sleep(interval).await,
+                    // From the last one: settings may be taken more often than the interval comes round.
+                    Some(interval) => tokio::time::sleep_until(last + interval).await,
                     None => std::future::pending().await,
                 }
             };
             tokio::select! {
-                () = due => {}
+                () = due => last = Instant::now(),
                 Ok(()) = config.changed() => continue,
                 _ = stopping.wait_for(|stop| *stop) => return,
             }

@@ -93,6 +93,27 @@ impl Drop for Held<'_> {
     }
 }
 
+/// A stream on its way to standby. If nobody waits until it is there, what it proposed may come yet: before it is led
+/// again its shard is made sure of, as for one that fell back.
+struct Parting<'a> {
+    steering: &'a Steering,
+    stream: Option<StreamId>,
+}
+
+impl Parting<'_> {
+    fn end(mut self) {
+        self.stream = None;
+    }
+}
+
+impl Drop for Parting<'_> {
+    fn drop(&mut self) {
+        if let Some(stream) = self.stream.take() {
+            self.steering.fell_back(&[stream]);
+        }
+    }
+}
+
 /// Looks around for as long as the node runs.
 pub(super) async fn run(cluster: Arc<Cluster>) {
     cluster.until_joined().await;
@@ -146,7 +167,10 @@ impl Steering {
         let held = Held { steering: self, worker: worker.clone() };
         for (stream, followed) in seats.followed.iter_mut().filter(|(stream, _)| stream.worker == *worker) {
             if followed.led.take().is_some() {
+                // Whoever asked for the change may go away while this waits.
+                let parting = Parting { steering: self, stream: Some(stream.clone()) };
                 self.streams.stand_by(stream).await;
+                parting.end();
             }
         }
         held
@@ -262,6 +286,9 @@ fn wanted(node: &Node) -> BTreeMap<StreamId, Wanted> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::ingest::{IngestError, Resume, Subscription};
+    use futures_util::FutureExt;
+    use futures_util::future::{BoxFuture, pending};
     use kvindex_core::{DpRank, EngineProfile, GapPolicy, Registration};
 
     fn stream(shard: u16) -> StreamId {
@@ -269,7 +296,7 @@ mod tests {
     }
 
     fn followed(stream: &StreamId, led: Option<u64>) -> Followed {
-        let source = crate::ingest::Subscription {
+        let source = Subscription {
             stream: stream.clone(),
             registration: Registration(1),
             profile: EngineProfile::default(),
@@ -280,6 +307,34 @@ mod tests {
             hash_profile: None,
         };
         Followed { wanted: Wanted { worker: stream.worker.clone(), since: 0, source }, led }
+    }
+
+    /// Ingest that waits in its sink for as long as anybody cares to wait.
+    #[derive(Debug)]
+    struct Stuck;
+
+    impl Streams for Stuck {
+        fn follow(&self, _: Subscription) -> BoxFuture<'_, Result<(), IngestError>> {
+            pending().boxed()
+        }
+        fn leave<'a>(&'a self, _: &'a StreamId) -> BoxFuture<'a, ()> {
+            pending().boxed()
+        }
+        fn lead<'a>(&'a self, _: &'a StreamId, _: Option<Resume>) -> BoxFuture<'a, ()> {
+            pending().boxed()
+        }
+        fn stand_by<'a>(&'a self, _: &'a StreamId) -> BoxFuture<'a, ()> {
+            pending().boxed()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_change_that_nobody_waits_for_any_more_leaves_its_streams_to_be_made_sure_of() {
+        let (steering, one) = (Steering::new(Arc::new(Stuck), true), stream(0));
+        steering.seats.lock().await.followed.insert(one.clone(), followed(&one, Some(3)));
+        let gone = tokio::time::timeout(Duration::from_millis(20), steering.hold(&one.worker)).await;
+        assert!(gone.is_err() && steering.held.lock().is_empty());
+        assert!(steering.fallen.lock().contains(&one));
     }
 
     /// A look around may take seconds, so a node may lose a shard and lead it again between two of them.

@@ -78,6 +78,14 @@ impl Node {
         let index = self.index.read();
         let reader = index.reader();
         let giving = self.giving(|target| reader.giving_to_bytes(target, |_| true), reader.bytes())?;
+        if giving.values().sum::<usize>() >= reader.entry_count() {
+            let (bytes, cap) = (reader.bytes(), self.cap.bytes);
+            tracing::warn!(
+                bytes,
+                cap,
+                "even an empty index is above max_index_bytes: everything is evicted; raise it"
+            );
+        }
         Some(reader.plan_giving(&giving, unix_ms(), |_| true))
     }
 

@@ -155,7 +155,7 @@ impl Node {
     ///
     /// # Errors
     /// When it is known by another definition and `replace` is not set, no more workers fit, or a stream cannot
-    /// be followed; what was known before still is.
+    /// be followed. Then what was known before still is; without its blocks, if they would not have been the new one's.
     pub fn register(
         &self,
         definition: &WorkerDefinition,

@@ -170,3 +170,18 @@ async fn files_of_versions_before_are_read() {
         assert_eq!(known.iter().map(|w| w.definition.spec.id.as_str()).collect::<Vec<_>>(), ["a", "b"]);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_that_are_taken_again_and_again_put_no_snapshot_off() {
+    let folder = Folder::new("taken");
+    let mut now = with_file(&folder.file(), Some(Duration::from_secs(1)));
+    let server = Server::with(now.clone()).await;
+    for round in 0..25 {
+        now.drain = Duration::from_secs(5 + round);
+        let (key, value, origin) = ("drain_s", (5 + round).to_string(), "test".into());
+        server.running.live_config().take(&now, &[kvindex_server::config::Setting { key, value, origin }]);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(folder.file().exists(), "2.5 s, and an interval of one");
+    server.running.shutdown().await.unwrap();
+}
