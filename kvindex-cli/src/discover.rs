@@ -56,6 +56,10 @@ fn failed(error: SurveyError) -> anyhow::Error {
     }
 }
 
+/// What a running node makes of settings that find nothing.
+pub(crate) const KEEPS: &str =
+    "a node that takes such settings keeps the workers it knows for one discovery_resync, then forgets them";
+
 fn as_text(survey: &Survey, explain: bool) -> String {
     let Survey { server, namespace, selection, pods, .. } = survey;
     let mut text = format!("{server} namespace {namespace}\n");
@@ -67,7 +71,7 @@ fn as_text(survey: &Survey, explain: bool) -> String {
     let Selection { pods, selected, engines, .. } = selection;
     let _ = write!(text, "{pods} pods, {selected} selected, {engines} engines");
     if let Some(why) = selection.why_nothing() {
-        let _ = write!(text, "\n{why}");
+        let _ = write!(text, "\n{why}\n{KEEPS}");
     }
     near(&mut text, "pod", &survey.pod_terms);
     near(&mut text, "Service", &survey.service_terms);

@@ -46,7 +46,10 @@ fn found(survey: &Survey, findings: &mut Findings) {
     );
     let next = "`kvindex discover --explain` says of each pod what it lacks";
     findings.note(match selection.why_nothing() {
-        Some(why) => Finding::wrong("discovery", format!("{what}: {why}{}", survey.nearest_text()), next),
+        Some(why) => {
+            let near = survey.nearest_text();
+            Finding::wrong("discovery", format!("{what}: {why}{near}; {}", crate::discover::KEEPS), next)
+        }
         None if selection.engines < selection.selected => Finding::doubtful("discovery", what, next),
         None => Finding::well("discovery", what),
     });

@@ -64,7 +64,7 @@ impl Gauges {
         );
         r.register(
             "kept_workers",
-            "Workers that are kept although they are not seen, because a watch fails",
+            "Workers that are kept although they are not seen: a watch fails, or new settings find nothing yet",
             self.kept.clone(),
         );
         r.register(

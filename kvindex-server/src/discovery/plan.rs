@@ -18,7 +18,7 @@ pub(crate) struct Plan {
     pub(crate) leave: Vec<Leaving>,
     /// Workers to become known, or known by another definition.
     pub(crate) enter: Vec<WorkerDefinition>,
-    /// Workers that would leave if what is seen were current.
+    /// Workers that would leave if what is seen were current, or the settings had found anything before.
     pub(crate) kept: usize,
     /// Workers that somebody else registered under the name of one that was found: they stay as they are.
     pub(crate) foreign: Vec<WorkerId>,
@@ -33,8 +33,11 @@ impl Plan {
 
 /// Compares what was found with what is known. Somebody leaves only on the word of a watch that is current: a pod that
 /// is not there any more on that of the pods', a pod that no Service selects any more also on that of the services'.
-pub(crate) fn plan(found: &Found, known: &[KnownWorker], current: Current) -> Plan {
+/// While the settings are `untried` and find no engine, only those leave whose pods are seen to have ended: the rest may
+/// be there and not be asked for.
+pub(crate) fn plan(found: &Found, known: &[KnownWorker], current: Current, untried: bool) -> Plan {
     let mut plan = Plan::default();
+    let holds = untried && found.engines.is_empty();
     let mut unchanged = BTreeSet::new();
     for known in known {
         let id = &known.definition.spec.id;
@@ -49,7 +52,8 @@ pub(crate) fn plan(found: &Found, known: &[KnownWorker], current: Current) -> Pl
             }
             (None, Origin::Discovered) => {
                 let lives = found.lives.contains(id);
-                if current.pods && (current.selection || !lives) {
+                let is_held = holds && (lives || !is_seen(found, &known.definition));
+                if current.pods && (current.selection || !lives) && !is_held {
                     plan.leave.push(Leaving::of(&known.definition));
                 } else {
                     plan.kept += 1;
@@ -62,6 +66,13 @@ pub(crate) fn plan(found: &Found, known: &[KnownWorker], current: Current) -> Pl
         plan.enter = entering.map(|(_, engine)| engine.definition.clone()).collect();
     }
     plan
+}
+
+/// Whether the worker's pod is there, as an engine or as none.
+fn is_seen(found: &Found, definition: &WorkerDefinition) -> bool {
+    let Some(pod) = &definition.spec.pod else { return false };
+    let name = format!("{}/{}", pod.namespace, pod.name);
+    found.pods.iter().any(|report| report.pod == name)
 }
 
 #[cfg(test)]

@@ -47,6 +47,10 @@ pub(crate) struct Discovery {
     states: States,
     /// Workers of others whose names stand in the way, as far as that was told.
     foreign: BTreeSet<WorkerId>,
+    /// Settings by which engines were found on this node, and since when it looks by the present ones: a selector with a
+    /// slip in it shall not forget a fleet at once.
+    tried: Option<DiscoveryConfig>,
+    since: Instant,
 }
 
 /// Looks for engines whenever the settings ask for it.
@@ -69,6 +73,8 @@ pub(crate) fn start(
         conditions: Conditions::default(),
         states: States::default(),
         foreign: BTreeSet::new(),
+        tried: None,
+        since: Instant::now(),
     };
     tokio::spawn(async move {
         tokio::select! {
@@ -137,6 +143,7 @@ impl Discovery {
         let (server, namespace) = (&connection.server, connection.namespace());
         tracing::info!(server, namespace, "looking for engines in Kubernetes");
         let watching = kubernetes::watch(connection, &self.config);
+        self.since = Instant::now();
         while self.goes_on() {
             self.pass(connection, &watching).await;
             tokio::select! {
@@ -155,15 +162,20 @@ impl Discovery {
         if let Some(seen) = seen {
             let found = judge(&seen, &self.config, self.gap_policy);
             drop(seen);
-            let plan = plan(&found, &self.roll.known(), current);
+            if !found.engines.is_empty() {
+                self.tried = Some(self.config.clone());
+            }
+            let known = self.roll.known();
+            let plan = plan(&found, &known, current, self.is_untried(now));
             self.tell_foreign(&plan.foreign);
+            let kept = plan.kept;
             self.gauges.found(&found, plan.kept);
             let (leave, enter) = (plan.leave, plan.enter);
             let rolled = self.roll.carry_out(Turnover { leave, enter, origin: Origin::Discovered }).await;
             self.tell_rolled(&rolled);
             // It may ask the API server once more, and what has ended must not stay in answers for so long.
             if current.pods && current.selection {
-                self.tell_selection(&found, connection).await;
+                self.tell_selection(&found, kept, connection).await;
             }
             self.look_at_engines(&found, now);
         }
@@ -179,7 +191,7 @@ impl Discovery {
         }
     }
 
-    async fn tell_selection(&mut self, found: &Found, connection: &Connection) {
+    async fn tell_selection(&mut self, found: &Found, kept: usize, connection: &Connection) {
         let why = found.selection.why_nothing();
         let condition = match found.selection.selected {
             0 => Condition::SelectsNothing,
@@ -197,7 +209,17 @@ impl Discovery {
             let near = near.await.ok().and_then(Result::ok).map(|survey| survey.nearest_text());
             why = format!("{why} in namespace {}{}", connection.namespace(), near.unwrap_or_default());
         }
+        if kept > 0 {
+            let until = self.config.resync.as_secs();
+            why = format!("{why}; {kept} workers that are known stay until these settings are {until} s old");
+        }
         self.conditions.set(condition, Some(why));
+    }
+
+    /// Whether the present settings have found nothing yet, and are younger than a resync.
+    fn is_untried(&self, now: Instant) -> bool {
+        let age = now.saturating_duration_since(self.since);
+        self.tried.as_ref() != Some(&self.config) && age < self.config.resync
     }
 
     fn tell_foreign(&mut self, foreign: &[WorkerId]) {

@@ -167,3 +167,42 @@ async fn without_a_configuration_the_condition_has_a_name() {
     until_metric(&server, &condition("not_configured", 1)).await;
     server.running.shutdown().await.unwrap();
 }
+
+/// A Role that forgets `watch`: each list is good, and each watch refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_right_to_list_without_one_to_watch_is_one_condition_and_no_flood_of_lists() {
+    let kube = Kube::start().await;
+    kube.run(&EnginePod::new("vllm-0", 5557));
+    let forbidden = vec![("watch", Resource::Pods)];
+    kube.fake.allow(Access { forbidden, ..Access::default() });
+    let server = server(&kube).await;
+    until_metric(&server, &condition("forbidden", 1)).await;
+    let before = kube.fake.requests();
+    for _ in 0..80 {
+        let (_, metrics) = server.http("GET", "/metrics", "").await;
+        assert!(metrics.contains(&condition("forbidden", 1)), "it is not over");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    // A list and a watch a round; with no pause that grows there are sixteen rounds in 8 s.
+    let requests = kube.fake.requests() - before;
+    assert!(requests <= 16, "{requests} requests in 8 s");
+    kube.fake.allow(Access::default());
+    until("found", || pods(&server.running) == ["vllm-0"]).await;
+    until_metric(&server, &condition("forbidden", 0)).await;
+    server.running.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_ended_leaves_before_anybody_looks_around_for_labels() {
+    let kube = Kube::start().await;
+    kube.run(&EnginePod::new("vllm-0", 5557));
+    let server = server(&kube).await;
+    until("found", || pods(&server.running) == ["vllm-0"]).await;
+    kube.fake.fail(|faults| faults.slow_lists = Duration::from_secs(8));
+    let started = std::time::Instant::now();
+    kube.delete("vllm-0", 0);
+    until("gone", || pods(&server.running).is_empty()).await;
+    let took = started.elapsed();
+    assert!(took < Duration::from_secs(5), "the survey came first: {took:?}");
+    server.running.shutdown().await.unwrap();
+}

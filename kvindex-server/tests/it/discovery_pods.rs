@@ -250,3 +250,41 @@ async fn settings_that_change_take_effect_while_the_node_runs() {
     until("gone", || pods(&server.running).is_empty()).await;
     server.running.shutdown().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_selector_with_a_slip_in_it_forgets_the_fleet_only_after_a_resync() {
+    let kube = Kube::start().await;
+    kube.run(&EnginePod::new("vllm-0", 5557));
+    let mut now = config(|config| {
+        config.discovery = kube.settings();
+        config.discovery.resync = Duration::from_secs(8);
+    });
+    let server = Server::with(now.clone()).await;
+    until("found", || pods(&server.running) == ["vllm-0"]).await;
+    let take = |new: &Config| {
+        let value = format!("{:?}", new.discovery.pod_selector);
+        let setting = Setting { key: "discovery_pod_selector", value, origin: "test".into() };
+        assert_eq!(server.running.live_config().take(new, &[setting]).taken.len(), 1);
+    };
+    let right = now.discovery.pod_selector.replace("app=vlm".parse().unwrap());
+    take(&now);
+    let told =
+        ["kvindex_discovery_kept_workers 1", "kvindex_discovery_condition{condition=\"selects_nothing\"} 1"];
+    for round in 0.. {
+        let (_, metrics) = server.http("GET", "/metrics", "").await;
+        if told.iter().all(|line| metrics.contains(line)) {
+            break;
+        }
+        assert!(round < 300 && pods(&server.running) == ["vllm-0"], "{metrics}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let before = discovered(&server.running);
+    now.discovery.pod_selector = right;
+    take(&now);
+    tokio::time::sleep(Duration::from_secs(9)).await;
+    assert_eq!(discovered(&server.running), before, "it was put right in time");
+    now.discovery.pod_selector = Some("app=vlm".parse().unwrap());
+    take(&now);
+    until("meant so", || pods(&server.running).is_empty()).await;
+    server.running.shutdown().await.unwrap();
+}

@@ -31,6 +31,9 @@ use crate::discovery::view::{Failure, Kind, View};
 const WATCH_S: u32 = 60;
 /// How long a list may make no progress.
 const LIST_PATIENCE: Duration = Duration::from_secs(30);
+/// A watch that lasts for so long, or tells something, is one: a server that lists but does not let watch refuses it
+/// sooner.
+const LASTS: Duration = Duration::from_secs(5);
 /// First and longest pause before a watch is begun again.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
@@ -117,7 +120,9 @@ struct Watch<K, T> {
 
 /// How a watch ended.
 enum End {
-    /// The time for a complete list has come, or the server asks for one.
+    /// The time for a complete list has come.
+    Due,
+    /// The server asks for one.
     Again,
     /// It failed.
     Failed(Failure),
@@ -131,53 +136,75 @@ where
     async fn run(self, api: Api<K>, config: watcher::Config, resync: Duration) {
         let mut failed = 0_u32;
         loop {
-            let (whole, end) = self.follow(&api, &config, resync).await;
-            if whole {
+            let (lasted, end) = self.follow(&api, &config, resync).await;
+            if lasted {
                 failed = 0;
             }
-            let End::Failed(failure) = end else {
-                if !whole {
-                    tokio::time::sleep(PAUSE.0).await;
-                }
+            if matches!(end, End::Due) {
                 continue;
-            };
-            failed += 1;
-            tracing::debug!(what = self.what, message = failure.message, failed, "a watch failed");
-            (self.kind)(&mut self.shared.view.lock()).failed(Instant::now());
-            // A connection that was cut once is no condition: the next list says more.
-            if failed > 1 || failure.condition != Condition::Unreachable {
-                self.shared.failures.lock().insert(self.what, failure);
             }
-            self.shared.changed.notify_one();
+            failed += 1;
+            if let End::Failed(failure) = end {
+                tracing::debug!(what = self.what, message = failure.message, failed, "a watch failed");
+                (self.kind)(&mut self.shared.view.lock()).failed(Instant::now());
+                // A connection that was cut once is no condition: the next list says more.
+                if failed > 1 || failure.condition != Condition::Unreachable {
+                    self.shared.failures.lock().insert(self.what, failure);
+                }
+                self.shared.changed.notify_one();
+            }
             tokio::time::sleep(pause(failed)).await;
         }
     }
 
-    /// Lists and watches until that fails or the list is due again; answers whether the list became whole.
+    /// Lists and watches until that fails or the list is due again; answers whether the watch lasted.
     async fn follow(&self, api: &Api<K>, config: &watcher::Config, resync: Duration) -> (bool, End) {
         let mut events = pin!(watcher(api.clone(), config.clone()));
         let mut due = pin!(tokio::time::sleep(resync));
-        let mut whole = false;
+        let (mut whole, mut lasted) = (None, false);
         loop {
-            let event = if whole {
+            let event = if let Some(since) = whole {
                 tokio::select! {
                     event = events.next() => event,
-                    () = &mut due => return (whole, End::Again),
+                    () = &mut due => {
+                        self.is_over();
+                        return (true, End::Due);
+                    }
+                    () = tokio::time::sleep_until(since + LASTS), if !lasted => {
+                        lasted = true;
+                        self.is_over();
+                        continue;
+                    }
                 }
             } else {
                 match tokio::time::timeout(LIST_PATIENCE, events.next()).await {
                     Ok(event) => event,
-                    Err(_) => return (whole, End::Failed(self.slow())),
+                    Err(_) => return (lasted, End::Failed(self.slow())),
                 }
             };
             match event {
-                Some(Ok(event)) => whole |= self.take(event),
+                Some(Ok(event)) => {
+                    if whole.is_some() && !lasted && matches!(event, Event::Apply(_) | Event::Delete(_)) {
+                        lasted = true;
+                        self.is_over();
+                    }
+                    if self.take(event) {
+                        whole = Some(tokio::time::Instant::now());
+                    }
+                }
                 Some(Err(error)) => {
                     let failure = watch_failure(self.what, &error);
-                    return (whole, failure.map_or(End::Again, End::Failed));
+                    return (lasted, failure.map_or(End::Again, End::Failed));
                 }
-                None => return (whole, End::Again),
+                None => return (lasted, End::Again),
             }
+        }
+    }
+
+    /// What failed before does not any more.
+    fn is_over(&self) {
+        if self.shared.failures.lock().remove(self.what).is_some() {
+            self.shared.changed.notify_one();
         }
     }
 
@@ -195,10 +222,7 @@ where
                     kind.listed(name, item);
                 }
             }
-            Event::InitDone => {
-                kind.end_list();
-                self.shared.failures.lock().remove(self.what);
-            }
+            Event::InitDone => kind.end_list(),
             Event::Apply(item) => {
                 let name = convert::name(item.meta());
                 match (self.convert)(item) {
