@@ -81,7 +81,7 @@ pub fn grpc_message(input: &[u8]) -> bool {
         3 => "register",
         _ => "publish",
     };
-    walk_message(call, body, &limits()) && read(*kind, body, &PROTOBUF)
+    walk_message(call, body, &LIMITS) && read(*kind, body, &PROTOBUF)
 }
 
 /// How bytes become each message.
