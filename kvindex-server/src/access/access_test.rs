@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::config::Config;
+use futures_util::FutureExt;
 
 const DIGEST: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
 
@@ -128,4 +130,14 @@ fn open_streams_are_counted_on_when_a_tenant_gets_or_loses_its_limits() {
     assert!(caller(&fourth).open_stream().is_err(), "still");
     drop(open);
     caller(&fourth).open_stream().unwrap();
+}
+
+/// Found by a review: a stream whose next question is always there never polls a new sleep a second time.
+#[tokio::test]
+async fn a_token_that_has_expired_is_told_of_at_the_first_look() {
+    let table = Table::parse(&token("expires = \"2020-01-31T00:00:00Z\""), None).unwrap();
+    let caller = Caller::of(table.find(&Digest::parse(DIGEST).unwrap()).unwrap());
+    let access = Access::open(&Config::defaults().access, AccessMetrics::default()).unwrap();
+    let mut seen = access.changes();
+    assert_eq!(access.changed(&caller, &mut seen).now_or_never(), Some(()));
 }

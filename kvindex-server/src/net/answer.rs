@@ -2,7 +2,8 @@
 //! none, by a window that it keeps closed: no timeout of TCP's notices that, and each answer would wait for ever.
 //!
 //! So an answer is handed over in small pieces, of which the last one of HTTP/2 is a single byte: whoever sends them
-//! asks for the next one only once the client has room, and so an answer is here until the client has taken it. An
+//! asks for the next one only once the client has room, and so an answer is here until the client has taken it. Only
+//! what is small goes whole. An
 //! answer whose next piece nobody asks for is waiting, and a connection on which one waits too long is ended.
 
 use axum::body::{Body, Bytes};
@@ -16,6 +17,11 @@ use tokio::time::{MissedTickBehavior, interval};
 
 /// Largest piece: a frame of HTTP/2 as clients usually take them.
 const PIECE: usize = 16 << 10;
+
+/// What is left of a chunk goes whole from this size down. On HTTP/2 it may then wait where it is not seen, behind a window of a
+/// byte; a connection's streams are bounded, and so is what they keep there. Frames of a byte cost clients more: some
+/// end a connection on which many small ones wait.
+const SMALL: usize = 4 << 10;
 
 /// How many rounds the answers are told apart by that began to wait in them.
 const ROUNDS: usize = 4;
@@ -93,7 +99,7 @@ impl Answer {
     fn piece(&mut self) -> Bytes {
         let length = match self.rest.len() {
             more if more > PIECE => PIECE,
-            some if self.http2 && some > 1 => some - 1,
+            some if self.http2 && some > SMALL => some - 1,
             all => all,
         };
         let piece = self.rest.split_to(length);

@@ -253,15 +253,12 @@ async fn one_token_leaves_open_calls_to_the_others() {
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_whose_answers_are_not_taken_end_by_themselves() {
     let node = node(|config| config.access.open_calls = 8).await;
-    // Whatever part of an answer the client lets through, it is the same.
-    for window in [0, 1, 40] {
-        let mut deaf = connect(&node, window).await;
-        let kept = [unread(&mut deaf, "root").await, unread(&mut deaf, "root").await];
-        assert!(kept.iter().all(|response| response.status() == StatusCode::OK));
-        assert!(node.call(Way::Grpc, "root", "match", question()).await.is_err(), "window {window}");
-        until_answered(&node, "root").await;
-        drop((kept, deaf));
-    }
+    let mut deaf = connect(&node, 0).await;
+    let kept = [unread(&mut deaf, "root").await, unread(&mut deaf, "root").await];
+    assert!(kept.iter().all(|response| response.status() == StatusCode::OK));
+    assert!(node.call(Way::Grpc, "root", "match", question()).await.is_err());
+    until_answered(&node, "root").await;
+    drop((kept, deaf));
 }
 
 #[tokio::test(flavor = "multi_thread")]
