@@ -118,12 +118,18 @@ impl Roll {
             None => {
                 let (node, stopping) = (Arc::clone(&self.node), self.stopping.clone());
                 let under_way = Arc::clone(&self.under_way).lock_owned().await;
+                let workers = turnover.leave.iter().map(|leaving| leaving.worker.clone());
+                let entering = turnover.enter.iter().map(|definition| definition.spec.id.clone());
+                let all: Vec<WorkerId> = workers.chain(entering).collect();
                 // It waits for sockets. It panics only where the node does, and then nothing was done that is known.
                 let done = tokio::task::spawn_blocking(move || {
                     let _under_way = under_way;
                     alone(&node, turnover, &stopping)
                 });
-                done.await.unwrap_or_default()
+                done.await.unwrap_or_else(|error| {
+                    let undone = |worker| Undone { worker, why: error.to_string() };
+                    Rolled { failed: all.into_iter().map(undone).collect(), ..Rolled::default() }
+                })
             }
         }
     }

@@ -131,6 +131,11 @@ impl StaticWorkers {
 
     /// Tries all that waits.
     async fn round(&mut self) {
+        // Who was registered otherwise since is not the file's any more, here or through another node.
+        let others = self.roll.known().into_iter().filter(|known| known.origin != Origin::Static);
+        for known in others {
+            self.leave.remove(&known.definition.spec.id);
+        }
         let (leave, enter) = (self.leave.values().cloned().collect(), self.enter.clone());
         let rolled = self.roll.carry_out(Turnover { leave, enter, origin: Origin::Static }).await;
         let failed: BTreeSet<&WorkerId> = rolled.failed.iter().map(|undone| &undone.worker).collect();

@@ -108,6 +108,9 @@ fn plain(name: &str) -> String {
 fn network(text: &str, start: &str, bits: &str) -> Result<Engines, String> {
     let wrong = || format!("{text:?} must be a network such as 10.1.0.0/16 or fd00:1::/32");
     let start: IpAddr = start.parse().map_err(|_| wrong())?;
+    if matches!(start, IpAddr::V6(address) if address.to_ipv4_mapped().is_some()) {
+        return Err(format!("{text:?} is IPv4 written as IPv6; write it as IPv4, such as 10.1.0.0/16"));
+    }
     let bits = bits.parse().ok().filter(|bits| *bits <= width(start)).ok_or_else(wrong)?;
     if begin(start, bits) != begin(start, width(start)) {
         return Err(format!(
@@ -199,6 +202,7 @@ mod tests {
     #[test]
     fn entries_that_say_nothing_clear_are_refused() {
         for text in [
+            "::ffff:10.0.0.0/104",
             "",
             "10.1.0.0/33",
             "10.1.2.3/16",

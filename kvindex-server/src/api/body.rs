@@ -11,7 +11,7 @@ use tokio_stream::StreamExt;
 use super::Api;
 use super::calls::{LONG_BYTES, run};
 use super::error::{ApiError, Kind};
-use super::parts::{check_json, small_body};
+use super::parts::{check_json, reason, small_body};
 use crate::config::ApiLimits;
 
 /// A body that carries neither a prompt nor events, read from JSON. Any content type is taken for JSON, as `curl -d`
@@ -72,7 +72,7 @@ async fn read(body: Body, limit: usize) -> Result<Bytes, ApiError> {
         }
     }
     if received > limit {
-        let message = format!("the body has more bytes than the limit of {limit} (max_body_bytes)");
+        let message = format!("the body has more bytes than the limit of {limit} ({})", reason(limit));
         return Err(ApiError::new(Kind::TooLarge, message));
     }
     Ok(bytes.freeze())

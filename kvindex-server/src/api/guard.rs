@@ -48,6 +48,9 @@ pub(super) async fn guard(State(api): State<Arc<Api>>, mut request: Request, nex
             let outcome = if error.is_denied() { "denied" } else { "limited" };
             if error.is_denied() {
                 api.access.metrics().refused("denied");
+            } else {
+                // Who may ask, only not now, is no stranger.
+                crate::net::is_known(request.extensions());
             }
             if let Some(name) = caller.name() {
                 api.access.metrics().called(name, outcome);

@@ -29,6 +29,8 @@ const LARGEST_BYTES: usize = {
 enum Limit {
     /// The field is there once, and may have parts itself.
     Once,
+    /// Numbers of one byte or more each, which all take as much when decoded.
+    Numbers,
     Batch,
     Candidates,
     Fixed(usize),
@@ -47,6 +49,13 @@ pub(super) struct Field {
     pub(super) inner: &'static Shape,
 }
 
+impl Field {
+    /// Whether it is packed numbers.
+    pub(super) fn is_numbers(&self) -> bool {
+        self.limit == Limit::Numbers
+    }
+}
+
 /// The fields of a message that [`Field`] is about.
 #[derive(Debug)]
 pub(super) struct Shape {
@@ -56,8 +65,9 @@ pub(super) struct Shape {
 /// A message, or a text, without any.
 pub(super) static PLAIN: Shape = Shape { fields: &[] };
 
-static PROMPT: Shape =
-    Shape { fields: &[many::<v1::PromptItem>(10, "items", Limit::Fixed(MAX_ITEMS), &PLAIN)] };
+static PROMPT: Shape = Shape {
+    fields: &[numbers(5, "token_ids"), many::<v1::PromptItem>(10, "items", Limit::Fixed(MAX_ITEMS), &PLAIN)],
+};
 
 static MATCH: Shape = Shape {
     fields: &[
@@ -87,7 +97,10 @@ static REGISTER: Shape = Shape {
 static EXTRA_KEYS: Shape = Shape { fields: &[many::<v1::ExtraKey>(1, "keys", Limit::Together, &PLAIN)] };
 
 static EVENT: Shape = Shape {
-    fields: &[many::<v1::BlockExtraKeys>(10, "extra_keys", Limit::Fixed(MAX_BLOCKS_PER_EVENT), &EXTRA_KEYS)],
+    fields: &[
+        numbers(4, "token_ids"),
+        many::<v1::BlockExtraKeys>(10, "extra_keys", Limit::Fixed(MAX_BLOCKS_PER_EVENT), &EXTRA_KEYS),
+    ],
 };
 
 static PUBLISH: Shape = Shape { fields: &[many::<v1::PublishEvent>(6, "events", Limit::Together, &EVENT)] };
@@ -98,6 +111,10 @@ const fn once(number: u32, name: &'static str, inner: &'static Shape) -> Field {
 
 const fn many<T>(number: u32, name: &'static str, limit: Limit, inner: &'static Shape) -> Field {
     Field { number, name, limit, bytes: size_of::<T>(), inner }
+}
+
+const fn numbers(number: u32, name: &'static str) -> Field {
+    Field { number, name, limit: Limit::Numbers, bytes: size_of::<u32>(), inner: &PLAIN }
 }
 
 const fn texts(number: u32, name: &'static str, limit: Limit) -> Field {
@@ -132,7 +149,7 @@ impl Bounds {
             "match_stream" => (&STREAMED, limits.body_bytes),
             "explain" => (&EXPLAIN, limits.body_bytes),
             "publish" => (&PUBLISH, limits.body_bytes),
-            "watch" => (&WATCH, small),
+            "watch" => (&WATCH, limits.body_bytes),
             "register" => (&REGISTER, small),
             _ => (&PLAIN, small),
         };
@@ -148,7 +165,7 @@ impl Bounds {
     /// Whether a message may have so many of a field.
     pub(super) fn count(&self, field: &Field, found: usize) -> Result<(), ApiError> {
         let (most, key) = match field.limit {
-            Limit::Once | Limit::Together => return Ok(()),
+            Limit::Once | Limit::Numbers | Limit::Together => return Ok(()),
             Limit::Batch => (self.batch, " (max_batch)"),
             Limit::Candidates => (self.candidates, " (max_candidates)"),
             Limit::Fixed(most) => (most, ""),
@@ -162,7 +179,18 @@ impl Bounds {
 
     /// Adds one of a field to what all parts of a message take.
     pub(super) fn add(&self, field: &Field, taken: &mut usize) -> Result<(), ApiError> {
-        *taken = taken.saturating_add(field.bytes);
+        self.grow(field.bytes, taken)
+    }
+
+    /// Adds what packed numbers take beyond these bytes of them.
+    pub(super) fn add_numbers(&self, bytes: &[u8], taken: &mut usize) -> Result<(), ApiError> {
+        // The last byte of each has no high bit.
+        let numbers = count(bytes, |byte| byte < 0x80).saturating_mul(size_of::<u32>());
+        self.grow(numbers.saturating_sub(bytes.len()), taken)
+    }
+
+    fn grow(&self, bytes: usize, taken: &mut usize) -> Result<(), ApiError> {
+        *taken = taken.saturating_add(bytes);
         if *taken <= self.together { Ok(()) } else { Err(too_much(self.together)) }
     }
 
@@ -186,8 +214,13 @@ fn too_much(limit: usize) -> ApiError {
 }
 
 fn too_long(bytes: usize, limit: usize) -> ApiError {
-    let message = format!("the message has {bytes} bytes, the limit is {limit} (max_body_bytes)");
+    let message = format!("the message has {bytes} bytes, the limit is {limit} ({})", reason(limit));
     ApiError::new(Kind::TooLarge, message)
+}
+
+/// Why a message or a body may have so many bytes.
+pub(super) fn reason(limit: usize) -> &'static str {
+    if limit == SMALL_BYTES { "that of calls without prompts or events" } else { "max_body_bytes" }
 }
 
 /// Largest JSON body of a call that carries neither prompts nor events.
@@ -206,7 +239,10 @@ pub(super) fn check_json(body: &[u8], limits: &ApiLimits) -> Result<(), ApiError
     }
     let parts = count(body, |byte| byte == b'{' || byte == b'[').saturating_mul(LARGEST_BYTES);
     let texts = (count(body, |byte| byte == b'"') / 2).saturating_mul(TEXT_BYTES);
-    if parts.saturating_add(texts) <= limit { Ok(()) } else { Err(too_much(limit)) }
+    // Numbers stand between commas, and take at most eight bytes; what they took as text they do not add.
+    let numbers =
+        count(body, |byte| byte == b',').saturating_mul(size_of::<u64>()).saturating_sub(body.len());
+    if parts.saturating_add(texts).saturating_add(numbers) <= limit { Ok(()) } else { Err(too_much(limit)) }
 }
 
 /// In stretches that one byte can count, which the compiler makes many at a time of.
@@ -231,15 +267,16 @@ mod tests {
             assert!(refused.to_message().message.contains("when decoded"), "{part}");
         }
         check_json("1234,".repeat(4 << 20).as_bytes(), &limits).unwrap();
+        check_json("0,".repeat(32 << 20).as_bytes(), &limits).unwrap_err();
     }
 
     #[test]
-    fn only_calls_with_prompts_or_events_may_be_long() {
+    fn only_calls_with_prompts_events_or_many_ids_may_be_long() {
         let limits = Config::defaults().limits;
-        for call in ["match", "match_batch", "match_stream", "explain", "publish"] {
+        for call in ["match", "match_batch", "match_stream", "explain", "publish", "watch"] {
             assert_eq!(Bounds::of(call, &limits).message, limits.body_bytes, "{call}");
         }
-        for call in ["register", "unregister", "watch", "list_workers", "hand_over", "other"] {
+        for call in ["register", "unregister", "list_workers", "hand_over", "other"] {
             assert_eq!(Bounds::of(call, &limits).message, 1 << 20, "{call}");
         }
     }

@@ -33,6 +33,8 @@ enum Next {
     Length(u32),
     /// So many bytes are passed over.
     Rest(usize),
+    /// So many bytes of packed numbers are counted.
+    Numbers(usize),
 }
 
 /// A message, or one within another, that has not ended.
@@ -89,6 +91,12 @@ impl Walker {
                     bytes = bytes.get(passed..).unwrap_or_default();
                     self.pass_over(left - passed);
                 }
+                Next::Numbers(left) => {
+                    let (these, others) = bytes.split_at(left.min(bytes.len()));
+                    self.bounds.add_numbers(these, &mut self.taken)?;
+                    bytes = others;
+                    self.pass_numbers(left - these.len());
+                }
                 Next::Head(came) => {
                     bytes = behind;
                     self.begin(came, *first)?;
@@ -142,7 +150,7 @@ impl Walker {
         match self.next {
             Next::Key => self.key(number),
             Next::Length(field) => self.field(field, number),
-            Next::Number | Next::Head(_) | Next::Rest(_) => {
+            Next::Number | Next::Head(_) | Next::Rest(_) | Next::Numbers(_) => {
                 self.end_field();
                 Ok(())
             }
@@ -186,6 +194,10 @@ impl Walker {
             self.pass_over(length);
             return Ok(());
         };
+        if field.is_numbers() {
+            self.pass_numbers(length);
+            return Ok(());
+        }
         *count += 1;
         if is_counted {
             self.bounds.count(field, *count)?;
@@ -205,6 +217,14 @@ impl Walker {
             self.end_field();
         } else {
             self.next = Next::Rest(bytes);
+        }
+    }
+
+    fn pass_numbers(&mut self, bytes: usize) {
+        if bytes == 0 {
+            self.end_field();
+        } else {
+            self.next = Next::Numbers(bytes);
         }
     }
 

@@ -43,6 +43,21 @@ fn question(items: usize, candidates: usize, labels: usize) -> v1::MatchRequest 
     }
 }
 
+/// Found by a review: a number of one byte is four in memory.
+#[test]
+fn very_many_small_numbers_are_refused_and_many_usual_ones_are_not() {
+    let ask = |token: u32, count: usize| {
+        let prompt = v1::Prompt { token_ids: vec![token; count], ..v1::Prompt::default() };
+        framed(&v1::MatchRequest { prompt: Some(prompt), ..v1::MatchRequest::default() }.encode_to_vec())
+    };
+    for cut in [1000, usize::MAX] {
+        walk_in_pieces("match", &ask(70_000, 4 << 20), cut).unwrap();
+        walk_in_pieces("match", &ask(1, 4 << 20), cut).unwrap();
+        let refused = walk_in_pieces("match", &ask(1, 30 << 20), cut).unwrap_err();
+        assert!(refused.contains("when decoded"), "{refused}");
+    }
+}
+
 #[test]
 fn what_is_over_a_limit_is_refused_by_its_field_and_what_is_at_it_is_not() {
     let fits = framed(&question(5, 3, 3).encode_to_vec());

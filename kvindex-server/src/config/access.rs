@@ -22,7 +22,7 @@ pub struct RawAccess {
     /// Queries that run at one time; 0 for one a core [default: 0].
     #[arg(long, value_name = "N")]
     pub max_running_queries: Option<u64>,
-    /// Longest a query waits to run; one that would wait longer is refused at once [default: 2000].
+    /// Longest a query waits to run; one that would wait longer is refused at once [default: 500].
     #[arg(long, value_name = "US")]
     pub max_query_wait_us: Option<u64>,
     /// Longest that a request's body, or a stream's next question, may take to arrive [default: 30000].

@@ -54,6 +54,8 @@ fn owner(from: IpAddr) -> Option<IpAddr> {
     match from {
         IpAddr::V4(Ipv4Addr::LOCALHOST) | IpAddr::V6(Ipv6Addr::LOCALHOST) => None,
         IpAddr::V4(_) => Some(from),
+        // Addresses of one's own network are given out there, one to each.
+        IpAddr::V6(address) if address.is_unique_local() => Some(from),
         IpAddr::V6(address) => {
             let prefix = address.to_bits() & (u128::MAX << (Ipv6Addr::BITS - IPV6_PREFIX));
             Some(Ipv6Addr::from_bits(prefix).into())

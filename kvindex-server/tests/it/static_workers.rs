@@ -80,6 +80,20 @@ async fn a_reload_that_failed_in_part_is_made_whole_without_another_one() {
     server.running.shutdown().await.unwrap();
 }
 
+/// Found by a review.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_was_registered_otherwise_since_stays_when_it_leaves_the_file() {
+    let server = Server::with(config(|config| config.workers = workers(&["gone", "kept"]))).await;
+    let (worker, replaced) = (r#"{"worker_id": "kept", "model": "other", "replace": true}"#, "replaced");
+    let (status, answer) = server.http("POST", "/v1/workers", worker).await;
+    assert!(status == 200 && answer.contains(replaced), "{status} {answer}");
+    list(&server.running, Vec::new());
+    until("the file's goes", || known(&server.running) == ["kept"]).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(known(&server.running), ["kept"]);
+    server.running.shutdown().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_static_worker_for_whom_a_cluster_has_no_room_stops_no_later_list() {
     let mut rig = Rig::of(3);
