@@ -6,7 +6,8 @@ use super::prompt::{Prompt, Query, QueryError};
 use crate::index::{Family, IndexReader, Space};
 use crate::worker::HashScheme;
 
-/// First quarter of [`find_matches`], for callers that hold a lock around the reader: checks the query and notes the
+/// First quarter of [`find_matches`](crate::find_matches), for callers that hold a lock around the reader: checks the
+/// query and notes the
 /// namespaces that may hold its prompt. [`hash_noted`] needs no reader then.
 ///
 /// # Errors
@@ -27,7 +28,7 @@ pub fn hash_noted(query: &Query<'_>, scratch: &mut Scratch) {
 }
 
 /// Whether the namespaces that were noted are still all there are; where they are not, the prompt must be hashed
-/// again, by [`hash_prompt`].
+/// again, by [`hash_prompt`](crate::hash_prompt).
 #[must_use]
 pub fn is_noted(reader: &IndexReader<'_>, query: &Query<'_>, scratch: &Scratch) -> bool {
     let mut noted = scratch.walks.iter().map(|walk| (walk.space, walk.block_size, walk.scheme));
