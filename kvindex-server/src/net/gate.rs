@@ -16,7 +16,7 @@ const TOLD_EVERY: Duration = Duration::from_secs(10);
 /// What part of a door's connections one address may have: a stranger leaves the others three quarters.
 const SHARE: usize = 4;
 
-/// Bits of an IPv6 address that count: one host has all the rest to choose from.
+/// Bits of an IPv6 address that count, but for unique-local ones: one host has all the rest to choose from.
 const IPV6_PREFIX: u32 = 64;
 
 /// Counts a door's connections.
