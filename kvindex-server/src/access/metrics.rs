@@ -33,7 +33,7 @@ pub(crate) struct AccessMetrics {
     refused: Family<ReasonLabels, Counter>,
     reloads: Family<ResultLabels, Counter>,
     in_flight: Gauge,
-    /// Names that have series.
+    /// Tokens of the file in effect: only they have series.
     names: Arc<Mutex<BTreeSet<String>>>,
 }
 
@@ -41,9 +41,13 @@ pub(crate) struct AccessMetrics {
 const OUTCOMES: [&str; 3] = ["answered", "denied", "limited"];
 
 impl AccessMetrics {
-    /// A token's call.
+    /// A token's call, if the file still has it.
     pub(crate) fn called(&self, token: &str, outcome: &'static str) {
-        self.names.lock().insert(token.to_owned());
+        // Held until it is counted: a call that ends after its token is gone must not make the series again.
+        let names = self.names.lock();
+        if !names.contains(token) {
+            return;
+        }
         self.calls.get_or_create(&TokenLabels { token: token.to_owned(), outcome }).inc();
     }
 
@@ -62,15 +66,15 @@ impl AccessMetrics {
         &self.in_flight
     }
 
-    /// A token that left the file leaves no series behind.
-    pub(super) fn keep_only(&self, tokens: &BTreeSet<&str>) {
+    /// The file in effect has these tokens; one that left it leaves no series behind.
+    pub(super) fn set_tokens(&self, tokens: &BTreeSet<&str>) {
         let mut names = self.names.lock();
         for token in names.iter().filter(|name| !tokens.contains(name.as_str())) {
             for outcome in OUTCOMES {
                 self.calls.remove(&TokenLabels { token: token.clone(), outcome });
             }
         }
-        names.retain(|name| tokens.contains(name.as_str()));
+        *names = tokens.iter().map(|&token| token.to_owned()).collect();
     }
 
     /// Adds them to a registry.
@@ -83,5 +87,31 @@ impl AccessMetrics {
         );
         registry.register("access_reloads", "Changed access files, taken or refused", self.reloads.clone());
         registry.register("api_in_flight", "Calls being worked on", self.in_flight.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Found by a review: a call that ended after its token was gone made the series again, for good.
+    #[test]
+    fn a_gone_tokens_series_do_not_come_back() {
+        let metrics = AccessMetrics::default();
+        let mut registry = Registry::default();
+        metrics.describe(&mut registry);
+        let series = |token: &str| {
+            let mut text = String::new();
+            prometheus_client::encoding::text::encode(&mut text, &registry).is_ok()
+                && text.contains(&format!("token=\"{token}\""))
+        };
+        metrics.set_tokens(&BTreeSet::from(["router", "operator"]));
+        for token in ["router", "operator"] {
+            metrics.called(token, "answered");
+            assert!(series(token), "{token}");
+        }
+        metrics.set_tokens(&BTreeSet::from(["operator"]));
+        metrics.called("router", "answered");
+        assert!(series("operator") && !series("router"));
     }
 }

@@ -52,7 +52,11 @@ impl Access {
     pub(crate) fn open(config: &AccessConfig, metrics: AccessMetrics) -> Result<Self, AccessError> {
         let table = match &config.file {
             None => None,
-            Some(path) => Some(ArcSwap::from_pointee(Table::parse(&read(path)?, None)?)),
+            Some(path) => {
+                let table = Table::parse(&read(path)?, None)?;
+                metrics.set_tokens(&table.names());
+                Some(ArcSwap::from_pointee(table))
+            }
         };
         Ok(Self {
             table,
@@ -134,8 +138,7 @@ impl Access {
                 tracing::info!(path = %self.path.display(), tokens = new.len(), "took the changed access file");
                 let new = Arc::new(new);
                 table.store(Arc::clone(&new));
-                // Behind it: calls by the former one would make a gone token's series again.
-                self.metrics.keep_only(&new.names());
+                self.metrics.set_tokens(&new.names());
                 self.version.send_modify(|version| *version += 1);
             }
             Err(error) => {

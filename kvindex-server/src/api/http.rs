@@ -288,7 +288,7 @@ pub(super) async fn metrics(
     Extension(caller): Extension<Caller>,
 ) -> Result<Response, ApiError> {
     caller.may_everywhere(Right::Admin, "/metrics")?;
-    let text = api.render_metrics();
+    let text = api.render_metrics().await;
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, content_type)], text).into_response())
 }

@@ -19,6 +19,7 @@ use super::error::{ApiError, Kind};
 use super::frames::Frames;
 use crate::access::Overloaded;
 use crate::config::AccessConfig;
+use crate::net::and_before;
 
 /// What part of the open calls one token may have: the others' callers find room whatever it does.
 const SHARE: usize = 4;
@@ -309,12 +310,6 @@ impl HttpBody for Outgoing {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let (first, body) = (self.first_bytes() as u64, self.body.size_hint());
-        let mut hint = SizeHint::new();
-        hint.set_lower(body.lower().saturating_add(first));
-        if let Some(upper) = body.upper() {
-            hint.set_upper(upper.saturating_add(first));
-        }
-        hint
+        and_before(&self.body.size_hint(), self.first_bytes())
     }
 }

@@ -42,6 +42,8 @@ pub(crate) struct Api {
     access: Arc<Access>,
     /// Which queries run now, and which wait.
     gate: Gate,
+    /// Held while metrics are written.
+    scrape: tokio::sync::Mutex<()>,
     /// What calls hold.
     intake: Arc<intake::Room>,
     limits: crate::config::ApiLimits,
@@ -68,6 +70,7 @@ impl Api {
             cluster,
             access,
             gate: Gate::new(config.access.slots(), config.access.query_wait),
+            scrape: tokio::sync::Mutex::default(),
             intake: intake::Room::new(&config.access),
             limits: config.limits,
             gap_policy: config.ingest.gap_policy,
@@ -82,8 +85,9 @@ impl Api {
         self.ready.store(ready, Ordering::Release);
     }
 
-    /// All metrics as text.
-    fn render_metrics(&self) -> String {
+    /// All metrics as text. Scrapers wait for each other: however many there are, they have one thread.
+    async fn render_metrics(&self) -> String {
+        let _one_at_a_time = self.scrape.lock().await;
         let mut others = vec![metrics::process::registry(self.data.as_deref())];
         others.extend(self.cluster.as_deref().map(metrics::cluster::registry));
         self.node.render_metrics(&others)

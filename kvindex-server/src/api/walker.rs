@@ -64,6 +64,8 @@ pub(super) struct Walker {
     bits: u32,
     /// What the message's parts take.
     taken: usize,
+    /// Where in the last bytes read the last message ended that did in them.
+    whole: usize,
 }
 
 impl Walker {
@@ -76,14 +78,18 @@ impl Walker {
             number: 0,
             bits: 0,
             taken: 0,
+            whole: 0,
         }
     }
 
     /// Takes the next bytes.
     ///
     /// # Errors
-    /// When a message is too long, holds too much, or is none. Nothing may be read any more then.
+    /// When a message is too long, holds too much, or is none. Nothing may be read any more then; messages that ended
+    /// before it are in order ([`Self::whole`]).
     pub(super) fn read(&mut self, mut bytes: &[u8]) -> Result<(), ApiError> {
+        let length = bytes.len();
+        self.whole = 0;
         while let Some((first, behind)) = bytes.split_first() {
             match self.next {
                 Next::Rest(left) => {
@@ -106,8 +112,16 @@ impl Walker {
                     self.digit(*first)?;
                 }
             }
+            if matches!(self.next, Next::Head(0)) {
+                self.whole = length - bytes.len();
+            }
         }
         Ok(())
+    }
+
+    /// How many of the last bytes read belong to messages that have ended.
+    fn whole(&self) -> usize {
+        self.whole
     }
 
     fn begin(&mut self, came: usize, byte: u8) -> Result<(), ApiError> {
@@ -253,11 +267,13 @@ pub(crate) fn walk(call: &str, message: &[u8], limits: &ApiLimits) -> bool {
 pub(super) struct Walked {
     body: Body,
     walker: Walker,
+    /// Why nothing is handed over any more, once it is not.
+    refused: Option<Status>,
 }
 
 impl Walked {
     pub(super) fn around(body: Body, bounds: Bounds) -> Body {
-        Body::new(Self { body, walker: Walker::new(bounds) })
+        Body::new(Self { body, walker: Walker::new(bounds), refused: None })
     }
 }
 
@@ -269,17 +285,29 @@ impl HttpBody for Walked {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let this = &mut *self;
+        if let Some(refused) = this.refused.take() {
+            return Poll::Ready(Some(Err(axum::Error::new(refused))));
+        }
+        let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
         let chunk = frame.as_ref().and_then(|frame| frame.as_ref().ok()).and_then(Frame::data_ref);
-        let walked = chunk.map_or(Ok(()), |chunk| self.walker.read(chunk));
-        Poll::Ready(match walked {
-            Ok(()) => frame,
-            Err(refused) => Some(Err(axum::Error::new(Status::from(refused)))),
-        })
+        let Some(Err(refused)) = chunk.map(|chunk| this.walker.read(chunk)) else {
+            return Poll::Ready(frame);
+        };
+        let refused = Status::from(refused);
+        // A stream's earlier questions are answered, however they were cut into frames.
+        let whole = chunk.map(|chunk| chunk.slice(..this.walker.whole())).filter(|whole| !whole.is_empty());
+        Poll::Ready(Some(match whole {
+            Some(whole) => {
+                this.refused = Some(refused);
+                Ok(Frame::data(whole))
+            }
+            None => Err(axum::Error::new(refused)),
+        }))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.refused.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

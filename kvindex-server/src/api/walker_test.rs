@@ -6,6 +6,7 @@ use crate::config::Config;
 use kvindex_proto::v1;
 use proptest::prelude::*;
 use prost::Message;
+use tokio_stream::StreamExt;
 
 fn limits() -> ApiLimits {
     ApiLimits { batch: 4, candidates: 3, ..Config::defaults().limits }
@@ -82,6 +83,30 @@ fn a_question_among_others_does_not_fail_them() {
     assert_eq!(refused, "requests: more than 4 of them, the limit is 4 (max_batch)");
     let streamed = v1::MatchStreamRequest { id: 1, request: Some(question(5000, 4, 4)) };
     walk_in_pieces("match_stream", &framed(&streamed.encode_to_vec()).repeat(3), 4096).unwrap();
+}
+
+/// Found by a review: an error in a frame took the questions before it along.
+#[tokio::test]
+async fn questions_before_a_wrong_one_are_handed_over_in_whatever_frames_they_came() {
+    let good = framed(&v1::MatchStreamRequest { id: 1, request: Some(question(1, 1, 1)) }.encode_to_vec());
+    let wrong = framed(&[0x0b, 0]);
+    for (bytes, whole) in [
+        ([&good[..], &good, &wrong, &good].concat(), good.len() * 2),
+        ([&good[..], &wrong].concat(), good.len()),
+        (wrong.clone(), 0),
+    ] {
+        let body = Walked::around(Body::from(bytes.clone()), Bounds::of("match_stream", &limits()));
+        let mut pieces = body.into_data_stream();
+        let mut came = Vec::new();
+        let refused = loop {
+            match pieces.next().await.unwrap() {
+                Ok(piece) => came.extend_from_slice(&piece),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(came, bytes[..whole]);
+        assert!(refused.to_string().contains("protobuf"), "{refused}");
+    }
 }
 
 #[test]

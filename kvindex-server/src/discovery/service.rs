@@ -47,10 +47,10 @@ pub(crate) struct Discovery {
     states: States,
     /// Workers of others whose names stand in the way, as far as that was told.
     foreign: BTreeSet<WorkerId>,
-    /// Settings by which engines were found on this node, and since when it looks by the present ones: a selector with a
-    /// slip in it shall not forget a fleet at once.
+    /// Settings by which engines were found on this node, and since when it sees everything by the present ones: a
+    /// selector with a slip in it shall not forget a fleet at once.
     tried: Option<DiscoveryConfig>,
-    since: Instant,
+    since: Option<Instant>,
 }
 
 /// Looks for engines whenever the settings ask for it.
@@ -74,7 +74,7 @@ pub(crate) fn start(
         states: States::default(),
         foreign: BTreeSet::new(),
         tried: None,
-        since: Instant::now(),
+        since: None,
     };
     tokio::spawn(async move {
         tokio::select! {
@@ -143,7 +143,7 @@ impl Discovery {
         let (server, namespace) = (&connection.server, connection.namespace());
         tracing::info!(server, namespace, "looking for engines in Kubernetes");
         let watching = kubernetes::watch(connection, &self.config);
-        self.since = Instant::now();
+        self.since = None;
         while self.goes_on() {
             self.pass(connection, &watching).await;
             tokio::select! {
@@ -164,6 +164,9 @@ impl Discovery {
             drop(seen);
             if !found.engines.is_empty() {
                 self.tried = Some(self.config.clone());
+            }
+            if current.pods && current.selection {
+                self.since.get_or_insert(now);
             }
             let known = self.roll.known();
             let plan = plan(&found, &known, current, self.is_untried(now));
@@ -218,8 +221,9 @@ impl Discovery {
 
     /// Whether the present settings have found nothing yet, and are younger than a resync.
     fn is_untried(&self, now: Instant) -> bool {
-        let age = now.saturating_duration_since(self.since);
-        self.tried.as_ref() != Some(&self.config) && age < self.config.resync
+        let is_young =
+            self.since.is_none_or(|since| now.saturating_duration_since(since) < self.config.resync);
+        is_young && self.tried.as_ref() != Some(&self.config)
     }
 
     fn tell_foreign(&mut self, foreign: &[WorkerId]) {

@@ -111,8 +111,6 @@ struct Inner {
     stream_generation: Family<StreamLabels, Gauge>,
     stream_state: Family<StateLabels, Gauge>,
     net: NetMetrics,
-    /// Held while gauges are refilled and written, so that two scrapes do not mix.
-    scrape: parking_lot::Mutex<()>,
 }
 
 /// Tenants that have a series of their own.
@@ -159,7 +157,6 @@ impl Metrics {
             stream_generation: Family::default(),
             stream_state: Family::default(),
             net: NetMetrics::default(),
-            scrape: parking_lot::Mutex::default(),
         };
         inner.describe();
         Self { inner: Arc::new(inner) }
@@ -255,7 +252,8 @@ impl Metrics {
         self.inner.cap.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
-    /// Everything in the Prometheus text format, with the index's present sizes and streams.
+    /// Everything in the Prometheus text format, with the index's present sizes and streams. Gauges are refilled for
+    /// it: one call at a time, or two mix.
     pub(crate) fn render(
         &self,
         stats: &IndexStats,
@@ -265,7 +263,6 @@ impl Metrics {
         others: &[Registry],
     ) -> String {
         let inner = &self.inner;
-        let _one_at_a_time = inner.scrape.lock();
         let set = |gauge: &Gauge, value: usize| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         set(&inner.workers, stats.workers);
         set(&inner.streams, stats.streams);

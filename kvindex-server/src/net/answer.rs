@@ -137,14 +137,18 @@ impl HttpBody for Answer {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let (rest, body) = (self.rest.len() as u64, self.body.size_hint());
-        let mut hint = SizeHint::new();
-        hint.set_lower(body.lower().saturating_add(rest));
-        if let Some(upper) = body.upper() {
-            hint.set_upper(upper.saturating_add(rest));
-        }
-        hint
+        and_before(&self.body.size_hint(), self.rest.len())
     }
+}
+
+/// How long a body is of which so many bytes were taken and are not handed over.
+pub(crate) fn and_before(body: &SizeHint, taken: usize) -> SizeHint {
+    let mut hint = SizeHint::new();
+    hint.set_lower(body.lower().saturating_add(taken as u64));
+    if let Some(upper) = body.upper() {
+        hint.set_upper(upper.saturating_add(taken as u64));
+    }
+    hint
 }
 
 impl Drop for Answer {

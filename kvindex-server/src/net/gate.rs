@@ -19,6 +19,9 @@ const SHARE: usize = 4;
 /// Bits of an IPv6 address that count, but for unique-local ones: one host has all the rest to choose from.
 const IPV6_PREFIX: u32 = 64;
 
+/// Where a mesh's sidecar hands over what it let in (Istio's `InboundPassthroughBindIpv4`), whoever the client is.
+const SIDECAR: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 6);
+
 /// Counts a door's connections.
 #[derive(Debug)]
 pub(crate) struct Gate {
@@ -52,7 +55,7 @@ pub(crate) struct Pass {
 /// stand for many, and whoever is on the machine has other ways.
 fn owner(from: IpAddr) -> Option<IpAddr> {
     match from {
-        IpAddr::V4(Ipv4Addr::LOCALHOST) | IpAddr::V6(Ipv6Addr::LOCALHOST) => None,
+        IpAddr::V4(Ipv4Addr::LOCALHOST | SIDECAR) | IpAddr::V6(Ipv6Addr::LOCALHOST) => None,
         IpAddr::V4(_) => Some(from),
         // Addresses of one's own network are given out there, one to each.
         IpAddr::V6(address) if address.is_unique_local() => Some(from),
@@ -147,7 +150,9 @@ mod tests {
         let one = admitted(&gate, "2001:db8:0:1::1", 1);
         let rest = admitted(&gate, "2001:db8:0:1:ffff::1", 9);
         assert_eq!((one.len(), rest.len()), (1, 1), "a prefix of 64 bits is one address");
-        assert_eq!(admitted(&gate, "127.0.0.1", 9).len(), 3, "whatever room is left");
+        for whoever in ["127.0.0.1", "127.0.0.6"] {
+            assert_eq!(admitted(&gate, whoever, 9).len(), 3, "whatever room is left");
+        }
         drop((first, rest));
         assert_eq!(admitted(&gate, "192.0.2.1", 5).len(), 2, "what is closed is given back");
         drop((one, second));

@@ -19,6 +19,7 @@ mod tls;
 mod certificates;
 
 pub use address::{AddressError, Host, HostPort, Reach, canonical};
+pub(crate) use answer::and_before;
 pub(crate) use dial::{DialError, dial, race, resolve};
 pub use door::Connected;
 pub(crate) use door::{Door, Lock, Patience, is_known, serve};
