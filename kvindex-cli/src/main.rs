@@ -27,6 +27,11 @@ use std::process::ExitCode;
 
 use args::{Cli, Command};
 
+/// A node runs for months and its allocations are of all sizes and from all threads: the system's allocator keeps what
+/// they leave between them. See docs/decisions/0020-allocator.md.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     run(cli).unwrap_or_else(|error| failure::report(&error))

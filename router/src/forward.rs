@@ -1,0 +1,94 @@
+//! Requests on their way to an engine, and answers back: bodies are passed on as they come, so a streamed answer is
+//! streamed.
+
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
+use axum::response::Response;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use std::time::Duration;
+use tokio_stream::StreamExt;
+
+use crate::fleet::{Known, Place};
+
+/// How long a connection may take to come about: an engine that is gone is not waited for.
+const CONNECT: Duration = Duration::from_millis(500);
+
+/// vLLM's header for the data-parallel rank that is to take a request.
+const RANK: HeaderName = HeaderName::from_static("x-data-parallel-rank");
+
+/// What concerns one connection and is not passed on.
+const HOP_BY_HOP: [HeaderName; 5] =
+    [header::HOST, header::CONNECTION, header::TRANSFER_ENCODING, header::CONTENT_LENGTH, header::UPGRADE];
+
+/// A client for all engines.
+#[derive(Debug, Clone)]
+pub(crate) struct Forward {
+    client: Client<HttpConnector, Body>,
+}
+
+/// An engine that gave no answer.
+#[derive(Debug)]
+pub(crate) struct Unreached {
+    /// Nothing of the request was sent, so another engine may be asked.
+    pub(crate) may_retry: bool,
+    pub(crate) reason: String,
+}
+
+impl Forward {
+    pub(crate) fn new() -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_connect_timeout(Some(CONNECT));
+        connector.set_nodelay(true);
+        Self { client: Client::builder(TokioExecutor::new()).build(connector) }
+    }
+
+    /// Sends a request to an engine; answers its head, with its body still to come.
+    pub(crate) async fn send(
+        &self,
+        engine: &Known,
+        path: &str,
+        headers: &HeaderMap,
+        body: Bytes,
+        rank: u32,
+    ) -> Result<Response, Unreached> {
+        let uri: Uri = format!("http://{}{path}", engine.address).parse().map_err(|error| Unreached {
+            may_retry: true,
+            reason: format!("{} has no usable address ({}): {error}", engine.worker, engine.address),
+        })?;
+        let mut request = Request::new(Body::from(body));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = uri;
+        *request.headers_mut() = passed_on(headers);
+        request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if engine.has_ranks() {
+            request.headers_mut().insert(RANK, HeaderValue::from(rank));
+        }
+        let answer = self.client.request(request).await.map_err(|error| Unreached {
+            may_retry: error.is_connect(),
+            reason: format!("{} at {} gave no answer: {error}", engine.worker, engine.address),
+        })?;
+        let (mut head, body) = answer.into_parts();
+        head.headers = passed_on(&head.headers);
+        Ok(Response::from_parts(head, Body::new(body)))
+    }
+}
+
+fn passed_on(headers: &HeaderMap) -> HeaderMap {
+    let mut passed = headers.clone();
+    for name in HOP_BY_HOP {
+        passed.remove(name);
+    }
+    passed
+}
+
+/// A body that keeps its request's places at engines until it ends, or its client is gone.
+pub(crate) fn holding(response: Response, mut places: Vec<Place>) -> Response {
+    response.map(|body| {
+        Body::from_stream(body.into_data_stream().map(move |chunk| {
+            places.iter_mut().for_each(Place::is_computed);
+            chunk
+        }))
+    })
+}

@@ -1,0 +1,284 @@
+//! The routes: OpenAI's completions calls, models, and what says that the router lives.
+
+use axum::body::Body;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router as Routes};
+use bytes::Bytes;
+use kvindex_client::{Answer, Client, PromptTokens};
+use serde_json::{Value, json};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use crate::choose::{Choice, choose};
+use crate::fleet::{Fleet, Held, Known, candidates, held_by_worker};
+use crate::forward::{Forward, Unreached, holding};
+use crate::tokens::tokens_of;
+
+/// Engines that a request is offered to before its client is told that there is none.
+const TRIES: usize = 3;
+
+/// Largest request, the size of a million tokens of text and some pictures.
+const MAX_BODY: usize = 64 << 20;
+
+/// Where InferNex's proxies read which pair was chosen, as `host:port`.
+const PREFILL: HeaderName = HeaderName::from_static("x-openfuyao-prefill-pod-address-port");
+const DECODE: HeaderName = HeaderName::from_static("x-openfuyao-decode-pod-address-port");
+
+/// What an answer says of how its engine was chosen: the worker, the tokens that the index said it holds, and why
+/// nothing was known if nothing was.
+const WORKER: HeaderName = HeaderName::from_static("x-kvindex-worker");
+const MATCHED: HeaderName = HeaderName::from_static("x-kvindex-matched-tokens");
+const UNKNOWN: HeaderName = HeaderName::from_static("x-kvindex-unknown");
+
+/// How the router works.
+#[derive(Debug, Clone, Default)]
+pub struct RouterOptions {
+    /// Where a prefill-decode group's pair is only told in headers: the proxy that asks both, as `host:port`. Without
+    /// one the router asks them itself.
+    pub proxy: Option<String>,
+}
+
+/// A router that serves.
+#[derive(Debug)]
+pub struct Router {
+    client: Client,
+    fleet: Arc<Fleet>,
+    forward: Forward,
+    options: RouterOptions,
+}
+
+/// Where a request goes, with what is known of it.
+struct Routed {
+    choice: Choice,
+    engines: HashMap<String, Known>,
+    held: HashMap<String, Held>,
+    prompt_tokens: u64,
+}
+
+impl Routed {
+    fn held(&self, worker: &str) -> Held {
+        self.held.get(worker).copied().unwrap_or_default()
+    }
+
+    /// Prompt tokens that a worker would have to compute.
+    fn to_compute(&self, worker: &str) -> u64 {
+        self.prompt_tokens.saturating_sub(self.held(worker).tokens)
+    }
+}
+
+impl Router {
+    /// A router that asks this index. [`Self::routes`] serves it.
+    #[must_use]
+    pub fn new(client: Client, options: RouterOptions) -> Arc<Self> {
+        let fleet = Fleet::new(client.clone());
+        Arc::new(Self { client, fleet, forward: Forward::new(), options })
+    }
+
+    /// The engines that it knows.
+    #[must_use]
+    pub fn fleet(&self) -> &Arc<Fleet> {
+        &self.fleet
+    }
+
+    /// The routes. Needs a runtime: the list of engines is kept up to date by a task that ends with it.
+    pub fn routes(self: &Arc<Self>) -> Routes {
+        tokio::spawn(Arc::clone(&self.fleet).follow());
+        Routes::new()
+            .route("/v1/chat/completions", post(complete))
+            .route("/v1/completions", post(complete))
+            .route("/v1/models", get(models))
+            .route("/healthz", get(async || "ok\n"))
+            .layer(DefaultBodyLimit::max(MAX_BODY))
+            .with_state(Arc::clone(self))
+    }
+
+    /// Where a request goes, `None` if nobody can take it. `Err` says why the index did not know, which stops nothing.
+    async fn route(&self, request: &Value, model: &str) -> (Option<Routed>, Result<(), String>) {
+        let engines = self.fleet.of_model(model);
+        let tokens = tokens_of(&self.forward, &engines, request).await;
+        let mut said = Ok(());
+        let held = match &tokens {
+            None => {
+                said = Err("the prompt's token ids could not be had".to_owned());
+                HashMap::new()
+            }
+            Some(tokens) => match self.client.match_tokens(&PromptTokens::new(model, tokens)).await {
+                Answer::Known(answer) => held_by_worker(&answer.workers),
+                Answer::Unknown { reason } => {
+                    said = Err(reason.to_string());
+                    HashMap::new()
+                }
+            },
+        };
+        let prompt_tokens = tokens.map_or(0, |tokens| tokens.len() as u64);
+        let routed = choose(prompt_tokens, &candidates(&engines, &held)).map(|choice| {
+            let engines = engines.into_iter().map(|engine| (engine.worker.clone(), engine)).collect();
+            Routed { choice, engines, held, prompt_tokens }
+        });
+        (routed, said)
+    }
+
+    /// Asks one engine for all of it.
+    async fn whole(&self, call: &Call, routed: &Routed, worker: &str) -> Result<Response, Unreached> {
+        let engine = engine_of(routed, worker)?;
+        let place = engine.enter(routed.to_compute(worker));
+        let held = routed.held(worker);
+        let sent = self.forward.send(engine, &call.path, &call.headers, call.body.clone(), held.rank).await;
+        sent.inspect_err(|_| engine.put_aside()).map(|answer| holding(answer, vec![place]))
+    }
+
+    /// Has one engine compute the prompt and another one go on: vLLM's two requests, of which the first one answers
+    /// where its blocks can be read.
+    async fn pair(
+        &self,
+        call: &Call,
+        routed: &Routed,
+        (prefill, decode): (&str, &str),
+    ) -> Result<Response, Unreached> {
+        let (first, second) = (engine_of(routed, prefill)?, engine_of(routed, decode)?);
+        let mut headers = call.headers.clone();
+        insert(&mut headers, PREFILL, &first.address);
+        insert(&mut headers, DECODE, &second.address);
+        let mut place = first.enter(routed.to_compute(prefill));
+        let decoding = second.enter(0);
+        if let Some(proxy) = &self.options.proxy {
+            let proxy = first.at(proxy);
+            let sent = self.forward.send(&proxy, &call.path, &headers, call.body.clone(), 0).await?;
+            return Ok(holding(sent, vec![place, decoding]));
+        }
+        let body = Bytes::from(prefill_request(&call.request).to_string());
+        let sent = self.forward.send(first, &call.path, &headers, body, routed.held(prefill).rank).await;
+        let computed = sent.inspect_err(|_| first.put_aside())?;
+        if !computed.status().is_success() {
+            // The engine's own words, such as for a prompt that is too long.
+            return Ok(computed);
+        }
+        let transfer = transfer_of(computed, &first.worker).await?;
+        place.is_computed();
+        drop(place);
+        let mut request = call.request.clone();
+        if let Some(fields) = request.as_object_mut() {
+            fields.insert("kv_transfer_params".into(), transfer);
+        }
+        let body = Bytes::from(request.to_string());
+        let sent = self.forward.send(second, &call.path, &headers, body, routed.held(decode).rank).await;
+        sent.inspect_err(|_| second.put_aside()).map(|answer| holding(answer, vec![decoding]))
+    }
+}
+
+fn engine_of<'a>(routed: &'a Routed, worker: &str) -> Result<&'a Known, Unreached> {
+    let gone = || Unreached { may_retry: true, reason: format!("{worker} is gone") };
+    routed.engines.get(worker).ok_or_else(gone)
+}
+
+/// The request that computes a prompt and hands its blocks over.
+fn prefill_request(request: &Value) -> Value {
+    let mut request = request.clone();
+    if let Some(fields) = request.as_object_mut() {
+        fields.insert("max_tokens".into(), json!(1));
+        fields.insert("stream".into(), json!(false));
+        for field in ["stream_options", "min_tokens", "max_completion_tokens"] {
+            fields.remove(field);
+        }
+        let params = json!({"do_remote_decode": true, "do_remote_prefill": false});
+        fields.insert("kv_transfer_params".into(), params);
+    }
+    request
+}
+
+/// Where the decode engine can read what the other one has computed.
+async fn transfer_of(computed: Response, worker: &str) -> Result<Value, Unreached> {
+    let broken = |reason: String| Unreached { may_retry: false, reason: format!("{worker}: {reason}") };
+    let bytes = axum::body::to_bytes(computed.into_body(), MAX_BODY).await;
+    let bytes = bytes.map_err(|error| broken(error.to_string()))?;
+    let mut answer: Value = serde_json::from_slice(&bytes).map_err(|error| broken(error.to_string()))?;
+    match answer.get_mut("kv_transfer_params").map(Value::take) {
+        Some(params) if params.is_object() => Ok(params),
+        _ => Err(broken(
+            "its answer has no kv_transfer_params: is it set up for disaggregated prefill?".into(),
+        )),
+    }
+}
+
+fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    // Ids and reasons may hold what a header must not.
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(name, value);
+    }
+}
+
+/// A client's call.
+struct Call {
+    path: String,
+    headers: HeaderMap,
+    body: Bytes,
+    request: Value,
+}
+
+fn refuse(status: StatusCode, message: impl Into<String>) -> Response {
+    let kind = if status.is_client_error() { "invalid_request_error" } else { "server_error" };
+    let error = json!({"error": {"message": message.into(), "type": kind, "code": status.as_u16()}});
+    (status, Json(error)).into_response()
+}
+
+async fn complete(State(router): State<Arc<Router>>, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
+    let request: Value = match serde_json::from_slice(&body) {
+        Ok(request) => request,
+        Err(error) => return refuse(StatusCode::BAD_REQUEST, format!("the body is no JSON: {error}")),
+    };
+    let Some(model) = request.get("model").and_then(Value::as_str).map(str::to_owned) else {
+        return refuse(StatusCode::BAD_REQUEST, "model: is required, a text");
+    };
+    let call = Call { path: uri.path().to_owned(), headers, body, request };
+    let mut failed = format!("no engine serves model {model:?}, or none that could be reached");
+    for _ in 0..TRIES {
+        let (routed, said) = router.route(&call.request, &model).await;
+        let Some(routed) = routed else { break };
+        let (worker, sent) = match &routed.choice {
+            Choice::Whole(worker) => (worker, router.whole(&call, &routed, worker).await),
+            Choice::Pair { prefill, decode } => {
+                (prefill, router.pair(&call, &routed, (prefill, decode)).await)
+            }
+        };
+        match sent {
+            Ok(answer) => return told(answer, &routed, worker, said),
+            Err(unreached) => {
+                failed = unreached.reason;
+                if !unreached.may_retry {
+                    break;
+                }
+            }
+        }
+    }
+    refuse(StatusCode::SERVICE_UNAVAILABLE, failed)
+}
+
+/// An answer with what it was chosen by.
+fn told(mut answer: Response<Body>, routed: &Routed, worker: &str, said: Result<(), String>) -> Response {
+    let headers = answer.headers_mut();
+    insert(headers, WORKER, worker);
+    insert(headers, MATCHED, &routed.held(worker).tokens.to_string());
+    if let Err(reason) = said {
+        insert(headers, UNKNOWN, &reason);
+    }
+    if let Choice::Pair { prefill, decode } = &routed.choice {
+        for (name, worker) in [(PREFILL, prefill), (DECODE, decode)] {
+            if let Some(engine) = routed.engines.get(worker) {
+                insert(headers, name, &engine.address);
+            }
+        }
+    }
+    answer
+}
+
+async fn models(State(router): State<Arc<Router>>) -> Json<Value> {
+    let models: BTreeSet<String> = router.fleet.all().into_iter().map(|engine| engine.model).collect();
+    let data: Vec<Value> = models
+        .into_iter()
+        .map(|id| json!({"id": id, "object": "model", "owned_by": "kvindex-router"}))
+        .collect();
+    Json(json!({"object": "list", "data": data}))
+}
