@@ -7,7 +7,7 @@ const JSON: &str = "#[derive(serde::Serialize, serde::Deserialize, utoipa::ToSch
 const PUBLIC: &str = ".kvindex.v1";
 
 /// Messages that callers send: a mistyped field must be an error, not silently ignored.
-const REQUESTS: [&str; 18] = [
+const REQUESTS: [&str; 19] = [
     "ClusterStatusRequest",
     "RemoveNodeRequest",
     "SetVoterRequest",
@@ -19,6 +19,7 @@ const REQUESTS: [&str; 18] = [
     "MatchStreamRequest",
     "ExplainRequest",
     "ListWorkersRequest",
+    "HotPrefixesRequest",
     "WatchRequest",
     "RegisterRequest",
     "UnregisterRequest",

@@ -42,6 +42,17 @@ impl Client {
         error::within(self.config.admin_timeout, self.query().list_workers(request)).await
     }
 
+    /// Which prefixes the asked node's questions ask for most.
+    ///
+    /// # Errors
+    /// When the node is unreachable or slow, or the limit is too large.
+    pub async fn hot_prefixes(
+        &self,
+        request: v1::HotPrefixesRequest,
+    ) -> Result<v1::HotPrefixesResponse, CallError> {
+        error::within(self.config.admin_timeout, self.query().hot_prefixes(request)).await
+    }
+
     /// Makes a worker known. The same definition twice is no error, so this may be repeated.
     ///
     /// ```no_run

@@ -75,9 +75,9 @@ pub use index::{
 };
 pub use limits::IndexLimits;
 pub use query::{
-    Candidates, Doubt, Doubts, Explanation, Filter, Matches, Prompt, PromptItem, Query, QueryError, Reason,
-    Score, ScoreQuery, Scorer, Scratch, StreamSlot, TierMatch, Tokens, WorkerExplanation, WorkerMatch,
-    explain, explain_hashed, find_hashed, find_matches, hash_noted, hash_prompt, is_noted, note_namespaces,
-    score,
+    Candidates, Doubt, Doubts, Explanation, Filter, HeldPrefix, Matches, Prompt, PromptItem, Query,
+    QueryError, Reason, Score, ScoreQuery, Scorer, Scratch, StreamSlot, TierMatch, Tokens, WorkerExplanation,
+    WorkerMatch, explain, explain_hashed, find_hashed, find_matches, hash_noted, hash_prompt, is_noted,
+    note_namespaces, score,
 };
 pub use worker::{CopyPolicy, DEFAULT_TENANT, HashScheme, ItemForm, Namespace, PodRef, WorkerSpec};

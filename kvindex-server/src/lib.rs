@@ -24,6 +24,7 @@ mod snapshots;
 mod sources;
 mod static_workers;
 pub mod trust;
+mod ui;
 mod workers;
 
 pub use access::{AccessError, NewToken, NoRandom, check_access};

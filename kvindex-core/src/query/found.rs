@@ -336,6 +336,16 @@ impl<'a> GroupHeld<'a> {
 }
 
 impl Walk {
+    /// Owners that hold some of the prefix, each with its blocks.
+    pub(super) fn held(&self) -> impl Iterator<Item = (OwnerSlot, u32)> {
+        self.depths.all()
+    }
+
+    /// Blocks of the longest prefix that one owner holds.
+    pub(super) fn longest_held(&self) -> usize {
+        self.held().map(|(_, depth)| depth as usize).max().unwrap_or(0)
+    }
+
     /// Tokens of the prefix that one owner holds in this namespace.
     pub(crate) fn tokens_held(&self, owner: OwnerSlot) -> usize {
         self.depths.of(owner) * self.block_size as usize

@@ -47,6 +47,11 @@ impl Depths {
         self.depth.get(owner.index()).map_or(0, |depth| *depth as usize)
     }
 
+    /// Every owner that holds some.
+    pub(super) fn all(&self) -> impl Iterator<Item = (OwnerSlot, u32)> {
+        self.touched.iter().filter_map(|owner| Some((*owner, *self.depth.get(owner.index())?)))
+    }
+
     pub(crate) fn clear(&mut self) {
         for owner in self.touched.drain(..) {
             if let Some(depth) = self.depth.get_mut(owner.index()) {

@@ -19,6 +19,12 @@ use crate::workers::WorkerDefinition;
 /// about as long as moving.
 pub(super) const LONG_BYTES: usize = 256 << 10;
 
+/// Hot prefixes that are listed where the caller names no number.
+const HOT_USUAL: usize = 20;
+
+/// Most that are listed: as many as are counted of one tenant.
+const HOT_MOST: usize = 256;
+
 /// When a request's head arrived.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Arrived(pub(super) Instant);
@@ -148,6 +154,24 @@ impl Api {
                 && caller.sees(&spec.tenant)
         });
         Ok(v1::ListWorkersResponse { workers: workers.map(convert::worker).collect() })
+    }
+
+    pub(super) async fn hot_prefixes(
+        &self,
+        caller: &Caller,
+        request: &v1::HotPrefixesRequest,
+    ) -> Result<v1::HotPrefixesResponse, ApiError> {
+        caller.may(Right::Read)?;
+        let named = request.tenant.as_deref().map(|tenant| caller.tenant(Right::Read, tenant)).transpose()?;
+        let limit = match request.limit {
+            None | Some(0) => HOT_USUAL,
+            Some(limit) if limit as usize <= HOT_MOST => limit as usize,
+            Some(limit) => return Err(ApiError::over_limit("limit", "prefixes", limit as usize, HOT_MOST)),
+        };
+        let _turn = self.turn(1, 0).await?;
+        let tenants =
+            self.node.hot(|tenant| named.is_none_or(|named| named == tenant) && caller.sees(tenant));
+        Ok(convert::hot_response(tenants, request.model.as_deref(), limit))
     }
 
     /// Waits for a question's turn.

@@ -112,6 +112,14 @@ impl QueryService for Grpc {
         Ok(Reply::new(self.api.list_workers(&caller, request.get_ref()).await?))
     }
 
+    async fn hot_prefixes(
+        &self,
+        request: Request<v1::HotPrefixesRequest>,
+    ) -> Result<Reply<v1::HotPrefixesResponse>, Status> {
+        let (caller, _) = origin(&request)?;
+        Ok(Reply::new(self.api.hot_prefixes(&caller, request.get_ref()).await?))
+    }
+
     type WatchStream = BoxStream<v1::WatchEvent>;
 
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Reply<Self::WatchStream>, Status> {

@@ -30,6 +30,13 @@ pub(super) async fn guard(State(api): State<Arc<Api>>, mut request: Request, nex
     if method.is_health() {
         return next.run(request).await;
     }
+    if method.is_page() {
+        let held = api.room_for_page();
+        return match held {
+            Ok(held) => held.around(next.run(request).await).unwrap_or_else(refuse),
+            Err(full) => refuse(full),
+        };
+    }
     let caller = if method == Method::METRICS && api.access.has_open_metrics() {
         Caller::anyone()
     } else {
@@ -97,6 +104,13 @@ impl Api {
         }
         let open = self.access.metrics().in_flight().clone();
         let held = Held::new(open, &self.intake, caller.name());
+        held.inspect_err(|_| self.access.metrics().refused("overload"))
+    }
+
+    /// The page is for everyone, like health, but not more of it than there is room for. Who only looks at it stays
+    /// a stranger to the door.
+    fn room_for_page(&self) -> Result<Arc<Held>, ApiError> {
+        let held = Held::new(self.access.metrics().in_flight().clone(), &self.intake, None);
         held.inspect_err(|_| self.access.metrics().refused("overload"))
     }
 

@@ -31,6 +31,7 @@ pub(super) fn router(api: &Arc<Api>) -> Router {
         .route("/v1/workers", get(list_workers).post(register))
         // Ids may hold slashes.
         .route("/v1/workers/{*worker_id}", delete(unregister))
+        .route("/v1/hot", get(hot_prefixes))
         .route("/v1/publish", post(publish))
         .route("/v1/watch", get(watch))
         .route("/v1/cluster", get(cluster_status))
@@ -53,6 +54,11 @@ pub(super) fn probes_router(api: &Arc<Api>) -> Router {
 pub(super) fn metrics_router(api: &Arc<Api>) -> Router {
     let routes = Router::new().route("/metrics", get(metrics));
     routes.method_not_allowed_fallback(method_not_allowed).with_state(Arc::clone(api))
+}
+
+/// The status page.
+pub(super) fn page_router() -> Router {
+    crate::ui::router().method_not_allowed_fallback(method_not_allowed)
 }
 
 async fn method_not_allowed(method: axum::http::Method, uri: axum::http::Uri) -> ApiError {
@@ -126,6 +132,26 @@ pub(super) async fn list_workers(
 ) -> Answer<v1::ListWorkersResponse> {
     let Query(request) = request.map_err(|error| ApiError::new(Kind::Invalid, error.body_text()))?;
     api.list_workers(&caller, &request).await.map(Json)
+}
+
+/// Which prefixes are asked for most.
+#[utoipa::path(get, path = "/v1/hot", params(
+    ("model" = Option<String>, Query, description = "Only prefixes of this model"),
+    ("tenant" = Option<String>, Query, description = "Only prefixes of this tenant"),
+    ("limit" = Option<u32>, Query, description = "At most so many, up to 256; 20 when left out")),
+    responses(
+    (status = 401, description = "No known token", body = ErrorBody),
+    (status = 403, description = "The token lacks a right or a tenant", body = ErrorBody),
+    (status = 429, description = "Too many questions; see the retry-after header", body = ErrorBody),
+    (status = 200, description = "Most questions first", body = v1::HotPrefixesResponse),
+    (status = 413, description = "Over a limit", body = ErrorBody)))]
+pub(super) async fn hot_prefixes(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    request: Result<Query<v1::HotPrefixesRequest>, axum::extract::rejection::QueryRejection>,
+) -> Answer<v1::HotPrefixesResponse> {
+    let Query(request) = request.map_err(|error| ApiError::new(Kind::Invalid, error.body_text()))?;
+    api.hot_prefixes(&caller, &request).await.map(Json)
 }
 
 /// Makes a worker known and subscribes to its event streams.

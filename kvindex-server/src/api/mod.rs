@@ -53,6 +53,8 @@ pub(crate) struct Api {
     /// Turns true when the server stops: long-lived calls end then.
     stopping: watch::Receiver<bool>,
     ready: AtomicBool,
+    /// Whether the status page is served.
+    has_page: bool,
     /// Where the node's data lies; `None` for memory only.
     data: Option<PathBuf>,
 }
@@ -77,6 +79,7 @@ impl Api {
             streams: Arc::new(Semaphore::new(config.limits.streams)),
             stopping,
             ready: AtomicBool::new(false),
+            has_page: config.net.ui,
             data: data_of(config),
         }
     }
@@ -104,10 +107,11 @@ fn data_of(config: &Config) -> Option<PathBuf> {
     folder.filter(|folder| !folder.as_os_str().is_empty()).or_else(beside)
 }
 
-/// Everything that is served on the public port; metrics unless they have a door of their own.
+/// Everything that is served on the public port: the status page if it is to be, metrics unless they have a door of their own.
 pub(crate) fn router(api: &Arc<Api>, with_metrics: bool) -> Router {
     let metrics = if with_metrics { http::metrics_router(api) } else { Router::new() };
-    guarded(api, grpc::router(api).merge(http::router(api)).merge(metrics))
+    let page = if api.has_page { http::page_router() } else { Router::new() };
+    guarded(api, grpc::router(api).merge(http::router(api)).merge(metrics).merge(page))
 }
 
 /// What is served on the metrics' own port: metrics, and what says whether the node lives and is ready.

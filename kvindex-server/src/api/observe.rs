@@ -69,9 +69,8 @@ impl Method {
     /// The right that it needs over some tenant at least: who lacks it is refused before a body is read.
     pub(super) fn right(self) -> Option<Right> {
         match self.0 {
-            "match" | "match_batch" | "match_stream" | "explain" | "list_workers" | "watch" => {
-                Some(Right::Read)
-            }
+            "match" | "match_batch" | "match_stream" | "explain" | "list_workers" | "hot_prefixes"
+            | "watch" => Some(Right::Read),
             "publish" => Some(Right::Publish),
             "register" | "unregister" | "cluster_status" | "remove_node" | "set_voter" | "hand_over" => {
                 Some(Right::Admin)
@@ -90,9 +89,14 @@ impl Method {
         matches!(self.0, "healthz" | "readyz")
     }
 
+    /// Whether it is a file of the status page, which is the same for everyone and says nothing of this node.
+    pub(super) fn is_page(self) -> bool {
+        self.0 == "ui"
+    }
+
     /// Whether it is one of those that are worked on for a while and may be refused for that.
     pub(super) fn is_question(self) -> bool {
-        matches!(self.0, "match" | "match_batch" | "explain" | "list_workers")
+        matches!(self.0, "match" | "match_batch" | "explain" | "list_workers" | "hot_prefixes")
     }
 
     /// Whether it goes on after its answer has begun.
@@ -111,6 +115,7 @@ fn name(method: &str, path: &str) -> &'static str {
             "QueryService/MatchStream" => "match_stream",
             "QueryService/Explain" => "explain",
             "QueryService/ListWorkers" => "list_workers",
+            "QueryService/HotPrefixes" => "hot_prefixes",
             "QueryService/Watch" => "watch",
             "IngestService/Register" => "register",
             "IngestService/Unregister" => "unregister",
@@ -127,6 +132,7 @@ fn name(method: &str, path: &str) -> &'static str {
         ("POST", "/v1/match_batch") => "match_batch",
         ("POST", "/v1/explain") => "explain",
         ("GET", "/v1/workers") => "list_workers",
+        ("GET", "/v1/hot") => "hot_prefixes",
         ("GET", "/v1/watch") => "watch",
         ("POST", "/v1/workers") => "register",
         ("POST", "/v1/publish") => "publish",
@@ -139,6 +145,7 @@ fn name(method: &str, path: &str) -> &'static str {
         ("GET", "/readyz") => "readyz",
         ("GET", "/openapi.json") => "openapi",
         ("DELETE", path) if path.starts_with("/v1/workers/") => "unregister",
+        ("GET", path) if path == "/ui" || path.starts_with("/ui/") => "ui",
         _ => "other",
     }
 }

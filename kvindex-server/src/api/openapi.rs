@@ -13,6 +13,7 @@ use super::http;
         http::find_batch,
         http::explain,
         http::list_workers,
+        http::hot_prefixes,
         http::register,
         http::unregister,
         http::publish,

@@ -19,6 +19,9 @@ pub struct RawNet {
     /// Most open connections of clients; one more is closed at once [default: 4096].
     #[arg(long, value_name = "N")]
     pub max_connections: Option<u64>,
+    /// Serve the status page at /ui of the public port; what it shows needs a token all the same [default: true].
+    #[arg(long, value_name = "BOOL")]
+    pub ui: Option<bool>,
 }
 
 /// How the network is used.
@@ -28,6 +31,8 @@ pub struct NetConfig {
     pub metrics_listen: Option<SocketAddr>,
     /// Most open connections of clients.
     pub max_connections: usize,
+    /// Whether the status page is served on the public port.
+    pub ui: bool,
 }
 
 /// Each costs a file descriptor, of which processes often have no more than twice as many.
@@ -50,6 +55,7 @@ impl Checker<'_> {
                 DEFAULT_CONNECTIONS,
                 1..=1 << 20,
             )?,
+            ui: raw.ui.unwrap_or(true),
         })
     }
 
@@ -96,5 +102,6 @@ pub(super) fn shown(config: &Config) -> Shown {
     vec![
         ("metrics_listen", text(net.metrics_listen.map_or_else(String::new, |listen| listen.to_string()))),
         ("max_connections", net.max_connections.to_string()),
+        ("ui", net.ui.to_string()),
     ]
 }

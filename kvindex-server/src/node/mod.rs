@@ -6,6 +6,7 @@ mod change;
 mod engines;
 mod feed;
 mod groups;
+mod hot;
 mod publish;
 mod query;
 mod registry;
@@ -25,6 +26,7 @@ use crate::metrics::Metrics;
 use crate::trust::Link;
 pub use feed::{FeedEvent, FeedKind, Watcher};
 pub use groups::GroupBest;
+pub use hot::{HotPrefix, HotTenant};
 pub use publish::{Content, Publication, PublishError, Published};
 pub use query::{Explained, Found, ListedStream, ListedWorker, TrustedMatch};
 pub use registry::{KnownWorker, Origin, RegisterError, Registered};
@@ -35,6 +37,7 @@ pub use change::{ChangeAnswer, WorkerChange};
 use cap::Cap;
 use engines::Engines;
 use feed::Feed;
+use hot::Hot;
 use registry::Registry;
 
 /// A node. Shared by reference between the API, ingest and timers.
@@ -49,6 +52,7 @@ pub struct Node {
     engines: Engines,
     /// Buffers that queries hand on, so that a query allocates little.
     scratches: Mutex<Vec<Scratch>>,
+    hot: Hot,
     max_workers: usize,
     cap: Cap,
     /// `None` for a node alone.
@@ -76,6 +80,7 @@ impl Node {
             metrics,
             engines: Engines::default(),
             scratches: Mutex::default(),
+            hot: Hot::default(),
             max_workers: config.limits.workers,
             cap: Cap::new(config),
             cluster: OnceLock::new(),

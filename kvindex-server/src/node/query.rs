@@ -11,6 +11,7 @@ use kvindex_core::{
 
 use super::Node;
 use super::groups::{GroupBest, best_of_groups};
+use super::hot::HotTenant;
 use crate::ingest::HashCheck;
 use crate::metrics::StreamGauges;
 use crate::trust::Trust;
@@ -92,7 +93,14 @@ impl Node {
         } else {
             query
         };
-        let (matches, hash_us) = self.ask(asked, find_hashed)?;
+        let look = self.hot.next(query.tenant);
+        let (matches, hash_us) = self.ask(asked, |reader, query, scratch| {
+            let found = find_hashed(reader, query, scratch);
+            if let Some(look) = look {
+                self.hot.note(look, reader, query, scratch);
+            }
+            found
+        })?;
         let trusted = |matched: WorkerMatch| {
             let stream = StreamId { worker: matched.worker.id.clone(), dp_rank: matched.dp_rank };
             let trust = Trust::judge(&matched.stream, self.link(&stream));
@@ -135,6 +143,12 @@ impl Node {
             hash_us,
             walk_us: micros_since(started).saturating_sub(hash_us),
         })
+    }
+
+    /// Which prefixes this node's questions ask for most, of each tenant that `sees` lets pass, by its name.
+    #[must_use]
+    pub fn hot(&self, sees: impl Fn(&str) -> bool) -> Vec<HotTenant> {
+        self.hot.list(sees)
     }
 
     /// Every known worker with its streams, by worker id.

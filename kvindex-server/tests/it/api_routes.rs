@@ -6,11 +6,12 @@ use tonic::Code;
 
 use crate::api_server::{Server, prompt, stored, tokens};
 
-const ROUTES: [(&str, &str); 16] = [
+const ROUTES: [(&str, &str); 17] = [
     ("post", "/v1/match"),
     ("post", "/v1/match_batch"),
     ("post", "/v1/explain"),
     ("get", "/v1/workers"),
+    ("get", "/v1/hot"),
     ("post", "/v1/workers"),
     ("delete", "/v1/workers/{worker_id}"),
     ("post", "/v1/publish"),

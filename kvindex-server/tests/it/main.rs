@@ -4,9 +4,11 @@
 mod api_access;
 mod api_engine;
 mod api_hash_check;
+mod api_hot;
 mod api_inputs;
 mod api_limits;
 mod api_match;
+mod api_page;
 mod api_publish;
 mod api_register;
 mod api_routes;

@@ -6,7 +6,7 @@ mod definition;
 mod events;
 mod question;
 
-pub(crate) use answer::{explain_response, match_response, watch_event, worker};
+pub(crate) use answer::{explain_response, hot_response, match_response, watch_event, worker};
 pub(crate) use definition::raw_worker;
 pub(crate) use events::publication;
 pub(crate) use question::{MAX_ITEMS, Question};

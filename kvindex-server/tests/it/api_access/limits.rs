@@ -21,7 +21,7 @@ fn is_limited(refusal: &Refusal, whose: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_asks_so_many_questions_and_another_is_not_held_up() {
     for way in WAYS {
-        let brief = "queries_per_s = 1\nburst = 4";
+        let brief = "queries_per_s = 1\nburst = 5";
         let node =
             Guarded::start(&[token("root", ALL, "*", ""), token("brief", "read", "*", brief)].concat()).await;
         let calls = [
@@ -29,6 +29,7 @@ async fn a_token_asks_so_many_questions_and_another_is_not_held_up() {
             ("explain", question()),
             ("list_workers", json!({})),
             ("match_batch", json!({"requests": [question()]})),
+            ("hot_prefixes", json!({})),
         ];
         for (call, request) in &calls {
             node.call(way, "brief", call, request.clone()).await.unwrap();
@@ -41,7 +42,7 @@ async fn a_token_asks_so_many_questions_and_another_is_not_held_up() {
         let limited =
             node.metric("root", "kvindex_access_calls_total{token=\"brief\",outcome=\"limited\"}").await;
         let refused = node.metric("root", "kvindex_api_refused_total{reason=\"rate_token\"}").await;
-        assert_eq!((limited, refused), (4, 4));
+        assert_eq!((limited, refused), (5, 5));
         // A second fills one question in again.
         tokio::time::sleep(Duration::from_millis(1100)).await;
         node.call(way, "brief", "match", question()).await.unwrap();

@@ -121,6 +121,7 @@ impl Guarded {
         };
         let (method, path) = match name {
             "list_workers" => ("GET", query("/v1/workers")),
+            "hot_prefixes" => ("GET", query("/v1/hot")),
             "cluster_status" => ("GET", query("/v1/cluster")),
             "register" => ("POST", "/v1/workers".into()),
             "unregister" => ("DELETE", format!("/v1/workers/{}", request["worker_id"].as_str().unwrap())),
@@ -216,6 +217,7 @@ async fn grpc(channel: Channel, token: &str, name: &str, request: Value) -> Answ
         "match_batch" => told(query.match_batch(read::<v1::MatchBatchRequest>(request)).await),
         "explain" => told(query.explain(read::<v1::ExplainRequest>(request)).await),
         "list_workers" => told(query.list_workers(read::<v1::ListWorkersRequest>(request)).await),
+        "hot_prefixes" => told(query.hot_prefixes(read::<v1::HotPrefixesRequest>(request)).await),
         "register" => told(ingest.register(read::<v1::RegisterRequest>(request)).await),
         "unregister" => told(ingest.unregister(read::<v1::UnregisterRequest>(request)).await),
         "publish" => told(ingest.publish(read::<v1::PublishRequest>(request)).await),
@@ -248,6 +250,7 @@ pub(super) fn every_call() -> Vec<(&'static str, Value)> {
         ("match_batch", json!({"requests": [{"prompt": prompt}]})),
         ("explain", json!({"prompt": prompt})),
         ("list_workers", json!({})),
+        ("hot_prefixes", json!({})),
         ("register", json!({"worker_id": "a/w", "model": "llama", "tenant": "a"})),
         ("publish", json!({"worker_id": "a/w", "generation": 1, "seq": 0})),
         ("unregister", json!({"worker_id": "a/w"})),
@@ -262,7 +265,7 @@ pub(super) fn every_call() -> Vec<(&'static str, Value)> {
 pub(super) fn without_times(mut answer: Value) -> Value {
     match &mut answer {
         Value::Object(fields) => {
-            for gone in ["timing", "at_ms", "lag_ms"] {
+            for gone in ["timing", "at_ms", "lag_ms", "share", "per_s", "questions_per_s"] {
                 fields.remove(gone);
             }
             for value in fields.values_mut() {

@@ -48,6 +48,10 @@ async fn node(b_is_there: bool) -> Guarded {
         // As an operator's file may name them: not after the tenant.
         do_as(&node, "root", "register", described("w-of-b", "b")).await;
         do_as(&node, "root", "publish", stored("w-of-b", 0)).await;
+        // Of what is asked for most nothing is a's.
+        for _ in 0..5 {
+            do_as(&node, "b", "match", json!({"prompt": prompt(&json!({}))})).await;
+        }
     }
     node
 }
@@ -81,6 +85,9 @@ fn attempts() -> Vec<(&'static str, Value)> {
         ("explain", question(&ours)),
         ("explain", question(&theirs)),
         ("explain", with(json!({})).as_object().map(|_| question(&hashes)).unwrap()),
+        ("hot_prefixes", json!({})),
+        ("hot_prefixes", json!({"tenant": "a"})),
+        ("hot_prefixes", json!({"tenant": "b"})),
         ("list_workers", json!({})),
         ("list_workers", json!({"tenant": "a"})),
         ("list_workers", json!({"tenant": "b"})),

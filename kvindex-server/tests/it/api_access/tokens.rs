@@ -33,11 +33,11 @@ async fn without_a_known_token_no_call_is_answered() {
             }
         }
     }
-    assert!(node.metric("root", "kvindex_api_refused_total{reason=\"unauthenticated\"}").await >= 110);
+    assert!(node.metric("root", "kvindex_api_refused_total{reason=\"unauthenticated\"}").await >= 120);
     for path in ["/openapi.json", "/metrics", "/no/such/route", "/v1/watch"] {
         assert_eq!(node.raw("", "GET", path, "").await.0, 401, "{path}");
     }
-    for path in ["/healthz", "/readyz"] {
+    for path in ["/healthz", "/readyz", "/ui", "/ui/app.js"] {
         assert_eq!(node.raw("", "GET", path, "").await.0, 200, "{path}");
     }
 }
@@ -48,7 +48,7 @@ async fn a_right_is_needed_for_each_call_and_none_includes_another() {
     for way in WAYS {
         for (call, request) in every_call() {
             let needs = match call {
-                "match" | "match_batch" | "explain" | "list_workers" => "reader",
+                "match" | "match_batch" | "explain" | "list_workers" | "hot_prefixes" => "reader",
                 "publish" => "publisher",
                 _ => "admin",
             };
