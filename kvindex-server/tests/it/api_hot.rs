@@ -56,9 +56,10 @@ async fn the_prefix_that_prompts_share_is_told_with_who_holds_it() {
     let request = v1::HotPrefixesRequest { limit: Some(1), ..v1::HotPrefixesRequest::default() };
     let by_grpc = server.query.hot_prefixes(request).await.unwrap().into_inner();
     assert_eq!(by_grpc.prefixes.iter().map(|hot| hot.blocks).collect::<Vec<_>>(), [6]);
-    assert_eq!(told(&hot(&server, "?limit=1&tenant=default&model=llama").await), [(6, 3)]);
+    // The one that was watched holds it too, by now.
+    assert_eq!(told(&hot(&server, "?limit=1&tenant=default&model=llama").await), [(6, 4)]);
     for none in ["?model=other", "?tenant=other"] {
-        assert_eq!(told(&hot(&server, none).await), [], "{none}");
+        assert!(told(&hot(&server, none).await).is_empty(), "{none}");
     }
 }
 

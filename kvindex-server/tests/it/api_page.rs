@@ -21,10 +21,11 @@ async fn get(server: &Server, path: &str, headers: &[(&'static str, String)]) ->
     let url = format!("http://{}{path}", server.running.local_addr());
     let headers = headers.to_vec();
     tokio::task::spawn_blocking(move || {
-        let agent = ureq::Agent::config_builder().http_status_as_error(false).max_redirects(0).build();
+        let agent = ureq::Agent::config_builder().http_status_as_error(false).max_redirects(0);
+        let agent = agent.allow_non_standard_methods(true).build();
         let request = ureq::http::Request::builder().uri(url);
         let request = headers.into_iter().fold(request, |request, (name, value)| request.header(name, value));
-        let mut response = agent.new_agent().run(request.body(()).unwrap()).unwrap();
+        let mut response = agent.new_agent().run(request.body(Vec::<u8>::new()).unwrap()).unwrap();
         let headers = response.headers().clone();
         (response.status().as_u16(), headers, response.body_mut().read_to_string().unwrap())
     })

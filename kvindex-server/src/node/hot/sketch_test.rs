@@ -94,13 +94,13 @@ fn the_prefix_that_prompts_share_is_told_with_its_share_and_its_holders() {
     rig.store(2, &prompt(2, 0));
     // Four go on as nobody holds, one as w1 does, three begin otherwise.
     for number in 10..14 {
-        rig.ask(1, &prompt(number, 3));
+        rig.ask(0, &prompt(number, 3));
     }
-    rig.ask(1, &prompt(1, 2));
+    rig.ask(0, &prompt(1, 2));
     for _ in 0..3 {
-        rig.ask(1, &[9; 3 * BLOCK]);
+        rig.ask(0, &[9; 3 * BLOCK]);
     }
-    let told = rig.list(1);
+    let told = rig.list(0);
     let shapes: Vec<(usize, usize, f64)> =
         told.iter().map(|hot| (hot.blocks, hot.held_by, hot.share)).collect();
     assert_eq!(shapes, [(8, 3, 5.0 / 8.0), (10, 1, 1.0 / 8.0)]);
