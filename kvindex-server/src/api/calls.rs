@@ -21,7 +21,7 @@ pub(super) const LONG_BYTES: usize = 256 << 10;
 
 /// When a request's head arrived.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Arrived(pub(super) Instant);
+pub(crate) struct Arrived(pub(super) Instant);
 
 impl Arrived {
     pub(super) fn now() -> Self {
@@ -36,7 +36,7 @@ impl Arrived {
 
 impl Api {
     /// One question, with everything that may refuse it.
-    pub(super) async fn find(
+    pub(crate) async fn find(
         &self,
         caller: &Caller,
         request: &v1::MatchRequest,
@@ -131,7 +131,7 @@ impl Api {
         Ok(convert::explain_response(explained, decode_us))
     }
 
-    pub(super) async fn list_workers(
+    pub(crate) async fn list_workers(
         &self,
         caller: &Caller,
         request: &v1::ListWorkersRequest,
@@ -160,7 +160,7 @@ impl Api {
     }
 
     /// Waits for the engine's sockets, so it runs where blocking is allowed.
-    pub(super) async fn register(
+    pub(crate) async fn register(
         self: &Arc<Self>,
         caller: &Caller,
         mut request: v1::RegisterRequest,
@@ -216,7 +216,7 @@ impl Api {
         Ok(())
     }
 
-    pub(super) async fn unregister(
+    pub(crate) async fn unregister(
         self: &Arc<Self>,
         caller: &Caller,
         request: v1::UnregisterRequest,

@@ -25,11 +25,16 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::access::{Access, Gate};
 use crate::cluster::Cluster;
-use crate::config::Config;
+use crate::config::{ApiLimits, Config, DialectsConfig};
+use crate::dialects;
 use crate::metrics;
 use crate::node::Node;
-pub(crate) use body::parse as parse_json;
+pub(crate) use body::{parse as parse_json, question, small};
+pub(crate) use calls::Arrived;
 pub(crate) use convert::{Question, publication, raw_worker};
+pub(crate) use error::{ApiError, Kind};
+pub(crate) use observe::CalledAs;
+pub(crate) use parts::check_json;
 pub use trace::CALL_TARGET;
 pub(crate) use walker::walk as walk_message;
 
@@ -44,7 +49,8 @@ pub(crate) struct Api {
     gate: Gate,
     /// What calls hold.
     intake: Arc<intake::Room>,
-    limits: crate::config::ApiLimits,
+    limits: ApiLimits,
+    dialects: DialectsConfig,
     gap_policy: kvindex_core::GapPolicy,
     /// One permit for each match stream or watcher that may be open.
     streams: Arc<Semaphore>,
@@ -70,6 +76,7 @@ impl Api {
             gate: Gate::new(config.access.slots(), config.access.query_wait),
             intake: intake::Room::new(&config.access),
             limits: config.limits,
+            dialects: config.dialects.clone(),
             gap_policy: config.ingest.gap_policy,
             streams: Arc::new(Semaphore::new(config.limits.streams)),
             stopping,
@@ -80,6 +87,16 @@ impl Api {
 
     pub(crate) fn set_ready(&self, ready: bool) {
         self.ready.store(ready, Ordering::Release);
+    }
+
+    /// Which other indexers' calls are answered.
+    pub(crate) fn dialects(&self) -> &DialectsConfig {
+        &self.dialects
+    }
+
+    /// What callers may ask for.
+    pub(crate) fn limits(&self) -> &ApiLimits {
+        &self.limits
     }
 
     /// All metrics as text.
@@ -103,7 +120,7 @@ fn data_of(config: &Config) -> Option<PathBuf> {
 /// Everything that is served on the public port; metrics unless they have a door of their own.
 pub(crate) fn router(api: &Arc<Api>, with_metrics: bool) -> Router {
     let metrics = if with_metrics { http::metrics_router(api) } else { Router::new() };
-    guarded(api, grpc::router(api).merge(http::router(api)).merge(metrics))
+    guarded(api, grpc::router(api).merge(http::router(api)).merge(dialects::router(api)).merge(metrics))
 }
 
 /// What is served on the metrics' own port: metrics, and what says whether the node lives and is ready.

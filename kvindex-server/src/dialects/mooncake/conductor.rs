@@ -1,0 +1,1 @@
+//! The answers of Mooncake's conductor, as JSON or MessagePack: cumulative counts, rank by rank.
