@@ -23,12 +23,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::{Semaphore, watch};
 
-use crate::access::{Access, Gate};
+use crate::access::{Access, Caller, Gate};
 use crate::cluster::Cluster;
 use crate::config::{ApiLimits, Config, DialectsConfig};
 use crate::dialects;
 use crate::metrics;
 use crate::node::Node;
+use crate::workers::WorkerDefinition;
 pub(crate) use body::{parse as parse_json, question, small};
 pub(crate) use calls::Arrived;
 pub(crate) use convert::{Question, publication, raw_worker};
@@ -92,6 +93,15 @@ impl Api {
     /// Which other indexers' calls are answered.
     pub(crate) fn dialects(&self) -> &DialectsConfig {
         &self.dialects
+    }
+
+    /// Every known worker that a caller sees, without its turn: for what looks at few of them, or changes them.
+    pub(crate) fn each_worker(&self, caller: &Caller, mut look: impl FnMut(&WorkerDefinition)) {
+        self.node.each_worker(|worker| {
+            if caller.sees(&worker.spec.tenant) {
+                look(worker);
+            }
+        });
     }
 
     /// What callers may ask for.

@@ -111,6 +111,11 @@ impl Fields {
         self.ones.iter().find(|(known, _)| *known == name).map(|(_, value)| value)
     }
 
+    /// The known fields that are there.
+    pub(super) fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.ones.iter().map(|(name, _)| *name).chain(self.lists.iter().map(|(name, _)| *name))
+    }
+
     /// A list, taken out; `None` when it is not there.
     pub(super) fn take_list(&mut self, name: &str) -> Option<List> {
         let place = self.lists.iter().position(|(known, _)| *known == name)?;

@@ -4,6 +4,8 @@
 use kvindex_proto::v1;
 use std::collections::BTreeMap;
 
+use super::instances::{BLOCK_SIZE, rank_in};
+
 /// Label that holds a worker's instance.
 pub(super) const INSTANCE: &str = "kvindex.io/instance";
 
@@ -33,8 +35,7 @@ pub(super) type Instances = BTreeMap<String, Ranks>;
 pub(super) fn fold(workers: &[v1::WorkerMatch], block_size: Option<u32>) -> Instances {
     let mut instances = Instances::new();
     for worker in workers {
-        let other = |size: u32| block_size.is_some_and(|asked| size != 0 && size != asked);
-        if other(worker.block_size) {
+        if block_size.is_some_and(|asked| is_of_other(worker, asked)) {
             continue;
         }
         let name = worker.labels.get(INSTANCE).unwrap_or(&worker.worker_id);
@@ -48,11 +49,18 @@ pub(super) fn fold(workers: &[v1::WorkerMatch], block_size: Option<u32>) -> Inst
     instances
 }
 
+/// Whether a worker has another block size: by what it announced, or else by what it was registered with.
+fn is_of_other(worker: &v1::WorkerMatch, asked: u32) -> bool {
+    let registered = || worker.labels.get(BLOCK_SIZE)?.parse().ok();
+    let size = if worker.block_size == 0 { registered().unwrap_or(0) } else { worker.block_size };
+    size != 0 && size != asked
+}
+
 /// A worker that has announced nothing is listed as rank 0, whatever it was registered as; its id tells.
 fn rank_of(worker: &v1::WorkerMatch) -> u32 {
-    let own =
-        || worker.labels.contains_key(INSTANCE).then(|| worker.worker_id.rsplit('/').next())??.parse().ok();
-    if worker.block_size == 0 { own().unwrap_or(worker.dp_rank) } else { worker.dp_rank }
+    let is_own = worker.block_size == 0 && worker.labels.contains_key(INSTANCE);
+    let own = is_own.then(|| rank_in(&worker.worker_id)).flatten();
+    own.unwrap_or(worker.dp_rank)
 }
 
 fn rank(worker: &v1::WorkerMatch) -> Rank {

@@ -1,121 +1,36 @@
 //! The paths that Mooncake's and Dynamo's indexers share. Which of them a request means is told by its body: Dynamo's
 //! names its model `model_name`, Mooncake's `model` or `modelname`.
 
-use axum::body::Body;
-use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, header};
-use axum::response::{IntoResponse, Response};
-use axum::routing::post;
-use axum::{Extension, Json, Router};
+use axum::extract::{Query, Request, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use axum::routing::{get, post};
+use axum::{Extension, Router};
 use bytes::Bytes;
-use kvindex_proto::v1;
 use serde_json::json;
 use std::sync::Arc;
 
-use super::fields::{Fields, Holds, Known};
-use super::mooncake;
+use super::asker::Asker;
+use super::dynamo;
+use super::mooncake::{conductor, listing, rank, rfc};
 use super::refusal::Refusal;
-use crate::access::{Caller, Right};
-use crate::api::{Api, Arrived, check_json, question};
-use crate::config::ApiLimits;
-
-/// Every field of these calls, whosever it is.
-const KNOWN: Known = &[
-    ("model", Holds::One),
-    ("model_name", Holds::One),
-    ("modelname", Holds::One),
-    ("tenant_id", Holds::One),
-    ("routing_group", Holds::One),
-    ("instance_id", Holds::One),
-    ("lora_name", Holds::One),
-    ("lora_id", Holds::One),
-    ("cache_salt", Holds::One),
-    ("block_size", Holds::One),
-    ("token_ids", Holds::Tokens),
-    ("seq_hashes", Holds::Numbers),
-    ("block_hash", Holds::Numbers),
-    ("block_hashes", Holds::Numbers),
-    ("endpoint", Holds::One),
-    ("replay_endpoint", Holds::One),
-    ("type", Holds::One),
-    ("dp_rank", Holds::One),
-    ("additionalsalt", Holds::One),
-    ("additional_salt", Holds::One),
-    ("cache_group", Holds::One),
-    ("hash_profile", Holds::One),
-];
-
-/// Worst trust of the workers that an answer rests on: bodies have no place for it.
-const TRUST: &str = "x-kvindex-trust";
-
-/// Who asks, and when.
-pub(super) struct Asker<'a> {
-    pub(super) api: &'a Arc<Api>,
-    pub(super) caller: &'a Caller,
-    pub(super) arrived: Arrived,
-}
-
-/// What a question found.
-pub(super) struct Found {
-    /// The tenant that was asked about.
-    pub(super) tenant: String,
-    pub(super) workers: Vec<v1::WorkerMatch>,
-}
-
-impl Asker<'_> {
-    pub(super) fn limits(&self) -> &ApiLimits {
-        self.api.limits()
-    }
-
-    /// Asks as a native match does. A prompt of nothing is no question there; it is answered with the workers that
-    /// another one would find, and no match.
-    pub(super) async fn ask(&self, mut prompt: v1::Prompt, is_empty: bool) -> Result<Found, Refusal> {
-        let tenant = self.caller.tenant(Right::Read, &prompt.tenant).map_err(crate::api::ApiError::from)?;
-        let tenant = tenant.to_owned();
-        if is_empty {
-            prompt.token_ids = vec![0];
-        }
-        let request = v1::MatchRequest { prompt: Some(prompt), ..v1::MatchRequest::default() };
-        let mut workers = self.api.find(self.caller, &request, self.arrived).await?.workers;
-        if is_empty {
-            for worker in &mut workers {
-                (worker.matched_blocks, worker.matched_tokens) = (0, 0);
-                worker.tiers.clear();
-            }
-        }
-        Ok(Found { tenant, workers })
-    }
-}
-
-impl Found {
-    /// What an answer carries beside its body.
-    pub(super) fn headers(&self) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        let states = self.workers.iter().filter_map(|worker| Some(worker.trust.as_ref()?.state()));
-        let worst = states.max_by_key(|state| match state {
-            v1::TrustState::Unspecified | v1::TrustState::Live => 0,
-            v1::TrustState::Pending => 1,
-            v1::TrustState::Rebuilding => 2,
-            v1::TrustState::Suspect => 3,
-        });
-        let word = worst.map(|state| match state {
-            v1::TrustState::Unspecified | v1::TrustState::Live => "live",
-            v1::TrustState::Pending => "pending",
-            v1::TrustState::Rebuilding => "rebuilding",
-            v1::TrustState::Suspect => "suspect",
-        });
-        if let Some(word) = word {
-            headers.insert(TRUST, HeaderValue::from_static(word));
-        }
-        headers
-    }
-}
+use super::wire::Wire;
+use crate::access::Caller;
+use crate::api::{Api, Arrived, question, small};
 
 pub(super) fn router(api: &Arc<Api>) -> Router {
-    Router::new()
+    let mut routes = Router::new()
         .route("/query", post(query))
         .route("/query_by_hash", post(query_by_hash))
-        .with_state(Arc::clone(api))
+        .route("/register", post(register))
+        .route("/unregister", post(unregister));
+    if api.dialects().mooncake.is_some() {
+        routes = routes.route("/services", get(services)).route("/global_view", get(global_view));
+    }
+    if api.dialects().dynamo {
+        routes = routes.route("/workers", get(workers)).route("/health", get(health));
+    }
+    routes.with_state(Arc::clone(api))
 }
 
 async fn query(
@@ -136,27 +51,147 @@ async fn query_by_hash(
     ask(&Asker { api: &api, caller: &caller, arrived }, request, true).await
 }
 
-async fn ask(asker: &Asker<'_>, request: Request, by_hash: bool) -> Response {
-    let limits = *asker.limits();
-    let read = |bytes: &Bytes| {
-        check_json(bytes, &limits)?;
-        Fields::of_json(bytes, KNOWN, limits.prompt_tokens)
-            .map_err(|error| Refusal::new(axum::http::StatusCode::BAD_REQUEST, "invalid_json", error))
-    };
+async fn register(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    Extension(arrived): Extension<Arrived>,
+    request: Request,
+) -> Response {
+    change(&Asker { api: &api, caller: &caller, arrived }, request, true).await
+}
+
+async fn unregister(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    Extension(arrived): Extension<Arrived>,
+    request: Request,
+) -> Response {
+    change(&Asker { api: &api, caller: &caller, arrived }, request, false).await
+}
+
+async fn services(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    Extension(arrived): Extension<Arrived>,
+    headers: HeaderMap,
+) -> Response {
+    let (asker, wire) = (Asker { api: &api, caller: &caller, arrived }, Wire::of(&api, &headers));
+    match listing::services(&asker, wire.mooncake_json()).await {
+        Ok(services) => wire.answer(StatusCode::OK, HeaderMap::new(), &services),
+        Err(refusal) => wire.refuse(refusal),
+    }
+}
+
+async fn global_view(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    Extension(arrived): Extension<Arrived>,
+    headers: HeaderMap,
+) -> Response {
+    let (asker, wire) = (Asker { api: &api, caller: &caller, arrived }, Wire::of(&api, &headers));
+    match listing::global_view(&asker, wire.mooncake_json()).await {
+        Ok(view) => wire.answer(StatusCode::OK, HeaderMap::new(), &view),
+        Err(refusal) => wire.refuse(refusal),
+    }
+}
+
+async fn workers(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    Extension(arrived): Extension<Arrived>,
+    which: Result<Query<dynamo::Which>, axum::extract::rejection::QueryRejection>,
+) -> Response {
+    let asker = Asker { api: &api, caller: &caller, arrived };
     let answer = async {
-        let fields = question(asker.api, request.into_body(), read).await?;
-        mooncake::rfc::query(asker, fields, by_hash).await
+        let Query(which) = which
+            .map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, "invalid_value", error.body_text()))?;
+        dynamo::workers(&asker, which).await
     };
-    answer.await.unwrap_or_else(refused)
+    match answer.await {
+        Ok(workers) => Wire::Dynamo.answer(StatusCode::OK, HeaderMap::new(), &workers),
+        Err(refusal) => Wire::Dynamo.refuse(refusal),
+    }
 }
 
-fn refused(refusal: Refusal) -> Response {
-    let Refusal { status, message, headers, .. } = refusal;
-    (status, headers, Json(json!({"error": message}))).into_response()
+async fn health() {}
+
+/// `/query` and `/query_by_hash`.
+async fn ask(asker: &Asker<'_>, request: Request, by_hash: bool) -> Response {
+    let (limits, head) = (*asker.limits(), Wire::of(asker.api, request.headers()));
+    let taken = head.takes(request.headers());
+    let read = |bytes: &Bytes| head.read(bytes, &limits);
+    let fields = match taken {
+        Ok(()) => question(asker.api, request.into_body(), read).await,
+        Err(refusal) => Err(refusal),
+    };
+    let mut fields = match fields {
+        Ok(fields) => fields,
+        Err(refusal) => return head.refuse(refusal),
+    };
+    let wire = head.told_by(&fields, asker.api.dialects());
+    let answer = async {
+        Ok(match wire {
+            Wire::Rfc => {
+                let (found, answer) = rfc::query(asker, &mut fields, by_hash).await?;
+                wire.answer(StatusCode::OK, found.headers(), &answer)
+            }
+            Wire::Conductor | Wire::Packed => {
+                let (found, answer) = conductor::query(asker, &mut fields, by_hash).await?;
+                wire.answer(StatusCode::OK, found.headers(), &answer)
+            }
+            Wire::Dynamo => {
+                let (found, answer) = dynamo::query(asker, &mut fields, by_hash).await?;
+                wire.answer(StatusCode::OK, found.headers(), &answer)
+            }
+        })
+    };
+    let answer = answer.await.unwrap_or_else(|refusal| wire.refuse(refusal));
+    wire.named(answer, if by_hash { dynamo::QUERY_BY_HASH } else { dynamo::QUERY })
 }
 
-#[allow(dead_code)]
-fn is_msgpack(request: &axum::http::Request<Body>) -> bool {
-    let value = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    value.is_some_and(|value| value.starts_with("application/msgpack"))
+/// `/register` and `/unregister`.
+async fn change(asker: &Asker<'_>, request: Request, is_new: bool) -> Response {
+    let (limits, head) = (*asker.limits(), Wire::of(asker.api, request.headers()));
+    let fields = async {
+        head.takes(request.headers())?;
+        head.read(&small(asker.api, request.into_body()).await?, &limits)
+    };
+    let fields = match fields.await {
+        Ok(fields) => fields,
+        Err(refusal) => return head.refuse(refusal),
+    };
+    let wire = head.told_by(&fields, asker.api.dialects());
+    let answer = async {
+        if wire != Wire::Dynamo {
+            return mooncake_change(asker, wire, &fields, is_new).await;
+        }
+        let status = if is_new {
+            dynamo::register(asker, &fields).await?;
+            StatusCode::CREATED
+        } else {
+            dynamo::unregister(asker, &fields).await?;
+            StatusCode::OK
+        };
+        Ok(wire.answer(status, HeaderMap::new(), &json!({"status": "ok"})))
+    };
+    let answer = answer.await.unwrap_or_else(|refusal| wire.refuse(refusal));
+    wire.named(answer, if is_new { dynamo::REGISTER } else { dynamo::UNREGISTER })
+}
+
+async fn mooncake_change(
+    asker: &Asker<'_>,
+    wire: Wire,
+    fields: &super::fields::Fields,
+    is_new: bool,
+) -> Result<Response, Refusal> {
+    if wire != Wire::Rfc {
+        conductor::only(fields, if is_new { &conductor::REGISTER } else { &conductor::UNREGISTER })?;
+    }
+    let none = HeaderMap::new();
+    Ok(if is_new {
+        let registered = rank::register(asker, fields, wire.mooncake_json()).await?;
+        wire.answer(StatusCode::OK, none, &registered)
+    } else {
+        wire.answer(StatusCode::OK, none, &rank::unregister(asker, fields).await?)
+    })
 }

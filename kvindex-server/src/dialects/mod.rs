@@ -5,12 +5,16 @@
 //! A dialect is one module with a table of its routes, a switch in `config/dialects.rs`, and a line in [`call_of`] and
 //! [`router`]. The guard and the metrics know its calls by that table.
 
+mod asker;
+mod dynamo;
 mod fields;
 mod fold;
 mod indexer;
+mod instances;
 mod mooncake;
 mod reader;
 mod refusal;
+mod wire;
 
 use axum::Router;
 use axum::http::{Method, Uri};
@@ -18,7 +22,7 @@ use std::sync::Arc;
 
 use crate::access::Right;
 use crate::api::{Api, ApiError, Kind};
-use crate::config::DialectsConfig;
+use crate::config::{ApiLimits, DialectsConfig};
 
 /// A call of a dialect, as the guard and the metrics know it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +47,12 @@ impl Call {
 
     /// Makes workers known, or forgets them.
     const fn change(name: &'static str) -> Self {
-        Self { name, right: Some(Right::Admin), is_question: false, is_grpc: false, is_health: false }
+        Self { right: Some(Right::Admin), is_question: false, ..Self::question(name) }
+    }
+
+    /// Asks whether the node lives.
+    const fn health(name: &'static str) -> Self {
+        Self { right: None, is_question: false, is_health: true, ..Self::question(name) }
     }
 }
 
@@ -52,7 +61,8 @@ type Route = (&'static str, &'static str, Call);
 
 /// The call of a dialect that is served, by method and path; `None` where there is none.
 pub(crate) fn call_of(config: &DialectsConfig, method: &str, path: &str) -> Option<Call> {
-    let served: [(bool, &[Route]); 1] = [(config.mooncake.is_some(), &mooncake::ROUTES)];
+    let served: [(bool, &[Route]); 2] =
+        [(config.mooncake.is_some(), &mooncake::ROUTES), (config.dynamo, &dynamo::ROUTES)];
     let routes = served.iter().filter(|(is_served, _)| *is_served).flat_map(|(_, routes)| *routes);
     let mut called = routes.filter(|(verb, place, _)| *verb == method && *place == path);
     called.next().map(|(_, _, call)| *call)
@@ -62,10 +72,18 @@ pub(crate) fn call_of(config: &DialectsConfig, method: &str, path: &str) -> Opti
 pub(crate) fn router(api: &Arc<Api>) -> Router {
     let config = api.dialects();
     let mut routes = Router::new();
-    if config.mooncake.is_some() {
+    if config.mooncake.is_some() || config.dynamo {
         routes = routes.merge(indexer::router(api));
     }
     routes.method_not_allowed_fallback(method_not_allowed)
+}
+
+/// Whether a body asks of Mooncake's indexer: by token ids, or by hashes.
+pub(crate) fn asks(is_packed: bool, by_hash: bool, body: &[u8], limits: &ApiLimits) -> bool {
+    let wire = if is_packed { wire::Wire::Packed } else { wire::Wire::Rfc };
+    let Ok(mut fields) = wire.read(body, limits) else { return false };
+    let read = if by_hash { mooncake::Question::by_hashes } else { mooncake::Question::by_tokens };
+    read(&mut fields, limits.prompt_tokens).is_ok()
 }
 
 async fn method_not_allowed(method: Method, uri: Uri) -> ApiError {

@@ -15,14 +15,14 @@ pub(super) struct Refusal {
     pub(super) field: Option<String>,
     /// Which value of a list.
     pub(super) index: Option<usize>,
-    /// What an answer carries beside its body, such as when to come back.
-    pub(super) headers: HeaderMap,
+    /// What an answer carries beside its body, such as when to come back. Boxed: a refusal is handed on many times.
+    pub(super) headers: Option<Box<HeaderMap>>,
 }
 
 impl Refusal {
     pub(super) fn new(status: StatusCode, reason: &'static str, message: impl Into<String>) -> Self {
         let message = message.into();
-        Self { status, message, reason, field: None, index: None, headers: HeaderMap::new() }
+        Self { status, message, reason, field: None, index: None, headers: None }
     }
 
     /// A field that is wrong; the message names it.
@@ -53,7 +53,7 @@ impl From<ApiError> for Refusal {
             reason: reason(native.status()),
             field: Some(own(&said.field)).filter(|field| !field.is_empty()),
             index: None,
-            headers,
+            headers: Some(Box::new(headers)),
         }
     }
 }

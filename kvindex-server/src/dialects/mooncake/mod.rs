@@ -2,22 +2,28 @@
 //! Sources and what differs knowingly: docs/dialects.md.
 
 pub(super) mod conductor;
+pub(super) mod listing;
+pub(super) mod rank;
 pub(super) mod rfc;
 
 use kvindex_proto::v1;
 
+use super::asker::{Asker, Found};
 use super::fields::Fields;
 use super::fold::{Instances, fold};
-use super::indexer::{Asker, Found};
 use super::reader::Tokens;
 use super::refusal::Refusal;
 use super::{Call, Route};
 use kvindex_core::limits::MAX_BLOCK_SIZE;
 
-/// The conductor's calls; its documents have no `/query_by_hash` in that form.
-pub(super) const ROUTES: [Route; 2] = [
+/// Its calls, in whichever form.
+pub(super) const ROUTES: [Route; 6] = [
     ("POST", "/query", Call::question("mooncake_query")),
     ("POST", "/query_by_hash", Call::question("mooncake_query_by_hash")),
+    ("POST", "/register", Call::change("mooncake_register")),
+    ("POST", "/unregister", Call::change("mooncake_unregister")),
+    ("GET", "/services", Call::question("mooncake_services")),
+    ("GET", "/global_view", Call::question("mooncake_global_view")),
 ];
 
 /// A question as both JSON forms ask it.

@@ -1,19 +1,20 @@
 //! The JSON of Mooncake's documents: answers by tenant, with counts of blocks on each medium.
 
-use axum::Json;
-use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
 use super::Question;
+use crate::dialects::asker::{Asker, Found};
 use crate::dialects::fields::Fields;
 use crate::dialects::fold::{Rank, Ranks};
-use crate::dialects::indexer::Asker;
 use crate::dialects::refusal::Refusal;
+
+/// An answer: instances by tenant.
+pub(in crate::dialects) type Answer = BTreeMap<String, BTreeMap<String, Matched>>;
 
 /// What one instance holds, in tokens. Media overlap: a block may lie on several.
 #[derive(Debug, Serialize)]
-struct Matched {
+pub(in crate::dialects) struct Matched {
     longest_matched: u64,
     #[serde(rename = "DP")]
     ranks: BTreeMap<u32, u64>,
@@ -53,19 +54,16 @@ impl Matched {
 /// `/query`, or `/query_by_hash`.
 pub(in crate::dialects) async fn query(
     asker: &Asker<'_>,
-    mut fields: Fields,
+    fields: &mut Fields,
     by_hash: bool,
-) -> Result<Response, Refusal> {
+) -> Result<(Found, Answer), Refusal> {
     let limit = asker.limits().prompt_tokens;
     if fields.number::<i64>("lora_id", &(i64::MIN.into()..=i64::MAX.into()))?.is_some_and(|id| id >= 0) {
         let message = "adapters are known by name here; give lora_name";
         return Err(Refusal::of("lora_id", "unsupported", message));
     }
-    let question = if by_hash {
-        Question::by_hashes(&mut fields, limit)?
-    } else {
-        Question::by_tokens(&mut fields, limit)?
-    };
+    let question =
+        if by_hash { Question::by_hashes(fields, limit)? } else { Question::by_tokens(fields, limit)? };
     let (found, instances, only) = question.ask(asker).await?;
     let mut matched: BTreeMap<String, Matched> =
         instances.iter().map(|(name, ranks)| (name.clone(), Matched::of(ranks))).collect();
@@ -73,7 +71,6 @@ pub(in crate::dialects) async fn query(
         // Whoever names one hears of it.
         matched.entry(only).or_insert_with(|| Matched::of(&Ranks::new()));
     }
-    let tenants: BTreeMap<&str, _> =
-        if matched.is_empty() { BTreeMap::new() } else { [(found.tenant.as_str(), matched)].into() };
-    Ok((found.headers(), Json(tenants)).into_response())
+    let answer = if matched.is_empty() { Answer::new() } else { [(found.tenant.clone(), matched)].into() };
+    Ok((found, answer))
 }
