@@ -68,14 +68,14 @@ sim *args="--seeds 1000":
 
 # Feed random bytes to everything that takes bytes from outside. Needs a nightly toolchain and `cargo install cargo-fuzz`.
 fuzz seconds="60":
-    for target in decode entry http grpc config snapshot; do cargo +nightly fuzz run $target -- -max_total_time={{ seconds }} || exit 1; done
+    for target in decode entry http dialect grpc config snapshot; do cargo +nightly fuzz run $target -- -max_total_time={{ seconds }} || exit 1; done
 
 # The same with so many inputs for each, 10 million unless told otherwise; without nightly by `just inputs`.
 fuzz-all count="10000000":
     #!/usr/bin/env bash
     set -euo pipefail
     if rustup toolchain list | grep -q nightly && cargo fuzz --version >/dev/null 2>&1; then
-        for target in decode entry http grpc config snapshot; do
+        for target in decode entry http dialect grpc config snapshot; do
             cargo +nightly fuzz run "$target" -- -runs={{ count }}
         done
     else

@@ -5,6 +5,7 @@
 //! Times of one machine mean little; what is printed is for comparing commits in one run on one machine.
 
 mod consensus_bytes;
+mod dialects;
 mod ingest;
 mod memory;
 mod mirrors;
@@ -41,6 +42,15 @@ struct Cli {
 enum Task {
     /// Bytes of the replicated log for each stored block.
     ConsensusBytes(ConsensusArgs),
+    /// Other indexers' forms of a question beside the native one, over HTTP.
+    Dialects {
+        /// Tokens of the prompt.
+        #[arg(long, default_value_t = TOKENS)]
+        tokens: usize,
+        /// Rounds of 50 calls of each form.
+        #[arg(long, default_value_t = ROUNDS)]
+        rounds: usize,
+    },
     /// Decode, hash and apply a recording's events.
     Ingest(IngestArgs),
     /// Bytes that a recording's blocks cost.
@@ -141,6 +151,9 @@ fn main() -> anyhow::Result<()> {
         None => everything(cli.smoke),
         Some(Task::ConsensusBytes(args)) => {
             publish(&consensus_bytes::run(&args.recordings, args.rounds)?, args.out.as_deref())
+        }
+        Some(Task::Dialects { tokens, rounds }) => {
+            tokio::runtime::Runtime::new()?.block_on(dialects::run(tokens, rounds))
         }
         Some(Task::Ingest(args)) => {
             let recording = Recording::open(&args.recording.recording)?;

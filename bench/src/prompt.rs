@@ -13,14 +13,16 @@ use tokio::net::TcpListener;
 
 use crate::stopwatch::{median, timed};
 
-const BLOCK: usize = 16;
+pub(crate) const BLOCK: usize = 16;
+/// The model of all workers.
+pub(crate) const MODEL: &str = "bench";
 const WORKERS: usize = 8;
 const CALLS: usize = 50;
 
 pub(crate) async fn run(tokens: usize, rounds: usize) -> anyhow::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let server = App::start(Config::defaults(), listener).await?;
-    let ids: Vec<u32> = (0..tokens as u32).map(|i| i.wrapping_mul(2_654_435_761) % 128_256).collect();
+    let ids = some_tokens(tokens);
     fill(&server, &ids)?;
     let packed: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
     let packed = Bytes::from(packed);
@@ -30,7 +32,7 @@ pub(crate) async fn run(tokens: usize, rounds: usize) -> anyhow::Result<()> {
     let (mut whole, mut decode, mut hash, mut walk) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..rounds * CALLS {
         let prompt =
-            v1::Prompt { model: "bench".into(), token_ids_le: packed.clone(), ..v1::Prompt::default() };
+            v1::Prompt { model: MODEL.into(), token_ids_le: packed.clone(), ..v1::Prompt::default() };
         let request = v1::MatchRequest { prompt: Some(prompt), ..v1::MatchRequest::default() };
         let started = Instant::now();
         let answer = client.r#match(request).await?.into_inner();
@@ -58,11 +60,16 @@ pub(crate) async fn run(tokens: usize, rounds: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A prompt of so many tokens.
+pub(crate) fn some_tokens(count: usize) -> Vec<u32> {
+    (0..count as u32).map(|i| i.wrapping_mul(2_654_435_761) % 128_256).collect()
+}
+
 /// The same question to an index in this process.
 fn in_process(packed: &[u8], rounds: usize) -> anyhow::Result<()> {
     let index = filled_index(packed);
     let prompt = kvindex_core::Prompt::Tokens { tokens: Tokens::LeBytes(packed), salt: None, items: &[] };
-    let query = Query { prompt, ..Query::tokens("bench", &[]) };
+    let query = Query { prompt, ..Query::tokens(MODEL, &[]) };
     let (mut hashing, mut walking) = (Vec::new(), Vec::new());
     let mut scratch = Scratch::default();
     for _ in 0..rounds * CALLS {
@@ -92,7 +99,7 @@ fn commands(ids: &[u32]) -> Vec<kvindex_core::Command> {
     let mut all = Vec::new();
     for worker in 0..WORKERS {
         let Ok(id) = WorkerId::new(format!("w{worker}")) else { continue };
-        all.push(Command::Register(Box::new(WorkerSpec::new(id.clone(), "bench"))));
+        all.push(Command::Register(Box::new(WorkerSpec::new(id.clone(), MODEL))));
         let mut parent: Option<SequenceHash> = None;
         let mut hasher = BlockHasher::new();
         let hashes = ids.chunks_exact(BLOCK).map(|block| {
@@ -130,7 +137,7 @@ fn filled_index(packed: &[u8]) -> kvindex_core::Index {
     index
 }
 
-fn fill(server: &kvindex_server::Running, ids: &[u32]) -> anyhow::Result<()> {
+pub(crate) fn fill(server: &kvindex_server::Running, ids: &[u32]) -> anyhow::Result<()> {
     server.node().apply(&commands(ids));
     Ok(())
 }

@@ -13,6 +13,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::access::{Caller, check_access};
 use crate::api::{Question, parse_json, publication, raw_worker, walk_message};
 use crate::config::{ApiLimits, Config, Setting};
+use crate::dialects::asks;
 use crate::ingest::decode::{blocks_of, decode};
 
 /// Limits of a small node: what is beyond them must be refused, not held. Made once, not for each of millions.
@@ -68,6 +69,13 @@ fn hashes(commands: &[ShardCommand]) -> usize {
 pub fn http_body(input: &[u8]) -> bool {
     let Some((kind, body)) = input.split_first() else { return false };
     read(*kind, body, &JSON)
+}
+
+/// The body of another indexer's call. The first byte says whether it is MessagePack, and by what it asks.
+#[must_use]
+pub fn dialect_body(input: &[u8]) -> bool {
+    let Some((kind, body)) = input.split_first() else { return false };
+    asks(kind & 1 == 1, kind & 2 == 2, body, &LIMITS)
 }
 
 /// A gRPC message. The first byte says of which call.

@@ -7,6 +7,7 @@ mod app;
 pub mod cluster;
 mod clustered;
 pub mod config;
+mod dialects;
 pub mod discovery;
 mod doors;
 mod endpoints;

@@ -23,7 +23,7 @@ impl<T: DeserializeOwned> FromRequest<Arc<Api>> for JsonBody<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, api: &Arc<Api>) -> Result<Self, ApiError> {
-        let bytes = read(request.into_body(), small_body(&api.limits)).await?;
+        let bytes = small(api, request.into_body()).await?;
         parse_bounded(&bytes, &api.limits).map(Self)
     }
 }
@@ -49,11 +49,25 @@ impl<T: DeserializeOwned> FromRequest<Arc<Api>> for JsonQuestion<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, api: &Arc<Api>) -> Result<Self, ApiError> {
-        let bytes = read(request.into_body(), api.limits.body_bytes).await?;
-        let long = bytes.len() > LONG_BYTES;
-        let _turn = if long { Some(api.turn(1, bytes.len()).await?) } else { None };
-        run(long, || parse_bounded(&bytes, &api.limits)).map(Self)
+        question(api, request.into_body(), |bytes| parse_bounded(bytes, &api.limits)).await.map(Self)
     }
+}
+
+/// Reads a question's body and makes something of it. A long one is parsed in the turn of queries.
+pub(crate) async fn question<T, E: From<ApiError>>(
+    api: &Api,
+    body: Body,
+    parse: impl FnOnce(&Bytes) -> Result<T, E>,
+) -> Result<T, E> {
+    let bytes = read(body, api.limits.body_bytes).await?;
+    let long = bytes.len() > LONG_BYTES;
+    let _turn = if long { Some(api.turn(1, bytes.len()).await?) } else { None };
+    run(long, || parse(&bytes))
+}
+
+/// Reads the body of a call that carries neither a prompt nor events.
+pub(crate) async fn small(api: &Api, body: Body) -> Result<Bytes, ApiError> {
+    read(body, small_body(&api.limits)).await
 }
 
 /// Reads a body up to `limit` bytes. A little more is read and dropped, so that a client that is slightly over

@@ -27,7 +27,7 @@ const HOT_MOST: usize = 256;
 
 /// When a request's head arrived.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Arrived(pub(super) Instant);
+pub(crate) struct Arrived(pub(super) Instant);
 
 impl Arrived {
     pub(super) fn now() -> Self {
@@ -42,7 +42,7 @@ impl Arrived {
 
 impl Api {
     /// One question, with everything that may refuse it.
-    pub(super) async fn find(
+    pub(crate) async fn find(
         &self,
         caller: &Caller,
         request: &v1::MatchRequest,
@@ -137,7 +137,7 @@ impl Api {
         Ok(convert::explain_response(explained, decode_us))
     }
 
-    pub(super) async fn list_workers(
+    pub(crate) async fn list_workers(
         &self,
         caller: &Caller,
         request: &v1::ListWorkersRequest,
@@ -184,7 +184,7 @@ impl Api {
     }
 
     /// Waits for the engine's sockets, so it runs where blocking is allowed.
-    pub(super) async fn register(
+    pub(crate) async fn register(
         self: &Arc<Self>,
         caller: &Caller,
         mut request: v1::RegisterRequest,
@@ -240,7 +240,7 @@ impl Api {
         Ok(())
     }
 
-    pub(super) async fn unregister(
+    pub(crate) async fn unregister(
         self: &Arc<Self>,
         caller: &Caller,
         request: v1::UnregisterRequest,

@@ -50,7 +50,7 @@ pub(super) fn router(api: &Arc<Api>) -> Router {
 
 /// Bounds what a message holds before it is decoded.
 async fn walk(State(limits): State<ApiLimits>, request: axum::extract::Request) -> axum::extract::Request {
-    let bounds = Bounds::of(Method::of(&request).name(), &limits);
+    let bounds = Bounds::of(Method::own(&request).name(), &limits);
     request.map(|body| Walked::around(body, bounds))
 }
 

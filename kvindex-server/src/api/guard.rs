@@ -12,13 +12,13 @@ use tonic::Status;
 use super::Api;
 use super::error::{ApiError, Kind};
 use super::intake::{Held, Intake};
-use super::observe::{Method, is_grpc};
+use super::observe::Method;
 use crate::access::{Caller, Limited};
 
 /// Lets a call through with its caller noted, or answers in its place.
 pub(super) async fn guard(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
-    let method = Method::of(&request);
-    let grpc = is_grpc(&request);
+    let method = Method::of(&request, &api.dialects);
+    let grpc = method.is_grpc();
     let refuse = |error: ApiError| {
         if grpc { Status::from(error).into_http::<Body>() } else { error.into_response() }
     };
@@ -37,7 +37,7 @@ pub(super) async fn guard(State(api): State<Arc<Api>>, mut request: Request, nex
             Err(full) => refuse(full),
         };
     }
-    let caller = if method == Method::METRICS && api.access.has_open_metrics() {
+    let caller = if method.is_metrics() && api.access.has_open_metrics() {
         Caller::anyone()
     } else {
         match api.access.caller(authorization(request.headers())) {
@@ -94,7 +94,7 @@ impl Api {
             caller.may(right)?;
         }
         if method.is_question() {
-            if method != Method::MATCH_BATCH {
+            if !method.is_batch() {
                 self.charge(caller, 1)?;
             }
             if self.gate.is_full() {

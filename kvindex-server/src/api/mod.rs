@@ -23,13 +23,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::{Semaphore, watch};
 
-use crate::access::{Access, Gate};
+use crate::access::{Access, Caller, Gate};
 use crate::cluster::Cluster;
-use crate::config::Config;
+use crate::config::{ApiLimits, Config, DialectsConfig};
+use crate::dialects;
 use crate::metrics;
 use crate::node::Node;
-pub(crate) use body::parse as parse_json;
+use crate::workers::WorkerDefinition;
+pub(crate) use body::{parse as parse_json, question, small};
+pub(crate) use calls::Arrived;
 pub(crate) use convert::{Question, publication, raw_worker};
+pub(crate) use error::{ApiError, Kind};
+pub(crate) use observe::CalledAs;
+pub(crate) use parts::check_json;
 pub use trace::CALL_TARGET;
 pub(crate) use walker::walk as walk_message;
 
@@ -46,7 +52,8 @@ pub(crate) struct Api {
     scrape: tokio::sync::Mutex<()>,
     /// What calls hold.
     intake: Arc<intake::Room>,
-    limits: crate::config::ApiLimits,
+    limits: ApiLimits,
+    dialects: DialectsConfig,
     gap_policy: kvindex_core::GapPolicy,
     /// One permit for each match stream or watcher that may be open.
     streams: Arc<Semaphore>,
@@ -75,6 +82,7 @@ impl Api {
             scrape: tokio::sync::Mutex::default(),
             intake: intake::Room::new(&config.access),
             limits: config.limits,
+            dialects: config.dialects.clone(),
             gap_policy: config.ingest.gap_policy,
             streams: Arc::new(Semaphore::new(config.limits.streams)),
             stopping,
@@ -86,6 +94,25 @@ impl Api {
 
     pub(crate) fn set_ready(&self, ready: bool) {
         self.ready.store(ready, Ordering::Release);
+    }
+
+    /// Which other indexers' calls are answered.
+    pub(crate) fn dialects(&self) -> &DialectsConfig {
+        &self.dialects
+    }
+
+    /// Every known worker that a caller sees, without its turn: for what looks at few of them, or changes them.
+    pub(crate) fn each_worker(&self, caller: &Caller, mut look: impl FnMut(&WorkerDefinition)) {
+        self.node.each_worker(|worker| {
+            if caller.sees(&worker.spec.tenant) {
+                look(worker);
+            }
+        });
+    }
+
+    /// What callers may ask for.
+    pub(crate) fn limits(&self) -> &ApiLimits {
+        &self.limits
     }
 
     /// All metrics as text. Scrapers wait for each other: however many there are, they have one thread.
@@ -111,7 +138,8 @@ fn data_of(config: &Config) -> Option<PathBuf> {
 pub(crate) fn router(api: &Arc<Api>, with_metrics: bool) -> Router {
     let metrics = if with_metrics { http::metrics_router(api) } else { Router::new() };
     let page = if api.has_page { http::page_router() } else { Router::new() };
-    guarded(api, grpc::router(api).merge(http::router(api)).merge(metrics).merge(page))
+    let native = grpc::router(api).merge(http::router(api));
+    guarded(api, native.merge(dialects::router(api)).merge(metrics).merge(page))
 }
 
 /// What is served on the metrics' own port: metrics, and what says whether the node lives and is ready.

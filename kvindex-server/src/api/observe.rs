@@ -14,29 +14,40 @@ use super::calls::Arrived;
 use super::error::{word_of_grpc, word_of_http};
 use super::trace;
 use crate::access::Right;
+use crate::config::DialectsConfig;
+use crate::dialects::{self, Call};
 use crate::metrics::CallLabels;
 
 const GRPC_PREFIX: &str = "/kvindex.v1.";
 
+/// The name of whatever is no call.
+const OTHER: &str = "other";
+
 /// Notes when the request's head came, and counts the call when its answer's head is ready.
 pub(super) async fn observe(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
     let arrived = Arrived(Instant::now());
-    let is_grpc = is_grpc(&request);
-    let Method(method) = Method::of(&request);
+    let method = Method::of(&request, &api.dialects);
+    let is_grpc = method.is_grpc();
     request.extensions_mut().insert(arrived);
-    let span = trace::span_of(method, is_grpc, request.headers());
+    let span = trace::span_of(method.name, is_grpc, request.headers());
     let mut response = next.run(request).instrument(span.clone()).await;
     let (transport, code) =
         if is_grpc { ("grpc", grpc_code(&mut response)) } else { ("http", word_of_http(response.status())) };
     span.record("code", code);
+    let method = match response.extensions().get() {
+        Some(CalledAs(name)) => {
+            span.record("otel.name", name);
+            name
+        }
+        None => method.name,
+    };
     api.node.metrics().called(CallLabels { method, transport, code }, arrived.0.elapsed());
     response
 }
 
-/// Whether an answer is to be gRPC's.
-pub(super) fn is_grpc(request: &Request) -> bool {
-    request.uri().path().starts_with(GRPC_PREFIX)
-}
+/// Noted on an answer whose call was known by name only when its body was read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CalledAs(pub(crate) &'static str);
 
 /// The code of an answer that ends with its head; any other begins well. On the way the transport's own code for
 /// a message over the limit, out of range, becomes the one of every other limit.
@@ -53,22 +64,52 @@ fn grpc_code(response: &mut Response) -> &'static str {
 
 /// Which call it is: a bounded set of names, whatever path the caller made up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Method(&'static str);
+pub(super) struct Method {
+    name: &'static str,
+    /// A dialect's call; `None` for one of our own.
+    dialect: Option<Call>,
+    is_grpc: bool,
+}
 
 impl Method {
-    pub(super) const METRICS: Self = Self("metrics");
-    pub(super) const MATCH_BATCH: Self = Self("match_batch");
+    pub(super) fn of(request: &Request, dialects: &DialectsConfig) -> Self {
+        let method = Self::own(request);
+        if method.name != OTHER {
+            return method;
+        }
+        let call = dialects::call_of(dialects, verb(request), request.uri().path());
+        match call {
+            Some(call) => Self { name: call.name, dialect: Some(call), is_grpc: call.is_grpc },
+            None => method,
+        }
+    }
 
-    pub(super) fn of(request: &Request) -> Self {
-        // Routes answer to HEAD as they do to GET.
-        let method =
-            if request.method() == axum::http::Method::HEAD { "GET" } else { request.method().as_str() };
-        Self(name(method, request.uri().path()))
+    /// One of our own calls, or none known.
+    pub(super) fn own(request: &Request) -> Self {
+        let path = request.uri().path();
+        Self { name: name(verb(request), path), dialect: None, is_grpc: path.starts_with(GRPC_PREFIX) }
+    }
+
+    /// Whether its answer is to be gRPC's.
+    pub(super) fn is_grpc(self) -> bool {
+        self.is_grpc
+    }
+
+    pub(super) fn is_metrics(self) -> bool {
+        self.name == "metrics"
+    }
+
+    /// Whether it brings many questions, which are counted when they are known.
+    pub(super) fn is_batch(self) -> bool {
+        self.name == "match_batch"
     }
 
     /// The right that it needs over some tenant at least: who lacks it is refused before a body is read.
     pub(super) fn right(self) -> Option<Right> {
-        match self.0 {
+        if let Some(call) = self.dialect {
+            return call.right;
+        }
+        match self.name {
             "match" | "match_batch" | "match_stream" | "explain" | "list_workers" | "hot_prefixes"
             | "watch" => Some(Right::Read),
             "publish" => Some(Right::Publish),
@@ -81,28 +122,34 @@ impl Method {
 
     /// Its name.
     pub(super) fn name(self) -> &'static str {
-        self.0
+        self.name
     }
 
     /// Whether it asks about the node's health, which is answered to everyone and always.
     pub(super) fn is_health(self) -> bool {
-        matches!(self.0, "healthz" | "readyz")
+        matches!(self.name, "healthz" | "readyz") || self.dialect.is_some_and(|call| call.is_health)
     }
 
     /// Whether it is a file of the status page, which is the same for everyone and says nothing of this node.
     pub(super) fn is_page(self) -> bool {
-        self.0 == "ui"
+        self.name == "ui"
     }
 
     /// Whether it is one of those that are worked on for a while and may be refused for that.
     pub(super) fn is_question(self) -> bool {
-        matches!(self.0, "match" | "match_batch" | "explain" | "list_workers" | "hot_prefixes")
+        matches!(self.name, "match" | "match_batch" | "explain" | "list_workers" | "hot_prefixes")
+            || self.dialect.is_some_and(|call| call.is_question)
     }
 
     /// Whether it goes on after its answer has begun.
     pub(super) fn is_stream(self) -> bool {
-        matches!(self.0, "match_stream" | "watch")
+        matches!(self.name, "match_stream" | "watch")
     }
+}
+
+/// Routes answer to HEAD as they do to GET.
+fn verb(request: &Request) -> &str {
+    if request.method() == axum::http::Method::HEAD { "GET" } else { request.method().as_str() }
 }
 
 fn name(method: &str, path: &str) -> &'static str {
@@ -124,7 +171,7 @@ fn name(method: &str, path: &str) -> &'static str {
             "ClusterService/RemoveNode" => "remove_node",
             "ClusterService/SetVoter" => "set_voter",
             "ClusterService/HandOver" => "hand_over",
-            _ => "other",
+            _ => OTHER,
         };
     }
     match (method, path) {
@@ -146,6 +193,6 @@ fn name(method: &str, path: &str) -> &'static str {
         ("GET", "/openapi.json") => "openapi",
         ("DELETE", path) if path.starts_with("/v1/workers/") => "unregister",
         ("GET", path) if path == "/ui" || path.starts_with("/ui/") => "ui",
-        _ => "other",
+        _ => OTHER,
     }
 }

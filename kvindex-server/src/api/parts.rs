@@ -231,7 +231,7 @@ pub(super) fn small_body(limits: &ApiLimits) -> usize {
 /// Whether a JSON body can be read without taking much more memory than it is long. What begins in it is counted and
 /// taken for the largest part there is: each object and list begins with a bracket, each text has two quotes. A
 /// bracket within a text counts too, which no usual message has many of.
-pub(super) fn check_json(body: &[u8], limits: &ApiLimits) -> Result<(), ApiError> {
+pub(crate) fn check_json(body: &[u8], limits: &ApiLimits) -> Result<(), ApiError> {
     let limit = together(limits);
     // A body that is too short for it need not be counted.
     if body.len().saturating_mul(LARGEST_BYTES) <= limit {

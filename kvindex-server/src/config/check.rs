@@ -26,6 +26,7 @@ impl RawConfig {
             ingest,
             limits,
             access: checker.access(&self.access, limits.body_bytes)?,
+            dialects: checker.dialects(&self.dialects)?,
             index: checker.index(&self.limits)?,
             cluster: checker.cluster(self)?,
             net: checker.net(self)?,

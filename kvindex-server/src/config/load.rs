@@ -153,6 +153,7 @@ fn gather(file: Option<&Path>, flags: &RawConfig, keys: &[String]) -> Result<Fig
         .merge(given_flags(&flags.ingest))
         .merge(given_flags(&flags.limits))
         .merge(given_flags(&flags.access))
+        .merge(given_flags(&flags.dialects))
         .merge(given_flags(&flags.cluster))
         .merge(given_flags(&flags.net))
         .merge(given_flags(&flags.tls))
@@ -182,6 +183,7 @@ fn extract(figment: &Figment) -> Result<RawConfig, ConfigError> {
         ingest: section(figment)?,
         limits: section(figment)?,
         access: section(figment)?,
+        dialects: section(figment)?,
         cluster: section(figment)?,
         net: section(figment)?,
         tls: section(figment)?,

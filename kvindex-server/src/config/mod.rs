@@ -9,6 +9,7 @@ mod access;
 mod cgroup;
 mod check;
 mod cluster;
+mod dialects;
 mod discovery;
 mod ingest;
 mod limits;
@@ -30,6 +31,7 @@ use kvindex_core::limits::IndexLimits;
 use crate::workers::{RawWorker, WorkerDefinition};
 pub use access::{AccessConfig, RawAccess};
 pub use cluster::{ClusterConfig, RawCluster};
+pub use dialects::{DialectsConfig, MooncakeJson, RawDialects};
 pub use discovery::{DiscoveryConfig, LabelKeys, PortSettings, RawDiscovery};
 pub use ingest::{IngestConfig, RawIngest};
 pub use limits::{ApiLimits, RawLimits};
@@ -54,6 +56,9 @@ pub struct RawConfig {
     /// Who may call, and how much at one time.
     #[command(flatten)]
     pub access: RawAccess,
+    /// Calls of other indexers.
+    #[command(flatten)]
+    pub dialects: RawDialects,
     /// The cluster.
     #[command(flatten)]
     pub cluster: RawCluster,
@@ -91,6 +96,8 @@ pub struct Config {
     pub limits: ApiLimits,
     /// Who may call, and how much is worked on at one time.
     pub access: AccessConfig,
+    /// Which other indexers' calls are answered.
+    pub dialects: DialectsConfig,
     /// What the index may grow to.
     pub index: IndexLimits,
     /// How this node takes part in a cluster; `None` for a node alone.
@@ -118,6 +125,7 @@ impl Config {
             ingest::shown,
             limits::shown,
             access::shown,
+            dialects::shown,
             cluster::shown,
             net::shown,
             tls::shown,

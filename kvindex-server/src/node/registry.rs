@@ -278,6 +278,11 @@ impl Node {
         self.registry.read().all().filter(|known| known.definition.spec.tenant == tenant).count()
     }
 
+    /// Looks at every known worker where it is kept. What looks must not ask the registry.
+    pub(crate) fn each_worker(&self, mut look: impl FnMut(&WorkerDefinition)) {
+        self.registry.read().all().for_each(|known| look(&known.definition));
+    }
+
     /// Every known worker, by id.
     #[must_use]
     pub fn known_workers(&self) -> Vec<KnownWorker> {

@@ -51,6 +51,11 @@ fn http_bodies() {
 }
 
 #[test]
+fn dialect_bodies() {
+    take("dialect bodies", &seeds::dialects(), inputs::dialect_body);
+}
+
+#[test]
 fn grpc_messages() {
     take("gRPC messages", &seeds::grpc(), inputs::grpc_message);
 }

@@ -134,6 +134,22 @@ pub(crate) fn http() -> Vec<Vec<u8>> {
     calls(&|call| call.json())
 }
 
+/// Mooncake's questions, by tokens and by hashes, in JSON and MessagePack.
+pub(crate) fn dialects() -> Vec<Vec<u8>> {
+    let base = serde_json::json!({"model": "m", "block_size": 4, "tenant_id": "t", "instance_id": null,
+        "hash_profile": {"strategy": "vllm_v1", "inner": {"a": [1]}}, "unknown": [[{}], 1.5, "x"]});
+    let with = |name: &str, value: serde_json::Value| {
+        let mut body = base.clone();
+        body[name] = value;
+        body
+    };
+    let tokens = with("token_ids", (0..40).collect());
+    let hashes = with("seq_hashes", serde_json::json!([1, u64::MAX, 3]));
+    let json = |kind: u8, body: &serde_json::Value| [vec![kind], serde_json::to_vec(body).unwrap()].concat();
+    let packed = |kind: u8, body| [vec![kind], rmp_serde::to_vec_named(body).unwrap()].concat();
+    vec![json(0, &tokens), json(2, &hashes), packed(1, &tokens), packed(3, &hashes)]
+}
+
 pub(crate) fn grpc() -> Vec<Vec<u8>> {
     calls(&|call| call.protobuf())
 }

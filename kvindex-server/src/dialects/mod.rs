@@ -1,0 +1,91 @@
+//! Other indexers' calls on the public port, so that a router written for one of them only changes an address. Each
+//! dialect is a thin adapter: it reads its request, asks the same question as a native call would, with the same caller,
+//! limits and turn, and writes the answer in its own form. There is no second index here and no second matching.
+//!
+//! A dialect is one module with a table of its routes, a switch in `config/dialects.rs`, and a line in [`call_of`] and
+//! [`router`]. The guard and the metrics know its calls by that table.
+
+mod asker;
+mod dynamo;
+mod fields;
+mod fold;
+mod indexer;
+mod instances;
+mod mooncake;
+mod reader;
+mod refusal;
+mod wire;
+
+use axum::Router;
+use axum::http::{Method, Uri};
+use std::sync::Arc;
+
+use crate::access::Right;
+use crate::api::{Api, ApiError, Kind};
+use crate::config::{ApiLimits, DialectsConfig};
+
+/// A call of a dialect, as the guard and the metrics know it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Call {
+    /// Its name in metrics and traces: the dialect's, and what it does.
+    pub(crate) name: &'static str,
+    /// The right that it needs over some tenant at least.
+    pub(crate) right: Option<Right>,
+    /// Whether it is worked on for a while, and may be refused for that.
+    pub(crate) is_question: bool,
+    /// Whether it is answered as gRPC is.
+    pub(crate) is_grpc: bool,
+    /// Whether it asks about the node's health, which everyone hears always.
+    pub(crate) is_health: bool,
+}
+
+impl Call {
+    /// Asks about prompts or workers.
+    const fn question(name: &'static str) -> Self {
+        Self { name, right: Some(Right::Read), is_question: true, is_grpc: false, is_health: false }
+    }
+
+    /// Makes workers known, or forgets them.
+    const fn change(name: &'static str) -> Self {
+        Self { right: Some(Right::Admin), is_question: false, ..Self::question(name) }
+    }
+
+    /// Asks whether the node lives.
+    const fn health(name: &'static str) -> Self {
+        Self { right: None, is_question: false, is_health: true, ..Self::question(name) }
+    }
+}
+
+/// A method, a path, and the call that they mean.
+type Route = (&'static str, &'static str, Call);
+
+/// The call of a dialect that is served, by method and path; `None` where there is none.
+pub(crate) fn call_of(config: &DialectsConfig, method: &str, path: &str) -> Option<Call> {
+    let served: [(bool, &[Route]); 2] =
+        [(config.mooncake.is_some(), &mooncake::ROUTES), (config.dynamo, &dynamo::ROUTES)];
+    let routes = served.iter().filter(|(is_served, _)| *is_served).flat_map(|(_, routes)| *routes);
+    let mut called = routes.filter(|(verb, place, _)| *verb == method && *place == path);
+    called.next().map(|(_, _, call)| *call)
+}
+
+/// The routes of every dialect that is served. The native guard stands around them.
+pub(crate) fn router(api: &Arc<Api>) -> Router {
+    let config = api.dialects();
+    let mut routes = Router::new();
+    if config.mooncake.is_some() || config.dynamo {
+        routes = routes.merge(indexer::router(api));
+    }
+    routes.method_not_allowed_fallback(method_not_allowed)
+}
+
+/// Whether a body asks of Mooncake's indexer: by token ids, or by hashes.
+pub(crate) fn asks(is_packed: bool, by_hash: bool, body: &[u8], limits: &ApiLimits) -> bool {
+    let wire = if is_packed { wire::Wire::Packed } else { wire::Wire::Rfc };
+    let Ok(mut fields) = wire.read(body, limits) else { return false };
+    let read = if by_hash { mooncake::Question::by_hashes } else { mooncake::Question::by_tokens };
+    read(&mut fields, limits.prompt_tokens).is_ok()
+}
+
+async fn method_not_allowed(method: Method, uri: Uri) -> ApiError {
+    ApiError::new(Kind::MethodNotAllowed, format!("{} does not take {method}", uri.path()))
+}
