@@ -75,15 +75,25 @@ impl TextTokenizer {
         Ok(Self { inner })
     }
 
+    /// Whether a text is short enough, before anything is made of it.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub fn fits(text: &str) -> Result<(), TokenizerError> {
+        if text.len() <= MAX_TEXT_BYTES {
+            Ok(())
+        } else {
+            Err(TokenizerError::LongText { bytes: text.len() })
+        }
+    }
+
     /// The token ids of a text, with those that the tokenizer puts before and behind every text, as engines do with
     /// the prompt of a completion.
     ///
     /// # Errors
     /// When the text is too long, or the tokenizer does not take it.
     pub fn token_ids(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
-        if text.len() > MAX_TEXT_BYTES {
-            return Err(TokenizerError::LongText { bytes: text.len() });
-        }
+        Self::fits(text)?;
         let encoded = self.inner.encode_fast(text, true);
         Ok(encoded.map_err(|error| TokenizerError::Refused(error.to_string()))?.get_ids().to_vec())
     }
