@@ -39,8 +39,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "kvindex/v1/ingest.proto",
         "kvindex/v1/cluster.proto",
         "kvindex/peer/v1/peer.proto",
+        "dialects/sglang.proto",
+        "dialects/llmd.proto",
     ];
     println!("cargo:rerun-if-changed=kvindex");
+    println!("cargo:rerun-if-changed=dialects");
     let descriptors = protox::compile(files, ["."])?;
     let mut build = tonic_prost_build::configure()
         .bytes(".")

@@ -13,6 +13,7 @@ use crate::api::Api;
 use crate::cluster::{Cluster, JoinError};
 use crate::clustered::{self, Clustered};
 use crate::config::{Config, LiveConfig};
+use crate::dialects::Tokenizers;
 use crate::discovery;
 use crate::doors::{self, ListenError, Listeners};
 use crate::ingest::IngestError;
@@ -22,6 +23,7 @@ use crate::node::{LoadError, Node, StoreError};
 use crate::open_doors;
 use crate::snapshots;
 use crate::static_workers::StaticWorkers;
+use crate::tokenizer::TokenizerError;
 
 /// Why a node could not start.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +51,9 @@ pub enum StartError {
     /// The access file is wrong.
     #[error(transparent)]
     Access(#[from] AccessError),
+    /// A tokenizer that the configuration names cannot be used.
+    #[error("dialect_llmd_tokenizers: {0}")]
+    Tokenizer(#[from] TokenizerError),
     /// The operating system gives no random bytes.
     #[error("no random bytes: {0}")]
     Random(#[source] std::io::Error),
@@ -104,6 +109,7 @@ impl App {
         let counters = AccessMetrics::default();
         node.metrics().describe_room(|registry| counters.describe(registry));
         let access = Arc::new(Access::open(&config.access, counters)?);
+        let tokenizers = Tokenizers::open(&config.dialects)?;
         if let (None, Some(wanted)) = (&listeners.metrics, config.net.metrics_listen) {
             listeners.metrics = Some(doors::bind("metrics_listen", wanted)?);
         }
@@ -125,7 +131,8 @@ impl App {
         }
         open_doors::tell(&config, local_addr, metrics_addr);
         tokio::spawn(Arc::clone(&access).follow_file(stopping.clone()));
-        let api = Arc::new(Api::new(&config, Arc::clone(&node), cluster, access, stopping.clone()));
+        let api = Api::new(&config, Arc::clone(&node), cluster, access, tokenizers, stopping.clone());
+        let api = Arc::new(api);
         let server = doors::open(&config, listeners, tls.as_ref(), &api, node.metrics(), &stopping);
         let mut ending = stopping.clone();
         let timer = snapshots::keep_writing(&node, live.follow(), stopping.clone());

@@ -24,6 +24,7 @@ mod roll;
 mod snapshots;
 mod sources;
 mod static_workers;
+pub mod tokenizer;
 pub mod trust;
 mod ui;
 mod workers;

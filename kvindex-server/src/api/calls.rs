@@ -35,7 +35,7 @@ impl Arrived {
     }
 
     /// Microseconds since.
-    pub(super) fn micros(self) -> u64 {
+    pub(crate) fn micros(self) -> u64 {
         u64::try_from(self.0.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 }
@@ -175,7 +175,7 @@ impl Api {
     }
 
     /// Waits for a question's turn.
-    pub(super) async fn turn(&self, questions: usize, bytes: usize) -> Result<Running<'_>, ApiError> {
+    pub(crate) async fn turn(&self, questions: usize, bytes: usize) -> Result<Running<'_>, ApiError> {
         let entered = self.gate.enter(units(questions, bytes)).await;
         entered.map_err(|overloaded| {
             self.access.metrics().refused("overload");
@@ -321,7 +321,7 @@ fn events_bytes(request: &v1::PublishRequest) -> usize {
 }
 
 /// Runs a call; a long one after handing this thread's other tasks to another, where the runtime can.
-pub(super) fn run<T>(long: bool, call: impl FnOnce() -> T) -> T {
+pub(crate) fn run<T>(long: bool, call: impl FnOnce() -> T) -> T {
     let can_move = Handle::try_current().is_ok_and(|h| h.runtime_flavor() == RuntimeFlavor::MultiThread);
     if long && can_move { tokio::task::block_in_place(call) } else { call() }
 }

@@ -96,6 +96,11 @@ impl ApiError {
         self.kind == Kind::Denied
     }
 
+    /// Whether a request is larger than a limit: another one may be answered.
+    pub(crate) fn is_too_large(&self) -> bool {
+        self.kind == Kind::TooLarge
+    }
+
     /// The same error about a part of a larger request.
     pub(crate) fn within(mut self, outer: &str) -> Self {
         if self.field.is_empty() {
@@ -192,6 +197,7 @@ pub(crate) fn word_of_grpc(code: Grpc) -> &'static str {
         Grpc::Unauthenticated => "unauthenticated",
         Grpc::PermissionDenied => "permission_denied",
         Grpc::DeadlineExceeded => "deadline_exceeded",
+        Grpc::OutOfRange => "out_of_range",
         _ => "internal",
     }
 }

@@ -50,7 +50,17 @@ pub(super) fn router(api: &Arc<Api>) -> Router {
 
 /// Bounds what a message holds before it is decoded.
 async fn walk(State(limits): State<ApiLimits>, request: axum::extract::Request) -> axum::extract::Request {
-    let bounds = Bounds::of(Method::own(&request).name(), &limits);
+    let call = Method::own(&request).name();
+    bounded(request, call, &limits)
+}
+
+/// The same for a call of this name.
+pub(crate) fn bounded(
+    request: axum::extract::Request,
+    call: &str,
+    limits: &ApiLimits,
+) -> axum::extract::Request {
+    let bounds = Bounds::of(call, limits);
     request.map(|body| Walked::around(body, bounds))
 }
 
@@ -63,7 +73,7 @@ async fn no_route(headers: HeaderMap, uri: axum::http::Uri) -> Response {
 }
 
 /// Who calls, and since when. Without a caller, which the guard notes on every call, nothing is answered.
-fn origin<T>(request: &Request<T>) -> Result<(Caller, Arrived), Status> {
+pub(crate) fn origin<T>(request: &Request<T>) -> Result<(Caller, Arrived), Status> {
     let caller = request.extensions().get::<Caller>().cloned();
     let caller = caller.ok_or_else(|| Status::unauthenticated("nobody looked at who calls"))?;
     let arrived = request.extensions().get::<Arrived>().copied();

@@ -26,14 +26,15 @@ use tokio::sync::{Semaphore, watch};
 use crate::access::{Access, Caller, Gate};
 use crate::cluster::Cluster;
 use crate::config::{ApiLimits, Config, DialectsConfig};
-use crate::dialects;
+use crate::dialects::{self, Tokenizers};
 use crate::metrics;
 use crate::node::Node;
 use crate::workers::WorkerDefinition;
 pub(crate) use body::{parse as parse_json, question, small};
-pub(crate) use calls::Arrived;
+pub(crate) use calls::{Arrived, run};
 pub(crate) use convert::{Question, publication, raw_worker};
 pub(crate) use error::{ApiError, Kind};
+pub(crate) use grpc::{bounded, origin};
 pub(crate) use observe::CalledAs;
 pub(crate) use parts::check_json;
 pub use trace::CALL_TARGET;
@@ -54,6 +55,8 @@ pub(crate) struct Api {
     intake: Arc<intake::Room>,
     limits: ApiLimits,
     dialects: DialectsConfig,
+    /// Of prompts that come as text.
+    tokenizers: Tokenizers,
     gap_policy: kvindex_core::GapPolicy,
     /// One permit for each match stream or watcher that may be open.
     streams: Arc<Semaphore>,
@@ -72,6 +75,7 @@ impl Api {
         node: Arc<Node>,
         cluster: Option<Arc<Cluster>>,
         access: Arc<Access>,
+        tokenizers: Tokenizers,
         stopping: watch::Receiver<bool>,
     ) -> Self {
         Self {
@@ -83,6 +87,7 @@ impl Api {
             intake: intake::Room::new(&config.access),
             limits: config.limits,
             dialects: config.dialects.clone(),
+            tokenizers,
             gap_policy: config.ingest.gap_policy,
             streams: Arc::new(Semaphore::new(config.limits.streams)),
             stopping,
@@ -108,6 +113,11 @@ impl Api {
                 look(worker);
             }
         });
+    }
+
+    /// Which tokenizers there are.
+    pub(crate) fn tokenizers(&self) -> &Tokenizers {
+        &self.tokenizers
     }
 
     /// What callers may ask for.

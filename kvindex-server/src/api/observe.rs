@@ -31,8 +31,11 @@ pub(super) async fn observe(State(api): State<Arc<Api>>, mut request: Request, n
     request.extensions_mut().insert(arrived);
     let span = trace::span_of(method.name, is_grpc, request.headers());
     let mut response = next.run(request).instrument(span.clone()).await;
-    let (transport, code) =
-        if is_grpc { ("grpc", grpc_code(&mut response)) } else { ("http", word_of_http(response.status())) };
+    let (transport, code) = if is_grpc {
+        ("grpc", grpc_code(&mut response, method.dialect.is_none()))
+    } else {
+        ("http", word_of_http(response.status()))
+    };
     span.record("code", code);
     let method = match response.extensions().get() {
         Some(CalledAs(name)) => {
@@ -50,10 +53,10 @@ pub(super) async fn observe(State(api): State<Arc<Api>>, mut request: Request, n
 pub(crate) struct CalledAs(pub(crate) &'static str);
 
 /// The code of an answer that ends with its head; any other begins well. On the way the transport's own code for
-/// a message over the limit, out of range, becomes the one of every other limit.
-fn grpc_code(response: &mut Response) -> &'static str {
+/// a message over the limit, out of range, becomes the one of every other limit where the call is one of our own.
+fn grpc_code(response: &mut Response, is_own: bool) -> &'static str {
     let code = response.headers().get("grpc-status").map(|value| tonic::Code::from_bytes(value.as_bytes()));
-    if code == Some(tonic::Code::OutOfRange) {
+    if is_own && code == Some(tonic::Code::OutOfRange) {
         response
             .headers_mut()
             .insert("grpc-status", HeaderValue::from(tonic::Code::ResourceExhausted as i32));

@@ -84,6 +84,9 @@ static STREAMED: Shape = Shape { fields: &[once(2, "request", &MATCH)] };
 /// Its fields have the same numbers as a match's, as far as they are told here.
 static EXPLAIN: Shape = Shape { fields: MATCH.fields };
 
+/// llm-d's: a prompt's text and pods.
+static POD_SCORES: Shape = Shape { fields: &[texts(3, "pod_identifiers", Limit::Candidates)] };
+
 static WATCH: Shape = Shape { fields: &[texts(1, "worker_ids", Limit::Candidates)] };
 
 static REGISTER: Shape = Shape {
@@ -150,6 +153,7 @@ impl Bounds {
             "explain" => (&EXPLAIN, limits.body_bytes),
             "publish" => (&PUBLISH, limits.body_bytes),
             "watch" => (&WATCH, limits.body_bytes),
+            "llmd_get_pod_scores" => (&POD_SCORES, limits.body_bytes),
             "register" => (&REGISTER, small),
             _ => (&PLAIN, small),
         };

@@ -9,11 +9,18 @@ mod asker;
 mod dynamo;
 mod fields;
 mod fold;
+mod hitrate;
 mod indexer;
 mod instances;
+mod llmd;
+mod lmcache;
 mod mooncake;
+mod named;
+mod ordered;
 mod reader;
 mod refusal;
+mod sglang;
+mod texts;
 mod wire;
 
 use axum::Router;
@@ -23,6 +30,7 @@ use std::sync::Arc;
 use crate::access::Right;
 use crate::api::{Api, ApiError, Kind};
 use crate::config::{ApiLimits, DialectsConfig};
+pub(crate) use texts::Tokenizers;
 
 /// A call of a dialect, as the guard and the metrics know it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +53,11 @@ impl Call {
         Self { name, right: Some(Right::Read), is_question: true, is_grpc: false, is_health: false }
     }
 
+    /// Asks, by gRPC.
+    const fn grpc(name: &'static str) -> Self {
+        Self { is_grpc: true, ..Self::question(name) }
+    }
+
     /// Makes workers known, or forgets them.
     const fn change(name: &'static str) -> Self {
         Self { right: Some(Right::Admin), is_question: false, ..Self::question(name) }
@@ -61,8 +74,16 @@ type Route = (&'static str, &'static str, Call);
 
 /// The call of a dialect that is served, by method and path; `None` where there is none.
 pub(crate) fn call_of(config: &DialectsConfig, method: &str, path: &str) -> Option<Call> {
-    let served: [(bool, &[Route]); 2] =
-        [(config.mooncake.is_some(), &mooncake::ROUTES), (config.dynamo, &dynamo::ROUTES)];
+    let served: [(bool, &[Route]); 5] = [
+        (config.mooncake.is_some(), &mooncake::ROUTES),
+        (config.dynamo, &dynamo::ROUTES),
+        (config.sglang, &sglang::ROUTES),
+        (config.llmd, &llmd::ROUTES),
+        (config.lmcache, &lmcache::ROUTES),
+    ];
+    if !config.hitrate.path.is_empty() && (method, path) == ("POST", config.hitrate.path.as_str()) {
+        return Some(hitrate::CALL);
+    }
     let routes = served.iter().filter(|(is_served, _)| *is_served).flat_map(|(_, routes)| *routes);
     let mut called = routes.filter(|(verb, place, _)| *verb == method && *place == path);
     called.next().map(|(_, _, call)| *call)
@@ -74,6 +95,18 @@ pub(crate) fn router(api: &Arc<Api>) -> Router {
     let mut routes = Router::new();
     if config.mooncake.is_some() || config.dynamo {
         routes = routes.merge(indexer::router(api));
+    }
+    if config.sglang {
+        routes = routes.merge(sglang::router(api));
+    }
+    if config.llmd {
+        routes = routes.merge(llmd::router(api));
+    }
+    if config.lmcache {
+        routes = routes.merge(lmcache::router(api));
+    }
+    if !config.hitrate.path.is_empty() {
+        routes = routes.merge(hitrate::router(api));
     }
     routes.method_not_allowed_fallback(method_not_allowed)
 }
