@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from types import TracebackType
 from typing import Any, AsyncIterator, Iterable, Optional, Sequence, Union
 
@@ -11,6 +12,7 @@ import grpc.aio
 from . import _calls
 from ._answer import Answer, Known, Unknown, call_error, of_result, unknown
 from ._question import Tokens, prompt_of_hashes, prompt_of_tokens, question
+from ._retries import Retries
 from ._settings import Settings, Token
 from .v1 import cluster_pb2, ingest_pb2, query_pb2
 
@@ -23,6 +25,7 @@ class AsyncClient:
         self.settings = servers if isinstance(servers, Settings) else Settings(servers=servers, **more)
         self._token = Token(self.settings)
         self._token.metadata()
+        self._retries = Retries()
         target, options, credentials = self.settings.target(), self.settings.options(), self.settings.credentials()
         if credentials is None:
             self._channel = grpc.aio.insecure_channel(target, options)
@@ -119,7 +122,16 @@ class AsyncClient:
 
     async def _call(self, call: _calls.Call, request: Any, timeout: float) -> Any:
         unary = self._channel.unary_unary(call.path, call.serialize, call.parse)
-        return await unary(request, timeout=timeout, metadata=self._token.metadata())
+        until, attempt = time.monotonic() + timeout, 1
+        self._retries.earn()
+        while True:
+            left = max(until - time.monotonic(), 0.0)
+            try:
+                return await unary(request, timeout=left, metadata=self._token.metadata())
+            except grpc.RpcError as error:
+                if not call.repeatable or not self._retries.may_retry(error, attempt, until):
+                    raise
+            attempt += 1
 
     async def _admin(self, call: _calls.Call, request: Any) -> Any:
         try:

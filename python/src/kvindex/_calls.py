@@ -19,6 +19,8 @@ class Call:
     path: str
     serialize: Callable[[Any], bytes]
     parse: Callable[[bytes], Any]
+    #: Whether it may be made twice: it changes nothing, or the second time is no other than the first.
+    repeatable: bool = True
 
 
 MATCH = Call(_QUERY + "Match", query_pb2.MatchRequest.SerializeToString, query_pb2.MatchResponse.FromString)
@@ -43,6 +45,8 @@ UNREGISTER = Call(
     _INGEST + "Unregister",
     ingest_pb2.UnregisterRequest.SerializeToString,
     ingest_pb2.UnregisterResponse.FromString,
+    # Its second answer would be another one.
+    repeatable=False,
 )
 PUBLISH = Call(_INGEST + "Publish", ingest_pb2.PublishRequest.SerializeToString, ingest_pb2.PublishResponse.FromString)
 CLUSTER_STATUS = Call(

@@ -15,29 +15,8 @@ import grpc
 #: Between two looks at the token's file.
 _REREAD_S = 5.0
 
-#: The channel's own work: each call goes to the next node that is connected, a call that met a node that went away is
-#: made again at another one, and for every ten calls at most one is.
-_SERVICE_CONFIG = {
-    "loadBalancingConfig": [{"round_robin": {}}],
-    "methodConfig": [
-        {
-            # Calls that may be made twice. `unregister` is not among them: its second answer is another one.
-            "name": [
-                {"service": "kvindex.v1.QueryService"},
-                {"service": "kvindex.v1.IngestService", "method": "Register"},
-                {"service": "kvindex.v1.IngestService", "method": "Publish"},
-            ],
-            "retryPolicy": {
-                "maxAttempts": 3,
-                "initialBackoff": "0.001s",
-                "maxBackoff": "0.1s",
-                "backoffMultiplier": 4,
-                "retryableStatusCodes": ["UNAVAILABLE"],
-            },
-        }
-    ],
-    "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1},
-}
+#: The channel's own work: each call goes to the next node that is connected.
+_SERVICE_CONFIG: dict[str, Any] = {"loadBalancingConfig": [{"round_robin": {}}]}
 
 
 @dataclass(frozen=True)
