@@ -80,60 +80,49 @@ impl Client {
         under_way.push(self.attempt(first, &call, &age, deadline));
         let mut hedge = pin!(sleep_until(self.hedge_at(began, deadline)));
         let mut may_hedge = self.config.hedge != Hedge::Off;
-        // How many attempts had been made before the hedge.
-        let mut hedged = None;
+        let mut hedged: Option<Arc<Endpoint>> = None;
         let mut stale = None;
         loop {
-            let (index, ended) = tokio::select! {
-                ended = under_way.next() => match ended {
-                    Some((endpoint, ended)) => (tried.iter().position(|one| Arc::ptr_eq(one, &endpoint)), ended),
-                    // Only after a stale answer: any other end was returned, or followed by another attempt.
-                    None => return stale.ok_or_else(|| pool.nobody()),
-                },
+            let (endpoint, ended) = tokio::select! {
+                Some(ended) = under_way.next() => ended,
                 () = &mut hedge, if may_hedge => {
                     may_hedge = false;
                     if let Some(other) = pool.pick(Rank::Good, &tried).filter(|_| pool.hedges.spend()) {
-                        hedged = Some(tried.len());
+                        hedged = Some(Arc::clone(&other));
                         tried.push(Arc::clone(&other));
                         under_way.push(self.attempt(other, &call, &age, deadline));
                     }
                     continue;
                 }
+                // One is always under way.
+                else => return Err(pool.nobody()),
             };
-            match ended {
+            let failed = match ended {
                 Ok(Aged { answer, is_stale: false }) => {
-                    if index == hedged && hedged.is_some() {
-                        pool.counts.hedges_won.fetch_add(1, Ordering::Relaxed);
-                    }
+                    let won = hedged.is_some_and(|hedged| Arc::ptr_eq(&hedged, &endpoint));
+                    pool.counts.hedges_won.fetch_add(u64::from(won), Ordering::Relaxed);
                     return Ok(answer);
                 }
-                Ok(Aged { answer, is_stale: true }) => stale = Some(answer),
+                Ok(Aged { answer, is_stale: true }) => {
+                    stale = Some(answer);
+                    None
+                }
                 Err((error, verdict)) if !verdict.is_the_endpoints() => return Err(error),
-                Err((error, _)) if under_way.is_empty() && stale.is_none() => {
-                    if !self.may_retry(&tried, deadline) {
-                        return Err(error);
-                    }
-                    let Some(other) = pool.pick(Rank::Behind, &tried).filter(|_| pool.retries.spend()) else {
-                        return Err(error);
-                    };
-                    tried.push(Arc::clone(&other));
-                    under_way.push(self.attempt(other, &call, &age, deadline));
-                    continue;
-                }
-                Err(_) => continue,
+                Err((error, _)) => Some(error),
+            };
+            if !under_way.is_empty() {
+                continue;
             }
-            // Behind: another endpoint may have more.
-            if under_way.is_empty() && self.may_retry(&tried, deadline) {
-                if let Some(other) = pool.pick(Rank::Good, &tried).filter(|_| pool.retries.spend()) {
-                    tried.push(Arc::clone(&other));
-                    under_way.push(self.attempt(other, &call, &age, deadline));
-                }
-            }
+            // Another one that is behind has no more than this one.
+            let worst = if stale.is_some() { Rank::Good } else { Rank::Behind };
+            let may_retry = tried.len() < ATTEMPTS && Instant::now() < deadline;
+            let other = pool.pick(worst, &tried).filter(|_| may_retry && pool.retries.spend());
+            let Some(other) = other else {
+                return stale.ok_or_else(|| failed.unwrap_or_else(|| pool.nobody()));
+            };
+            tried.push(Arc::clone(&other));
+            under_way.push(self.attempt(other, &call, &age, deadline));
         }
-    }
-
-    fn may_retry(&self, tried: &[Arc<Endpoint>], deadline: Instant) -> bool {
-        tried.len() < ATTEMPTS && Instant::now() < deadline
     }
 
     /// One call at one endpoint.

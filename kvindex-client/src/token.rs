@@ -66,9 +66,11 @@ impl Bearer {
             let Ok(token) = tokio::task::spawn_blocking(move || Token::read(&read)).await else { continue };
             match token.map(|token| token.value().flatten()) {
                 Ok(Some(value)) => self.take(value),
-                Ok(None) => tracing::warn!(path = %path.display(), "the token file holds what no token has"),
+                Ok(None) => {
+                    tracing::warn!(path = %path.display(), "the token file holds what no token has");
+                }
                 Err(reason) => {
-                    tracing::warn!(path = %path.display(), reason, "the token file cannot be used")
+                    tracing::warn!(path = %path.display(), reason, "the token file cannot be used");
                 }
             }
         }

@@ -81,7 +81,7 @@ impl Recent {
         }
         self.next = (self.next + 1) % KEPT;
         // Not with each answer: selecting among 256 takes longer than all the rest of a call's bookkeeping.
-        if self.next % (ENOUGH / 2) == 0 && self.took.len() >= ENOUGH {
+        if self.next.is_multiple_of(ENOUGH / 2) && self.took.len() >= ENOUGH {
             let mut sorted = self.took.clone();
             let at = sorted.len() * 95 / 100;
             self.p95 = Some(*sorted.select_nth_unstable(at).1);

@@ -38,7 +38,8 @@ async fn look_at(endpoint: Arc<Endpoint>) {
         Ok(Ok(said)) => endpoint.probed(said),
         Ok(Err(reason)) => endpoint.silent(reason),
         Err(_) => {
-            endpoint.silent(format!("does not answer within {} ms whether it is ready", PATIENCE.as_millis()))
+            endpoint
+                .silent(format!("does not answer within {} ms whether it is ready", PATIENCE.as_millis()));
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use bytes::Bytes;
 use kvindex_proto::v1;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -18,7 +19,7 @@ pub(super) enum Blocks {
     /// Token ids, as little-endian bytes.
     Tokens(Vec<u8>),
     /// Tokens as the question holds them.
-    Packed(v1::Prompt),
+    Packed(Bytes),
     /// Hashes of blocks of so many tokens, as bytes.
     Hashes(Vec<u8>, u32),
 }
@@ -34,7 +35,7 @@ impl Blocks {
             Self::Tokens(prompt.token_ids.iter().flat_map(|token| token.to_le_bytes()).collect())
         } else {
             // Shares the bytes.
-            Self::Packed(v1::Prompt { token_ids_le: prompt.token_ids_le.clone(), ..v1::Prompt::default() })
+            Self::Packed(prompt.token_ids_le.clone())
         }
     }
 
@@ -43,7 +44,7 @@ impl Blocks {
         let tokens = usize::try_from(block_size).unwrap_or(usize::MAX);
         let (bytes, block) = match self {
             Self::Tokens(bytes) => (bytes.as_slice(), tokens.saturating_mul(TOKEN)),
-            Self::Packed(prompt) => (&*prompt.token_ids_le, tokens.saturating_mul(TOKEN)),
+            Self::Packed(bytes) => (&**bytes, tokens.saturating_mul(TOKEN)),
             Self::Hashes(bytes, of) if *of == block_size => (bytes.as_slice(), HASH),
             Self::Hashes(..) => return Vec::new(),
         };

@@ -10,7 +10,7 @@ use kvindex_server::{App, Running};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::link::{Link, Way};
+use crate::link::Way;
 use crate::node::PATIENT;
 use crate::several::{SOON, ask_until, config, nodes, prompt};
 
