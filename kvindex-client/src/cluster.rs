@@ -2,12 +2,14 @@
 //! passed on to the node that may.
 
 use kvindex_proto::v1;
+use kvindex_proto::v1::cluster_service_client::ClusterServiceClient;
 
-use crate::error::{self, CallError};
+use crate::calls::Repeat;
+use crate::error::CallError;
 use crate::routing::Client;
 
 impl Client {
-    /// The cluster as this node sees it: everyone who belongs to it, and every shard with its part here. With
+    /// The cluster as the asked node sees it: everyone who belongs to it, and every shard with its part here. With
     /// `digests`, also a digest of each shard's part of the index, for which the node walks all of it.
     ///
     /// ```no_run
@@ -22,10 +24,11 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// When the node is unreachable or slow, or belongs to no cluster.
+    /// When no node is reachable or the asked one slow, or belongs to no cluster.
     pub async fn cluster_status(&self, digests: bool) -> Result<v1::ClusterStatusResponse, CallError> {
         let request = v1::ClusterStatusRequest { digests };
-        error::within(self.config.admin_timeout, self.cluster().cluster_status(request)).await
+        let call = |channel| async move { ClusterServiceClient::new(channel).cluster_status(request).await };
+        self.admin(Repeat::Always, call).await
     }
 
     /// Removes a node for good; its id is never used again. The shards follow within seconds.
@@ -41,11 +44,12 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// When the node is unreachable or slow, nobody can decide, or the removal is refused: there is no such node,
+    /// When no node is reachable or the asked one slow, nobody can decide, or the removal is refused: there is no such node,
     /// it is the last voter, or, without `force`, too few of the others answer.
     pub async fn remove_node(&self, node_id: u64, force: bool) -> Result<(), CallError> {
         let request = v1::RemoveNodeRequest { node_id, force };
-        error::within(self.config.admin_timeout, self.cluster().remove_node(request)).await.map(|_| ())
+        let call = |channel| async move { ClusterServiceClient::new(channel).remove_node(request).await };
+        self.admin(Repeat::IfUnsent, call).await.map(|_| ())
     }
 
     /// Gives a node a vote, or takes it away; without one it follows and answers. The same call twice is no error.
@@ -60,11 +64,12 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// When the node is unreachable or slow, nobody can decide, or the change is refused: there is no such node, or
+    /// When no node is reachable or the asked one slow, nobody can decide, or the change is refused: there is no such node, or
     /// it is the last voter.
     pub async fn set_voter(&self, node_id: u64, voter: bool) -> Result<(), CallError> {
         let request = v1::SetVoterRequest { node_id, voter };
-        error::within(self.config.admin_timeout, self.cluster().set_voter(request)).await.map(|_| ())
+        let call = |channel| async move { ClusterServiceClient::new(channel).set_voter(request).await };
+        self.admin(Repeat::Always, call).await.map(|_| ())
     }
 
     /// Lets another node lead a shard. It takes over once it has everything; the status shows when.
@@ -79,9 +84,10 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// When the node is unreachable or slow, the shard has no leader, or the node has no vote in it.
+    /// When no node is reachable or the asked one slow, the shard has no leader, or the node has no vote in it.
     pub async fn hand_over(&self, shard: u32, node_id: u64) -> Result<(), CallError> {
         let request = v1::HandOverRequest { shard, node_id };
-        error::within(self.config.admin_timeout, self.cluster().hand_over(request)).await.map(|_| ())
+        let call = |channel| async move { ClusterServiceClient::new(channel).hand_over(request).await };
+        self.admin(Repeat::Always, call).await.map(|_| ())
     }
 }

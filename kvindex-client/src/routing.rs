@@ -1,39 +1,37 @@
 //! The client and its routing calls: bounded in time, and without errors.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use kvindex_proto::v1;
-use kvindex_proto::v1::cluster_service_client::ClusterServiceClient;
-use kvindex_proto::v1::ingest_service_client::IngestServiceClient;
-use kvindex_proto::v1::query_service_client::QueryServiceClient;
-use tonic::service::interceptor::InterceptedService;
-use tonic::transport::Channel;
 
 use crate::answer::Answer;
 use crate::config::{ClientConfig, ConnectError};
-use crate::error::{self, CallError};
+use crate::error::CallError;
+use crate::pool::{Pool, Running};
 use crate::prompt::{PromptHashes, PromptTokens};
+use crate::stats::ClientStats;
 use crate::stream::MatchStream;
-use crate::token::Bearer;
 
-/// The connection, with the token on every call.
-type Tokened = InterceptedService<Channel, Bearer>;
-
-/// A connection to one node. Clones share it; make one and clone it to where it is needed.
+/// Connections to one node, or to several of a cluster. Clones share them; make one and clone it to where it is needed.
 #[derive(Debug, Clone)]
 pub struct Client {
-    channel: Tokened,
-    pub(crate) config: ClientConfig,
+    running: Arc<Running>,
+    pub(crate) config: Arc<ClientConfig>,
 }
 
 impl Client {
     /// A client that connects with its first call, and again whenever the connection is lost. Connecting counts
     /// towards that call's deadline; who wants the first routing call to find a connection makes an admin call,
-    /// such as [`Client::list_workers`], before.
+    /// such as [`Client::list_workers`], before. With several nodes each is asked at once whether it is ready, which
+    /// connects as well.
     ///
     /// # Errors
-    /// When the address is malformed, or no tokio runtime is there. That nobody listens is no error.
+    /// When an address is malformed, the token's file cannot be read, certificates cannot be used, or no tokio runtime
+    /// is there. That nobody listens is no error.
     pub fn connect(config: ClientConfig) -> Result<Self, ConnectError> {
-        let channel = InterceptedService::new(config.channel()?, config.bearer()?);
-        Ok(Self { channel, config })
+        let running = Arc::new(Running::start(&config)?);
+        Ok(Self { running, config: Arc::new(config) })
     }
 
     /// Which workers hold how long a prefix of these tokens.
@@ -57,24 +55,42 @@ impl Client {
     /// let answer = client.match_prompt(request).await;
     /// # }
     /// ```
-    pub async fn match_prompt(&self, request: v1::MatchRequest) -> Answer {
-        let mut query = self.query();
-        match error::within(self.config.routing_timeout, query.r#match(request)).await {
-            Ok(response) => Answer::Known(response),
+    pub async fn match_prompt(&self, mut request: v1::MatchRequest) -> Answer {
+        let speculated = self.pool().speculations.prepare(&mut request);
+        let call = |mut query: crate::calls::Query| {
+            let request = request.clone();
+            async move { query.r#match(request).await }
+        };
+        match self.ask(call, age_of).await {
+            Ok(mut response) => {
+                self.pool().speculations.complete(speculated, &mut response);
+                Answer::Known(response)
+            }
             Err(error) => Answer::unknown(error),
         }
     }
 
     /// Many questions in one call; as many answers, in the same order.
-    pub async fn match_batch(&self, requests: Vec<v1::MatchRequest>) -> Vec<Answer> {
+    pub async fn match_batch(&self, mut requests: Vec<v1::MatchRequest>) -> Vec<Answer> {
         let asked = requests.len();
-        let mut query = self.query();
+        let speculations = &self.pool().speculations;
+        let speculated: Vec<_> = requests.iter_mut().map(|request| speculations.prepare(request)).collect();
         let request = v1::MatchBatchRequest { requests };
-        let called = error::within(self.config.routing_timeout, query.match_batch(request)).await;
-        let failed = match called {
+        let call = |mut query: crate::calls::Query| {
+            let request = request.clone();
+            async move { query.match_batch(request).await }
+        };
+        let failed = match self.ask(call, oldest_of).await {
             Ok(response) if response.results.len() == asked => {
-                let results = response.results.into_iter();
-                return results.map(|result| Answer::from_parts(result.response, result.error)).collect();
+                let results = response.results.into_iter().zip(speculated);
+                return results
+                    .map(|(mut result, speculated)| {
+                        if let Some(response) = &mut result.response {
+                            speculations.complete(speculated, response);
+                        }
+                        Answer::from_parts(result.response, result.error)
+                    })
+                    .collect();
             }
             Ok(response) => CallError::Refused {
                 code: tonic::Code::Internal,
@@ -91,15 +107,28 @@ impl Client {
         MatchStream::new(self.clone())
     }
 
-    pub(crate) fn query(&self) -> QueryServiceClient<Tokened> {
-        QueryServiceClient::new(self.channel.clone()).max_decoding_message_size(self.config.max_answer_bytes)
+    /// What this client and its clones counted: calls and their times by endpoint and outcome, second and repeated
+    /// calls, and which endpoints are left out and why. For metrics, and for looking at.
+    #[must_use]
+    pub fn stats(&self) -> ClientStats {
+        self.pool().stats()
     }
 
-    pub(crate) fn ingest(&self) -> IngestServiceClient<Tokened> {
-        IngestServiceClient::new(self.channel.clone())
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.running.pool
     }
+}
 
-    pub(crate) fn cluster(&self) -> ClusterServiceClient<Tokened> {
-        ClusterServiceClient::new(self.channel.clone())
+/// How old an answer says that it is; `None` when not even that is known.
+pub(crate) fn age_of(response: &v1::MatchResponse) -> Option<Duration> {
+    match &response.freshness {
+        // A node without a cluster has everything there is.
+        None => Some(Duration::ZERO),
+        Some(freshness) => freshness.age_ms.map(Duration::from_millis),
     }
+}
+
+fn oldest_of(response: &v1::MatchBatchResponse) -> Option<Duration> {
+    let answers = response.results.iter().filter_map(|result| result.response.as_ref());
+    answers.map(age_of).try_fold(Duration::ZERO, |oldest, age| age.map(|age| age.max(oldest)))
 }

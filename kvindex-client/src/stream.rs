@@ -1,7 +1,8 @@
 //! Many questions on one connection. Fails open like every routing call: each question gets exactly one answer,
-//! within its deadline, whatever happens to the connection.
+//! within its deadline, whatever happens to the connection. A stream stays with one node while that answers.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use kvindex_proto::v1;
 use tokio::sync::mpsc;
@@ -10,13 +11,20 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
 use crate::answer::Answer;
-use crate::error::{self, CallError};
-use crate::routing::Client;
+use crate::calls::query;
+use crate::error::{self, CallError, Verdict};
+use crate::pool::{Endpoint, Rank};
+use crate::routing::{Client, age_of};
+use crate::speculative::Speculated;
 
 /// Questions on their way to the node. More would only wait here until their deadline.
 const QUEUE: usize = 64;
 
-/// A stream of questions and answers. It connects with the first question, and again after it was broken.
+/// How many nodes are tried for a question that finds no stream.
+const TRIES: usize = 2;
+
+/// A stream of questions and answers. It connects with the first question, and again after it was broken, to another
+/// node if the one before is left out.
 ///
 /// Send any number of questions, then take as many answers. Answers are only read by [`MatchStream::next`]: who
 /// sends many thousand without reading will see the late ones time out.
@@ -50,6 +58,7 @@ pub struct StreamAnswer {
 
 #[derive(Debug)]
 struct Open {
+    endpoint: Arc<Endpoint>,
     questions: mpsc::Sender<v1::MatchStreamRequest>,
     answers: Streaming<v1::MatchStreamResponse>,
 }
@@ -57,7 +66,9 @@ struct Open {
 #[derive(Debug)]
 struct Pending {
     id: u64,
+    sent: Instant,
     deadline: Instant,
+    speculated: Option<Speculated>,
     /// Why it will get no answer, when that is known already.
     failed: Option<CallError>,
 }
@@ -69,12 +80,14 @@ impl MatchStream {
 
     /// Sends a question; answers its id. Takes no longer than the routing timeout, and a question that could
     /// not be sent is answered as unknown.
-    pub async fn send(&mut self, request: v1::MatchRequest) -> u64 {
+    pub async fn send(&mut self, mut request: v1::MatchRequest) -> u64 {
         let id = self.next_id;
         self.next_id += 1;
-        let deadline = Instant::now() + self.client.config.routing_timeout;
+        let speculated = self.client.pool().speculations.prepare(&mut request);
+        let sent = Instant::now();
+        let deadline = sent + self.client.config.routing_timeout;
         let failed = self.try_send(id, request, deadline).await.err();
-        self.pending.push_back(Pending { id, deadline, failed });
+        self.pending.push_back(Pending { id, sent, deadline, speculated, failed });
         id
     }
 
@@ -82,12 +95,16 @@ impl MatchStream {
     /// is answered.
     pub async fn next(&mut self) -> Option<StreamAnswer> {
         let front = self.pending.front()?;
-        let (id, deadline, failed) = (front.id, front.deadline, front.failed.clone());
-        let answer = match failed {
+        let (id, sent, deadline, failed) = (front.id, front.sent, front.deadline, front.failed.clone());
+        let mut answer = match failed {
             Some(error) => Answer::unknown(error),
-            None => self.receive(id, deadline).await,
+            None => self.receive(id, sent, deadline).await,
         };
-        self.pending.pop_front();
+        let speculated = self.pending.pop_front().and_then(|pending| pending.speculated);
+        if let Answer::Known(response) = &mut answer {
+            self.leave_if_behind(response);
+            self.client.pool().speculations.complete(speculated, response);
+        }
         Some(StreamAnswer { id, answer })
     }
 
@@ -105,7 +122,7 @@ impl MatchStream {
     ) -> Result<(), CallError> {
         let after = self.client.config.routing_timeout;
         if self.open.is_none() {
-            self.open = Some(self.connect().await?);
+            self.open = Some(self.connect(deadline).await?);
         }
         let Some(open) = &self.open else { return Err(broken()) };
         let question = v1::MatchStreamRequest { id, request: Some(request) };
@@ -119,32 +136,82 @@ impl MatchStream {
         }
     }
 
-    async fn connect(&self) -> Result<Open, CallError> {
-        let (questions, receiver) = mpsc::channel(QUEUE);
-        let mut query = self.client.query();
-        let call = query.match_stream(ReceiverStream::new(receiver));
-        let answers = error::within(self.client.config.routing_timeout, call).await?;
-        Ok(Open { questions, answers })
+    async fn connect(&self, deadline: Instant) -> Result<Open, CallError> {
+        let pool = self.client.pool();
+        let mut tried: Vec<Arc<Endpoint>> = Vec::new();
+        pool.retries.earn();
+        loop {
+            let worst = if tried.is_empty() { Rank::NotReady } else { Rank::Good };
+            let endpoint = pool.pick(worst, &tried).ok_or_else(|| pool.nobody())?;
+            let (questions, receiver) = mpsc::channel(QUEUE);
+            let attempt = endpoint.begin();
+            let mut query = query(endpoint.tokened(), self.client.config.max_answer_bytes);
+            let call = query.match_stream(ReceiverStream::new(receiver));
+            let left = deadline.saturating_duration_since(Instant::now());
+            match error::within(left, call).await {
+                Ok(answers) => {
+                    attempt.end(&Verdict::opened(), false);
+                    return Ok(Open { endpoint, questions, answers });
+                }
+                Err((error, verdict)) => {
+                    attempt.end(&verdict, true);
+                    tried.push(endpoint);
+                    let may_retry =
+                        verdict.is_the_endpoints() && tried.len() < TRIES && Instant::now() < deadline;
+                    if !may_retry || pool.pick(Rank::Good, &tried).is_none() || !pool.retries.spend() {
+                        return Err(match error {
+                            CallError::TimedOut { .. } => self.timed_out(),
+                            other => other,
+                        });
+                    }
+                }
+            }
+        }
     }
 
-    async fn receive(&mut self, id: u64, deadline: Instant) -> Answer {
+    async fn receive(&mut self, id: u64, sent: Instant, deadline: Instant) -> Answer {
         loop {
             let Some(open) = &mut self.open else { return Answer::unknown(broken()) };
             match timeout_at(deadline, open.answers.message()).await {
                 Ok(Ok(Some(answer))) if answer.id == id => {
+                    open.endpoint.note(&Verdict::answered(), sent.elapsed(), true);
                     return Answer::from_parts(answer.response, answer.error);
                 }
                 // Answers come in order, so this is one whose question was given up.
                 Ok(Ok(Some(answer))) if answer.id < id => {}
                 Ok(Ok(_)) => return self.fail_pending(&broken()),
-                Ok(Err(status)) => return self.fail_pending(&CallError::from_status(&status)),
+                Ok(Err(status)) => {
+                    let error = CallError::from_status(&status);
+                    let verdict = Verdict::of(&status, &error, self.client.config.routing_timeout);
+                    open.endpoint.note(&verdict, sent.elapsed(), true);
+                    return self.fail_pending(&error);
+                }
                 Err(_) => {
-                    return Answer::unknown(CallError::TimedOut {
-                        after: self.client.config.routing_timeout,
-                    });
+                    open.endpoint.note(&Verdict::timed_out(), sent.elapsed(), true);
+                    let error = self.timed_out();
+                    let elsewhere = self.open.as_ref().map(|open| &open.endpoint);
+                    if elsewhere.is_some_and(|endpoint| self.client.pool().is_better_elsewhere(endpoint)) {
+                        return self.fail_pending(&error);
+                    }
+                    return Answer::unknown(error);
                 }
             }
         }
+    }
+
+    /// The next question goes to another node if this one's answers are older than asked for.
+    fn leave_if_behind(&mut self, response: &v1::MatchResponse) {
+        let (Some(most), Some(open)) = (self.client.config.max_age, &self.open) else { return };
+        if age_of(response).is_none_or(|age| age > most) {
+            open.endpoint.note(&Verdict::stale(), most, false);
+            if self.pending.is_empty() {
+                self.open = None;
+            }
+        }
+    }
+
+    fn timed_out(&self) -> CallError {
+        CallError::TimedOut { after: self.client.config.routing_timeout }
     }
 
     /// Closes the stream: nothing that was sent on it will be answered.

@@ -2,8 +2,13 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod budgets;
 mod calls;
+mod clustered;
 mod fail_open;
+mod following;
+mod link;
 mod node;
+mod several;
 mod streams;
 mod tls;

@@ -14,6 +14,8 @@ pub(crate) const PATIENT: Duration = Duration::from_secs(10);
 pub(crate) async fn start() -> (Running, Client) {
     let mut config = Config::defaults();
     config.drain = Duration::from_millis(500);
+    // Nothing here is about overload, and a busy machine has enough of it.
+    config.access.query_wait = PATIENT;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let running = App::start(config, listener).await.unwrap();
     let client = client_of(&running.local_addr().to_string());
