@@ -1,14 +1,14 @@
 //! The command line as a whole: which commands there are, and what all of them share.
 
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 pub(crate) use crate::demo::Output;
 use crate::{
-    ask, cluster, config, connect, demo, discover, doctor, dump, explain, output, replay, serve, token,
-    watch, workers,
+    ask, cluster, config, connect, demo, discover, doctor, dump, examples, explain, man, output, replay,
+    serve, token, top, watch, workers,
 };
 
 /// Which worker holds how long a prefix of this prompt? A KV-cache metadata index for LLM inference routers.
@@ -35,6 +35,8 @@ pub(crate) enum Command {
     Match(Box<ask::MatchArgs>),
     /// Ask where each worker's match ends, and why
     Explain(Box<explain::ExplainArgs>),
+    /// Watch a node's workers, shards and questions on a live screen
+    Top(Box<top::TopArgs>),
     /// List the registered workers with their streams
     Workers(workers::WorkersArgs),
     /// Make a worker known to a node
@@ -59,6 +61,8 @@ pub(crate) enum Command {
     Token(token::TokenArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
+    /// Write the manual pages
+    Man(man::ManArgs),
 }
 
 #[derive(Debug, Args)]
@@ -121,7 +125,7 @@ pub(crate) struct ServerArgs {
 /// Prints the completion script.
 pub(crate) fn completions(args: &CompletionsArgs) -> anyhow::Result<ExitCode> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "kvindex", &mut script);
+    clap_complete::generate(args.shell, &mut examples::command(), "kvindex", &mut script);
     output::write(&script)?;
     Ok(ExitCode::SUCCESS)
 }

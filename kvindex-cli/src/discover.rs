@@ -109,7 +109,8 @@ fn rows(reports: &[&PodReport]) -> String {
         };
         let role = if report.role.is_empty() { "-" } else { &report.role };
         let ready = if report.ready { "yes" } else { "no" };
-        rows.add_row([&report.pod, report.verdict.word(), role, ready, &streams, &why.join("; ")]);
+        let why = why.join("; ");
+        rows.add_row([&report.pod, report.verdict.word(), role, ready, &streams, &why].map(tables::cell));
     }
     tables::lines(&rows)
 }

@@ -5,6 +5,8 @@ use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
+use crate::printable;
+
 /// An end that is not plain failure.
 #[derive(Debug)]
 pub(crate) enum Failure {
@@ -40,8 +42,9 @@ pub(crate) fn of_call(server: &str, error: CallError) -> anyhow::Error {
         CallError::TimedOut { .. } | CallError::Unreachable { .. } => {
             Failure::Unreachable { server: server.to_owned(), reason: error.to_string() }.into()
         }
-        CallError::Refused { .. } => {
-            anyhow::Error::new(error).context(format!("the server at {server} refused"))
+        CallError::Refused { code, ref message } => {
+            let next = next_step(&format!("{code:?}"));
+            anyhow::anyhow!("the server at {server} refused: {message}{next}")
         }
     }
 }
@@ -52,9 +55,24 @@ pub(crate) fn of_unknown(server: &str, reason: &UnknownReason) -> anyhow::Error 
         UnknownReason::TimedOut { .. } | UnknownReason::Unreachable { .. } => {
             Failure::Unreachable { server: server.to_owned(), reason: reason.to_string() }.into()
         }
-        UnknownReason::Refused { message, .. } => {
-            anyhow::anyhow!("the server at {server} refused: {message}")
+        UnknownReason::Refused { code, message } => {
+            anyhow::anyhow!("the server at {server} refused: {message}{}", next_step(code))
         }
+    }
+}
+
+/// What may be done about a refusal; its message says what was wrong with a field. The code comes in either of two
+/// spellings.
+fn next_step(code: &str) -> &'static str {
+    match code.replace('_', "").to_ascii_lowercase().as_str() {
+        "unauthenticated" => "\ngive a token: --token-file, or KVINDEX_TOKEN; `kvindex token new` makes one",
+        "permissiondenied" => "\nuse a token with that right, for that tenant: see docs/access.md",
+        "resourceexhausted" => "\nask less at once, or later; the node's limits are in docs/configuration.md",
+        "unavailable" | "aborted" => "\ntry again; `kvindex doctor` looks at what the node lacks",
+        "unimplemented" => {
+            "\nthe node is older than this program: `kvindex --version` tells this one's version"
+        }
+        _ => "",
     }
 }
 
@@ -65,7 +83,7 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
         // Whoever reads has seen enough, as in `kvindex watch | head`.
         return ExitCode::SUCCESS;
     }
-    eprintln!("error: {error:#}");
+    eprintln!("error: {}", printable::lines(&format!("{error:#}")));
     match error.downcast_ref() {
         Some(Failure::Usage(_)) => ExitCode::from(2),
         Some(Failure::Unreachable { .. } | Failure::NoApiServer(_)) => ExitCode::from(3),

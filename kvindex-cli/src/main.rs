@@ -10,19 +10,24 @@ mod discover;
 mod doctor;
 mod dump;
 mod engine_args;
+mod examples;
 mod explain;
 mod failure;
 mod hash_args;
+mod man;
 mod output;
+mod paint;
+mod printable;
 mod prompt;
 mod replay;
 mod serve;
 mod tables;
 mod token;
+mod top;
 mod watch;
 mod workers;
 
-use clap::Parser;
+use clap::FromArgMatches;
 use std::process::ExitCode;
 
 use args::{Cli, Command};
@@ -33,7 +38,8 @@ use args::{Cli, Command};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    // Not `Cli::parse`, whose help has no examples.
+    let cli = Cli::from_arg_matches(&examples::command().get_matches()).unwrap_or_else(|error| error.exit());
     run(cli).unwrap_or_else(|error| failure::report(&error))
 }
 
@@ -44,6 +50,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Demo(args) => demo::run(args, output),
         Command::Match(args) => ask::run(*args, output),
         Command::Explain(args) => explain::run(*args, output),
+        Command::Top(args) => top::run(&args, output),
         Command::Workers(args) => workers::list(args, output),
         Command::Register(args) => workers::register(*args, output),
         Command::Unregister(args) => workers::unregister(&args, output),
@@ -56,5 +63,6 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Dump(args) => dump::run(args, output),
         Command::Token(args) => token::run(args, output),
         Command::Completions(args) => args::completions(&args),
+        Command::Man(args) => man::run(&args),
     }
 }

@@ -124,7 +124,7 @@ impl PromptArgs {
         };
         let ids = words(&text).map(numbers).collect::<anyhow::Result<Vec<u32>>>()?;
         match ids.len() {
-            0 => Err(failure::usage(format!("{flag}: there are no token ids"))),
+            0 => Err(failure::usage(format!("{flag}: there are no token ids; give some, such as 1,2,3"))),
             found if found > MAX_PROMPT_TOKENS => {
                 Err(failure::usage(format!("{flag}: {found} token ids, the limit is {MAX_PROMPT_TOKENS}")))
             }
@@ -168,7 +168,7 @@ fn hashes_of(flag: &str, text: &str) -> anyhow::Result<Vec<u64>> {
     };
     let hashes = words(text).map(number).collect::<anyhow::Result<Vec<u64>>>()?;
     if hashes.is_empty() {
-        return Err(failure::usage(format!("{flag}: there are no hashes")));
+        return Err(failure::usage(format!("{flag}: there are no hashes; give some, such as 0x4cf1,0x77aa")));
     }
     Ok(hashes)
 }

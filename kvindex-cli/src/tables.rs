@@ -2,6 +2,13 @@
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use kvindex_client::v1::{self, TrustState};
+use std::fmt::Display;
+
+use crate::printable;
+
+/// The answer when nobody can be meant.
+pub(crate) const NO_WORKER: &str =
+    "no worker of this model, tenant and filter is known; `kvindex workers` lists all";
 
 /// Columns whose cells are numbers stand right.
 const RIGHT: char = '>';
@@ -19,6 +26,11 @@ pub(crate) fn table(headings: &[&str]) -> Table {
     table
 }
 
+/// What stands in a cell: on one line, whatever it was that others chose.
+pub(crate) fn cell(content: impl Display) -> Cell {
+    Cell::new(printable::name(&content.to_string()))
+}
+
 /// The table without the blanks that fill up its last column.
 pub(crate) fn lines(table: &Table) -> String {
     table.trim_fmt()
@@ -28,7 +40,7 @@ pub(crate) fn lines(table: &Table) -> String {
 pub(crate) fn matches(response: &v1::MatchResponse) -> String {
     let summary = format!("prompt of {} tokens{}", response.prompt_tokens, timing(response.timing.as_ref()));
     if response.workers.is_empty() {
-        return format!("no worker of this model, tenant and filter is known\n{summary}");
+        return format!("{NO_WORKER}\n{summary}");
     }
     let mut rows = table(&[
         "worker",
@@ -43,15 +55,15 @@ pub(crate) fn matches(response: &v1::MatchResponse) -> String {
     ]);
     for worker in &response.workers {
         rows.add_row(vec![
-            Cell::new(&worker.worker_id),
-            Cell::new(worker.dp_rank),
-            Cell::new(worker.address.as_deref().unwrap_or("-")),
-            Cell::new(worker.matched_blocks),
-            Cell::new(worker.matched_tokens),
-            Cell::new(share(worker.matched_tokens, response.prompt_tokens)),
-            Cell::new(worker.uncached_tokens),
-            Cell::new(tiers(worker)),
-            Cell::new(trust(worker.trust.as_ref(), &worker.doubts)),
+            cell(&worker.worker_id),
+            cell(worker.dp_rank),
+            cell(worker.address.as_deref().unwrap_or("-")),
+            cell(worker.matched_blocks),
+            cell(worker.matched_tokens),
+            cell(share(worker.matched_tokens, response.prompt_tokens)),
+            cell(worker.uncached_tokens),
+            cell(tiers(worker)),
+            cell(trust(worker.trust.as_ref(), &worker.doubts)),
         ]);
     }
     let mut text = format!("{}\n{summary}", lines(&rows));
@@ -70,21 +82,21 @@ pub(crate) fn matches(response: &v1::MatchResponse) -> String {
 pub(crate) fn explanations(response: &v1::ExplainResponse) -> String {
     let summary = format!("prompt of {} tokens{}", response.prompt_tokens, timing(response.timing.as_ref()));
     if response.workers.is_empty() {
-        return format!("no worker of this model, tenant and filter is known\n{summary}");
+        return format!("{NO_WORKER}\n{summary}");
     }
     let mut rows =
         table(&["worker", ">rank", ">matched", ">of blocks", ">breaks at", ">held beyond", "why", "trust"]);
     for worker in &response.workers {
         let held = worker.matched.clone().unwrap_or_default();
         rows.add_row(vec![
-            Cell::new(&held.worker_id),
-            Cell::new(held.dp_rank),
-            Cell::new(held.matched_blocks),
-            Cell::new(worker.prompt_blocks),
-            Cell::new(worker.broke_at.map_or_else(|| "-".into(), |block| block.to_string())),
-            Cell::new(worker.held_beyond),
-            Cell::new(&worker.detail),
-            Cell::new(trust(held.trust.as_ref(), &held.doubts)),
+            cell(&held.worker_id),
+            cell(held.dp_rank),
+            cell(held.matched_blocks),
+            cell(worker.prompt_blocks),
+            cell(worker.broke_at.map_or_else(|| "-".into(), |block| block.to_string())),
+            cell(worker.held_beyond),
+            cell(&worker.detail),
+            cell(trust(held.trust.as_ref(), &held.doubts)),
         ]);
     }
     format!("{}\n{summary}", lines(&rows))
@@ -113,20 +125,18 @@ pub(crate) fn workers(response: &v1::ListWorkersResponse) -> String {
         let known = |stream: Option<&v1::WorkerStream>| {
             let stamp = stream.and_then(|stream| stream.trust.clone());
             vec![
-                Cell::new(&worker.worker_id),
-                Cell::new(&worker.model),
-                Cell::new(&worker.tenant),
-                Cell::new(&worker.engine),
-                Cell::new(stream.map_or_else(|| "-".into(), |stream| stream.dp_rank.to_string())),
-                Cell::new(stream.and_then(|s| s.endpoint.as_deref()).unwrap_or("pushed")),
-                Cell::new(trust(stamp.as_ref(), &[])),
-                Cell::new(stamp.as_ref().map_or(0, |stamp| stamp.lag_ms)),
-                Cell::new(stamp.as_ref().map_or(0, |stamp| stamp.generation)),
-                Cell::new(
-                    stamp.and_then(|stamp| stamp.applied_seq).map_or_else(|| "-".into(), |s| s.to_string()),
-                ),
-                Cell::new(stream.map_or(0, |stream| stream.blocks)),
-                Cell::new(stream.map_or("-", |stream| stream.hash_check.as_str())),
+                cell(&worker.worker_id),
+                cell(&worker.model),
+                cell(&worker.tenant),
+                cell(&worker.engine),
+                cell(stream.map_or_else(|| "-".into(), |stream| stream.dp_rank.to_string())),
+                cell(stream.and_then(|s| s.endpoint.as_deref()).unwrap_or("pushed")),
+                cell(trust(stamp.as_ref(), &[])),
+                cell(stamp.as_ref().map_or(0, |stamp| stamp.lag_ms)),
+                cell(stamp.as_ref().map_or(0, |stamp| stamp.generation)),
+                cell(stamp.and_then(|stamp| stamp.applied_seq).map_or_else(|| "-".into(), |s| s.to_string())),
+                cell(stream.map_or(0, |stream| stream.blocks)),
+                cell(stream.map_or("-", |stream| stream.hash_check.as_str())),
             ]
         };
         if worker.streams.is_empty() {
@@ -137,13 +147,15 @@ pub(crate) fn workers(response: &v1::ListWorkersResponse) -> String {
     lines(&rows)
 }
 
-fn timing(timing: Option<&v1::Timing>) -> String {
+/// Where the time went.
+pub(crate) fn timing(timing: Option<&v1::Timing>) -> String {
     timing.map_or_else(String::new, |t| {
         format!("; {} µs decoding, {} µs hashing, {} µs walking", t.decode_us, t.hash_us, t.walk_us)
     })
 }
 
-fn share(part: u64, whole: u64) -> String {
+/// A share in hundredths.
+pub(crate) fn share(part: u64, whole: u64) -> String {
     match part.saturating_mul(100).checked_div(whole) {
         Some(percent) => format!("{percent} %"),
         None => "-".into(),
@@ -151,7 +163,7 @@ fn share(part: u64, whole: u64) -> String {
 }
 
 /// Blocks by tier; in brackets the prefix that this tier and all faster ones give, where it is another number.
-fn tiers(worker: &v1::WorkerMatch) -> String {
+pub(crate) fn tiers(worker: &v1::WorkerMatch) -> String {
     let tier = |tier: &v1::TierMatch| {
         if tier.blocks == tier.prefix_blocks {
             format!("{} {}", tier.tier, tier.blocks)

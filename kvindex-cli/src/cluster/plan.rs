@@ -4,10 +4,8 @@
 use serde::Serialize;
 use std::collections::BTreeSet;
 
-use comfy_table::Cell;
-
 use super::view::View;
-use crate::tables;
+use crate::tables::{self, cell};
 
 /// A change of the cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,13 +163,13 @@ impl Plan {
         let mut rows = tables::table(&[">shard", ">leader", ">voters", ">then", ">answering", ">quorum", ""]);
         for shard in &self.shards {
             rows.add_row(vec![
-                Cell::new(shard.shard),
-                Cell::new(if shard.leader == 0 { "-".into() } else { shard.leader.to_string() }),
-                Cell::new(shard.voters),
-                Cell::new(shard.voters_after),
-                Cell::new(shard.answering_after),
-                Cell::new(shard.quorum_after),
-                Cell::new(if shard.goes_on { "goes on" } else { "stands still" }),
+                cell(shard.shard),
+                cell(if shard.leader == 0 { "-".into() } else { shard.leader.to_string() }),
+                cell(shard.voters),
+                cell(shard.voters_after),
+                cell(shard.answering_after),
+                cell(shard.quorum_after),
+                cell(if shard.goes_on { "goes on" } else { "stands still" }),
             ]);
         }
         let mut text = format!("{}\n{}", self.what, tables::lines(&rows));

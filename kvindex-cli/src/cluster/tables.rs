@@ -1,9 +1,8 @@
 //! A cluster as tables for people: its nodes, then its shards.
 
-use comfy_table::Cell;
 use kvindex_client::v1;
 
-use crate::tables::{lines, table};
+use crate::tables::{cell, lines, table};
 
 /// The answer to `cluster status`.
 pub(super) fn status(response: &v1::ClusterStatusResponse) -> String {
@@ -28,11 +27,11 @@ fn nodes(response: &v1::ClusterStatusResponse) -> String {
     for node in &response.nodes {
         let led = response.shards.iter().filter(|shard| shard.leader == node.node_id).count();
         rows.add_row(vec![
-            Cell::new(node.node_id),
-            Cell::new(&node.address),
-            Cell::new(&node.peer_address),
-            Cell::new(if node.voter { "yes" } else { "no" }),
-            Cell::new(led),
+            cell(node.node_id),
+            cell(&node.address),
+            cell(&node.peer_address),
+            cell(if node.voter { "yes" } else { "no" }),
+            cell(led),
         ]);
     }
     lines(&rows)
@@ -56,17 +55,17 @@ fn shards(response: &v1::ClusterStatusResponse) -> String {
     let mut rows = table(&headings);
     for shard in &response.shards {
         let mut row = vec![
-            Cell::new(shard.shard),
-            Cell::new(if shard.leader == 0 { "-".into() } else { shard.leader.to_string() }),
-            Cell::new(role(shard)),
-            Cell::new(shard.term),
-            Cell::new(number(shard.applied)),
-            Cell::new(shard.entries_behind),
-            Cell::new(number(shard.age_ms)),
-            Cell::new(members(shard)),
+            cell(shard.shard),
+            cell(if shard.leader == 0 { "-".into() } else { shard.leader.to_string() }),
+            cell(role(shard)),
+            cell(shard.term),
+            cell(number(shard.applied)),
+            cell(shard.entries_behind),
+            cell(number(shard.age_ms)),
+            cell(members(shard)),
         ];
         if digests {
-            row.push(Cell::new(shard.digest.map_or_else(|| "-".into(), |digest| format!("{digest:016x}"))));
+            row.push(cell(shard.digest.map_or_else(|| "-".into(), |digest| format!("{digest:016x}"))));
         }
         rows.add_row(row);
     }

@@ -84,7 +84,9 @@ impl Findings {
         shown.sort_by_key(|finding| finding.verdict);
         let mut rows = tables::table(&["", "check", "found", "next step"]);
         for finding in &shown {
-            rows.add_row([finding.verdict.word(), finding.check, &finding.what, &finding.next]);
+            rows.add_row(
+                [finding.verdict.word(), finding.check, &finding.what, &finding.next].map(tables::cell),
+            );
         }
         let count = |verdict| self.0.iter().filter(|finding| finding.verdict == verdict).count();
         let (wrong, doubtful) = (count(Verdict::Wrong), count(Verdict::Doubtful));

@@ -77,6 +77,11 @@ impl Node {
         Self::start_as(kvindex(&["serve", "--listen", "127.0.0.1:0", "--log-filter", "warn"]).args(flags))
     }
 
+    /// Listens where another node did.
+    pub(crate) fn start_at(address: &str) -> Self {
+        Self::start_as(&mut kvindex(&["serve", "--listen", address, "--log-filter", "warn"]))
+    }
+
     /// Writes its log lines to a file; the flags say which.
     pub(crate) fn start_logging(flags: &[&str], log: &str) -> Self {
         let log = std::fs::File::create(log).unwrap();

@@ -142,8 +142,64 @@ fn explain_tells_removed_from_never_stored() {
     assert_eq!((of("a")["reason"].as_str(), of("a")["broke_at"].as_u64()), (Some("removed"), Some(1)));
     assert_eq!((of("a")["held_beyond"].as_u64(), of("a")["seq"].as_u64()), (Some(1), Some(1)));
     assert_eq!((of("b")["reason"].as_str(), of("b")["broke_at"].as_u64()), (Some("never_stored"), Some(1)));
-    let table = node.ok(&asked);
+    let table = node.ok(&[&asked[..], &["--table"]].concat());
     assert!(table.contains("breaks at") && table.contains("removed"), "{table}");
+}
+
+/// Where nothing says how wide, a picture is 80 columns wide, and a pipe has no colours.
+#[test]
+fn explain_draws_a_tree_of_where_each_match_ends() {
+    let node = filled(&[]);
+    push(&node, "a", 1, removed(102));
+    node.ok(&["register", "c", "--model", "llama"]);
+    let picture = node.ok(&["explain", "--model", "llama", "--tokens", &tokens(4)]);
+    // What differs from run to run: times, and how long ago.
+    let mut lines: Vec<&str> = picture.lines().collect();
+    assert!(lines[0].starts_with("prompt of 64 tokens; "), "{picture}");
+    lines.remove(0);
+    let why = lines.iter().position(|line| line.contains("why: removed from device by batch 1, ")).unwrap();
+    assert!(lines[why].ends_with(" ago"), "{picture}");
+    lines.remove(why);
+    let expected = "\
+tokens on the left, D device, . not held
+
+ 64 ┬ the prompt's end
+    │
+ 32 ├─ a rank 0, 10.0.0.1:8000, live
+    │  [DDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDD................................]  50 %
+    │  2 of 4 blocks of 16 tokens, 32 tokens; device 2
+    │
+ 16 ├─ b rank 0, live
+    │  [DDDDDDDDDDDDDDDD................................................]  25 %
+    │  1 of 4 blocks of 16 tokens, 16 tokens; device 1
+    │  why: never stored
+    │";
+    let drawn = lines.join("\n");
+    assert!(drawn.starts_with(expected), "{drawn}");
+    let rest = drawn.strip_prefix(expected).unwrap();
+    assert!(rest.contains("  0 ├─ c rank 0, pending") && rest.contains("nothing was heard"), "{drawn}");
+    assert!(rest.ends_with("  0 ┴ the prompt's beginning"), "{drawn}");
+}
+
+#[test]
+fn what_others_chose_reaches_no_terminal_as_it_is() {
+    let node = Node::start(&[]);
+    // A node refuses control characters in names, and takes what turns a text's direction.
+    let evil = "w\u{202e}evil";
+    node.ok(&["register", evil, "--model", "llama"]);
+    for command in [
+        &["workers"][..],
+        &["explain", "--model", "llama", "--tokens", "1"],
+        &["explain", "--model", "llama", "--tokens", "1", "--table"],
+        &["match", "--model", "llama", "--tokens", "1"],
+        &["top", "--once", "--interval", "0.2"],
+    ] {
+        let out = node.ok(command);
+        assert!(out.contains("w\\u{202e}evil") && !out.contains('\u{202e}'), "{command:?}: {out}");
+        let json = [command, &["--output", "json", "--server", &node.server]].concat();
+        let out = run(&json).1;
+        assert!(out.contains("w\\u202eevil") && !out.contains('\u{202e}'), "{json:?}: {out}");
+    }
 }
 
 #[test]

@@ -1,11 +1,16 @@
 //! `kvindex explain`: where each worker's match ends, and why.
 
+mod bar;
+mod tree;
+
 use clap::Args;
 use kvindex_client::v1;
 use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::args::{Output, ServerArgs};
 use crate::connect::with_client;
+use crate::paint::Paint;
 use crate::prompt::{FilterArgs, PromptArgs};
 use crate::{failure, output, tables};
 
@@ -16,6 +21,9 @@ pub(crate) struct ExplainArgs {
     prompt: PromptArgs,
     #[command(flatten)]
     filter: FilterArgs,
+    /// A row for each worker and rank instead of the tree
+    #[arg(long)]
+    table: bool,
     #[command(flatten)]
     server: ServerArgs,
 }
@@ -36,7 +44,12 @@ pub(crate) fn run(args: ExplainArgs, format: Output) -> anyhow::Result<ExitCode>
     })?;
     match format {
         Output::Json => output::json_line(&response)?,
-        Output::Table => output::line(&tables::explanations(&response))?,
+        Output::Table if args.table => output::line(&tables::explanations(&response))?,
+        Output::Table => {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let now_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+            output::coloured(&tree::draw(&response, &Paint::of_stdout(), now_ms))?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

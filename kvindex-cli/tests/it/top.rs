@@ -1,0 +1,91 @@
+//! `kvindex top` as text and as JSON, against real nodes.
+
+use crate::node::{Node, nowhere, run};
+use crate::round_trip::filled;
+use kvindex_client::v1;
+
+#[test]
+fn one_screen_shows_the_workers_and_their_numbers() {
+    let node = filled(&[]);
+    let out = node.ok(&["top", "--once", "--interval", "0.2"]);
+    let first = out.lines().next().unwrap();
+    assert!(first.contains(concat!("kvindex ", env!("CARGO_PKG_VERSION"))), "{out}");
+    assert!(first.contains(&node.server), "{out}");
+    assert!(out.contains("2 workers, 2 streams, 2 live") && out.contains("4 blocks"), "{out}");
+    let row = |id: &str| {
+        let row = out.lines().find(|line| line.starts_with(&format!("{id} "))).unwrap();
+        row.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    // Rank, model, trust, lag, generation, blocks, batches a second.
+    assert_eq!(row("a"), "a 0 llama live 0 1 3 0.0");
+    assert_eq!(row("b"), "b 0 llama live 0 1 1 0.0");
+}
+
+#[test]
+fn rates_come_from_what_happens_between_two_looks() {
+    let node = filled(&[]);
+    let asking = std::thread::scope(|scope| {
+        let top = scope.spawn(|| node.json(&["top", "--once", "--interval", "3"]));
+        // Between the first look and the second, whenever they are.
+        for _ in 0..40 {
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            if !top.is_finished() {
+                node.ok(&["match", "--model", "llama", "--tokens", "1,2,3"]);
+            }
+        }
+        top.join().unwrap()
+    });
+    let line = &asking["node"];
+    assert!(line["questions_per_s"].as_f64().unwrap() > 0.0, "{asking}");
+    assert!(line["p50_ms"].as_f64().unwrap() > 0.0, "{asking}");
+    assert!(line["p99_ms"].as_f64().unwrap() >= line["p50_ms"].as_f64().unwrap(), "{asking}");
+    assert!(line["bytes"].as_u64().unwrap() > 0 && line["cpu_percent"].as_f64().is_some(), "{asking}");
+}
+
+#[test]
+fn batches_a_second_are_counted_by_worker() {
+    let node = filled(&[]);
+    let board = std::thread::scope(|scope| {
+        let top = scope.spawn(|| node.json(&["top", "--once", "--interval", "3"]));
+        for seq in 1.. {
+            if top.is_finished() {
+                break;
+            }
+            let event = v1::PublishEvent { r#type: "cleared".into(), ..v1::PublishEvent::default() };
+            crate::round_trip::push(&node, "a", seq, event);
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        top.join().unwrap()
+    });
+    let rate = |at: usize| board["workers"][at]["batches_per_s"].as_f64().unwrap();
+    assert!(rate(0) > 0.5, "{board}");
+    assert_eq!(rate(1), 0.0, "{board}");
+    assert_eq!(board["node"]["batches_per_s"].as_f64().unwrap(), rate(0));
+}
+
+#[test]
+fn a_filter_and_an_order_are_taken() {
+    let node = filled(&[]);
+    let out = node.ok(&["top", "--once", "--interval", "0.2", "--sort", "blocks", "--filter", "live"]);
+    let at = |id: &str| out.lines().position(|line| line.starts_with(&format!("{id} "))).unwrap();
+    assert!(at("a") < at("b") && out.contains("by blocks") && out.contains("/live"), "{out}");
+    let out = node.ok(&["top", "--once", "--interval", "0.2", "--filter", "nobody"]);
+    assert!(out.contains("0 of 2 streams"), "{out}");
+}
+
+#[test]
+fn what_cannot_be_shown_is_said_with_the_next_step() {
+    let (code, out, err) = run(&["top", "--server", &nowhere(), "--once"]);
+    assert_eq!((code, out.as_str()), (3, ""), "{err}");
+    assert!(err.contains("is `kvindex serve` running"), "{err}");
+    let node = Node::start(&[]);
+    let (code, _, err) = node.run(&["top"]);
+    assert!(code == 2 && err.contains("--once"), "{err}");
+    let (code, _, err) = node.run(&["top", "--once", "--interval", "0.01"]);
+    assert!(code == 2 && err.contains("0.2 to 3600"), "{err}");
+    let (code, _, err) = node.run(&["top", "--once", "--metrics", "https://127.0.0.1:1/metrics"]);
+    assert!(code == 2 && err.contains("--metrics"), "{err}");
+    let elsewhere = format!("{}/metrics", nowhere());
+    let out = node.ok(&["top", "--once", "--interval", "0.2", "--metrics", &elsewhere]);
+    assert!(out.contains("no metrics: ") && out.contains("questions -/s"), "{out}");
+}
