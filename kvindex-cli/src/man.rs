@@ -16,7 +16,7 @@ pub(crate) struct ManArgs {
 }
 
 pub(crate) fn run(args: &ManArgs) -> anyhow::Result<ExitCode> {
-    let command = examples::command();
+    let command = examples::command().disable_help_subcommand(true);
     let Some(dir) = &args.dir else {
         let mut page = Vec::new();
         clap_mangen::Man::new(command).render(&mut page)?;

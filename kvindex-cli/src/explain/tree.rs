@@ -190,6 +190,9 @@ impl Tree<'_> {
 }
 
 fn held(worker: &v1::WorkerExplanation, matched: &v1::WorkerMatch) -> String {
+    if matched.block_size == 0 {
+        return "its block size is not known yet".into();
+    }
     let mut text = format!(
         "{} of {} blocks of {} tokens, {} tokens; {}",
         matched.matched_blocks,

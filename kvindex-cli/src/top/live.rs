@@ -72,7 +72,7 @@ impl State {
 
     fn draw(&mut self, screen: &mut Screen) -> anyhow::Result<()> {
         let gone = self.gone.as_ref().map(|(since, why)| {
-            format!("the node does not answer, {} s: {why}; trying again", since.elapsed().as_secs())
+            format!("the node does not answer for {} s, trying again: {why}", since.elapsed().as_secs())
         });
         let drawn = screen.0.draw(|frame| draw::screen(frame, &self.board, &mut self.view, gone.as_deref()));
         drawn.context("cannot draw on this terminal").map(|_| ())

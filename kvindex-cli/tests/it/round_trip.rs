@@ -166,11 +166,11 @@ tokens on the left, D device, . not held
  64 ┬ the prompt's end
     │
  32 ├─ a rank 0, 10.0.0.1:8000, live
-    │  [DDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDD................................]  50 %
+    │  [DDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDD.................................]  50 %
     │  2 of 4 blocks of 16 tokens, 32 tokens; device 2
     │
  16 ├─ b rank 0, live
-    │  [DDDDDDDDDDDDDDDD................................................]  25 %
+    │  [DDDDDDDDDDDDDDDD.................................................]  25 %
     │  1 of 4 blocks of 16 tokens, 16 tokens; device 1
     │  why: never stored
     │";
