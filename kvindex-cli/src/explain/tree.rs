@@ -157,10 +157,14 @@ impl Tree<'_> {
         let trusted = self.paint.coloured(colour, word);
         let (depth, margin) = (matched.matched_tokens, self.margin());
         let heads = wrapped(&named.join("; "), self.room().saturating_sub(word.width() + 2));
+        let last = heads.len().min(NAME_LINES).saturating_sub(1);
         for (index, head) in heads.iter().take(NAME_LINES).enumerate() {
-            let head = self.paint.coloured(Colour::Bold, head);
+            let mut head = self.paint.coloured(Colour::Bold, head);
+            if index == last {
+                head += &format!(", {trusted}");
+            }
             lines.push(match index {
-                0 => format!("{depth:>margin$} ├─ {head}, {trusted}"),
+                0 => format!("{depth:>margin$} ├─ {head}"),
                 _ => self.along(&head),
             });
         }
