@@ -170,7 +170,8 @@ fn assumptions(page: &mut String, args: &RoutingArgs) {
     let _ = write!(
         page,
         "\n## Assumptions\n\n\
-         - Command: `{}`.\n\
+         - Command: `{}`. The traces are published by Mooncake (github.com/kvcache-ai/Mooncake, \
+         FAST25-release/traces) and are not part of this project.\n\
          - An engine prefills {} tokens a second, one request at a time, first come, first served; attention's \
          square and fixed costs of a step are left out. TTFT is the wait in the queue and the prefill; the network and \
          the router's own time are left out.\n\
