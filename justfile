@@ -49,6 +49,10 @@ bench *args:
     cargo run --release -p kvindex-bench -- replication --out docs/benchmarks/replication.md
     cargo run --release --manifest-path bench/peers/Cargo.toml --target-dir target/peers -- report {{ args }}
 
+# What routing by kvindex gains on published traces (kvcache-ai/Mooncake, FAST25-release/traces): `just routing --trace conversation_trace.jsonl`; writes docs/benchmarks/routing.md.
+routing *args:
+    cargo run --release -p kvindex-bench -- routing --out docs/benchmarks/routing.md --plot docs/benchmarks/routing.svg {{ args }}
+
 # Instruction counts beside the peers', under valgrind; writes docs/benchmarks/instructions.md.
 bench-instructions *args:
     cargo run --release --manifest-path bench/peers/Cargo.toml --target-dir target/peers -- instructions {{ args }}

@@ -1,6 +1,7 @@
 //! Measures one node's own figures: how fast recorded events become index entries, what an entry costs in memory,
-//! and where the time of a long prompt's question goes; and what replication costs beside that. What the index costs
-//! beside its peers is measured in `peers/`, a package of its own. `--smoke` runs everything once, briefly.
+//! and where the time of a long prompt's question goes; what replication costs beside that; and what routing by it
+//! gains on a published trace. What the index costs beside its peers is measured in `peers/`, a package of its own.
+//! `--smoke` runs everything once, briefly.
 //!
 //! Times of one machine mean little; what is printed is for comparing commits in one run on one machine.
 
@@ -12,6 +13,7 @@ mod mirrors;
 mod overload;
 mod prompt;
 mod replication;
+mod routing;
 mod stopwatch;
 
 use std::path::{Path, PathBuf};
@@ -85,6 +87,8 @@ enum Task {
         #[arg(long)]
         out: Option<PathBuf>,
     },
+    /// A published trace over simulated engines: what routing by kvindex gains over other ways.
+    Routing(routing::RoutingArgs),
     /// Three nodes beside one: ingest, answers of a follower, restart, catching up.
     Replication(ReplicationArgs),
 }
@@ -168,6 +172,7 @@ fn main() -> anyhow::Result<()> {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             publish(&runtime.block_on(overload::run(program, plan))?, out.as_deref())
         }
+        Some(Task::Routing(args)) => publish(&routing::run(&args)?, args.out.as_deref()),
         Some(Task::Replication(args)) => replicate(args),
     }
 }
