@@ -42,7 +42,7 @@ pub(crate) fn of_call(server: &str, error: CallError) -> anyhow::Error {
         CallError::TimedOut { .. } | CallError::Unreachable { .. } => {
             Failure::Unreachable { server: server.to_owned(), reason: error.to_string() }.into()
         }
-        CallError::Refused { code, ref message } => {
+        CallError::Refused { code, message } => {
             let next = next_step(&format!("{code:?}"));
             anyhow::anyhow!("the server at {server} refused: {message}{next}")
         }

@@ -24,12 +24,12 @@ impl Page {
             let value = || rest.rsplit(' ').next()?.parse::<f64>().ok();
             match name {
                 "kvindex_build_info" | "kvindex_build" => {
-                    page.version = label(rest, "version").map(str::to_owned)
+                    page.version = label(rest, "version").map(str::to_owned);
                 }
                 "kvindex_index_bytes" => page.bytes = value(),
                 "kvindex_index_max_bytes" => page.max_bytes = value().filter(|bytes| *bytes > 0.0),
                 "process_cpu_seconds_total" | "kvindex_process_cpu_seconds_total" => {
-                    page.cpu_seconds = value()
+                    page.cpu_seconds = value();
                 }
                 "kvindex_api_call_seconds_bucket"
                     if label(rest, "method").is_some_and(|method| METHODS.contains(&method)) =>
