@@ -199,7 +199,8 @@ fn broken(body: &[u8], error: &str) -> Refused {
 }
 
 fn flaw(kind: &str, place: Value, message: &str, input: Value) -> Refused {
-    Refused::Body(json!({"type": kind, "loc": place, "msg": message, "input": input}))
+    let parts = [("type", kind.into()), ("loc", place), ("msg", message.into()), ("input", input)];
+    Refused::Body(parts.into_iter().map(|(name, part)| (name.to_owned(), part)).collect())
 }
 
 /// The part of a body that is wrong, where reading it again costs little.
