@@ -43,10 +43,12 @@ impl Engine {
 
     /// Publishes one batch, as vLLM writes it.
     pub(crate) fn publish(&mut self, stored: &[Stored<'_>]) {
+        // With extra keys, which are none: an engine whose events have no place for them may hide a salt.
         let event = |s: &Stored<'_>| {
-            let (no_id, medium) = (None::<u32>, s.medium.to_owned());
-            let lora = s.lora.map(str::to_owned);
-            ("BlockStored", s.hashes.to_vec(), s.parent, s.tokens.to_vec(), s.block_size, no_id, medium, lora)
+            let (no_id, no_keys) = (None::<u32>, None::<Vec<u32>>);
+            let (medium, lora) = (s.medium.to_owned(), s.lora.map(str::to_owned));
+            let (hashes, tokens) = (s.hashes.to_vec(), s.tokens.to_vec());
+            ("BlockStored", hashes, s.parent, tokens, s.block_size, no_id, medium, lora, no_keys)
         };
         let events: Vec<_> = stored.iter().map(event).collect();
         let payload = rmp_serde::to_vec(&(1.0, events, self.rank)).unwrap();

@@ -17,7 +17,9 @@ async fn worked_example() -> (Server, Vec<Engine>) {
     registered(&server, &engines[1], &registration(&engines[1], "vllm-1", 1, 2)).await;
     engines[0].publish(&[
         stored("GPU", &[1, 2], None, &[1, 2, 3, 4]),
-        stored("CPU", &[1, 2], None, &[1, 2, 3, 4]),
+        // One by one: blocks that an offload tier moves together are taken for a chunk of it.
+        stored("CPU", &[1], None, &[1, 2]),
+        stored("CPU", &[2], Some(1), &[3, 4]),
         stored("DISK", &[1], None, &[1, 2]),
         stored("DISK", &[3], Some(2), &[5, 6]),
     ]);
