@@ -5,9 +5,10 @@ use clap::{ArgGroup, Args};
 use kvindex_client::v1::{self, PromptItem};
 use kvindex_client::{PromptHashes, PromptTokens};
 use kvindex_core::limits::{MAX_BLOCK_SIZE, MAX_PROMPT_TOKENS};
+use kvindex_server::tokenizer::{MAX_TEXT_BYTES, TextTokenizer};
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::failure;
 
@@ -17,7 +18,7 @@ const MAX_FILE_BYTES: u64 = MAX_PROMPT_TOKENS as u64 * 12;
 /// A prompt.
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("by").required(true).multiple(false)
-    .args(["tokens", "tokens_file", "sequence_hashes", "engine_hashes"])))]
+    .args(["tokens", "tokens_file", "text", "text_file", "sequence_hashes", "engine_hashes"])))]
 #[command(next_help_heading = "Prompt")]
 pub(crate) struct PromptArgs {
     /// Token ids, such as 1,2,3
@@ -26,6 +27,15 @@ pub(crate) struct PromptArgs {
     /// File with token ids: a JSON array, or separated by commas or white space; - for standard input
     #[arg(long, value_name = "PATH")]
     tokens_file: Option<String>,
+    /// The prompt as text; needs --tokenizer. What the engine puts around a chat's messages is not added
+    #[arg(long, requires = "tokenizer")]
+    text: Option<String>,
+    /// File with the prompt as text; - for standard input; needs --tokenizer
+    #[arg(long, value_name = "PATH", requires = "tokenizer")]
+    text_file: Option<String>,
+    /// The model's tokenizer.json, which makes token ids of a text
+    #[arg(long, value_name = "PATH", env = "KVINDEX_TOKENIZER")]
+    tokenizer: Option<PathBuf>,
     /// Sequence hashes of the prompt's blocks, decimal or 0x…; needs --block-size
     #[arg(long, value_name = "HASHES", requires = "block_size")]
     sequence_hashes: Option<String>,
@@ -114,8 +124,9 @@ impl PromptArgs {
 
     fn token_ids(&self) -> anyhow::Result<Vec<u32>> {
         let (flag, text) = match (&self.tokens, &self.tokens_file) {
+            _ if self.text.is_some() || self.text_file.is_some() => return self.token_ids_of_text(),
             (Some(text), _) => ("--tokens", text.clone()),
-            (None, Some(path)) => ("--tokens-file", read_tokens(path)?),
+            (None, Some(path)) => ("--tokens-file", read_text("--tokens-file", path, MAX_FILE_BYTES)?),
             (None, None) => ("--tokens", String::new()),
         };
         let numbers = |word: &str| {
@@ -131,22 +142,40 @@ impl PromptArgs {
             _ => Ok(ids),
         }
     }
+
+    fn token_ids_of_text(&self) -> anyhow::Result<Vec<u32>> {
+        let (flag, text) = match (&self.text, &self.text_file) {
+            (Some(text), _) => ("--text", text.clone()),
+            (None, path) => {
+                let path = path.as_deref().unwrap_or_default();
+                ("--text-file", read_text("--text-file", path, MAX_TEXT_BYTES as u64)?)
+            }
+        };
+        let wrong = |flag: &str, error| failure::usage(format!("{flag}: {error}"));
+        // The flags are required together.
+        let tokenizer = TextTokenizer::open(self.tokenizer.as_deref().unwrap_or(Path::new("")));
+        let ids = tokenizer.map_err(|error| wrong("--tokenizer", error))?.token_ids(&text);
+        match ids.map_err(|error| wrong(flag, error))? {
+            ids if ids.is_empty() => Err(failure::usage(format!("{flag}: the text is empty"))),
+            ids => Ok(ids),
+        }
+    }
 }
 
-fn read_tokens(path: &str) -> anyhow::Result<String> {
+fn read_text(flag: &str, path: &str, limit: u64) -> anyhow::Result<String> {
     let read = |from: &mut dyn Read| {
         let mut bytes = Vec::new();
-        from.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map(|_| bytes)
+        from.take(limit + 1).read_to_end(&mut bytes).map(|_| bytes)
     };
     let bytes = match path {
         "-" => read(&mut std::io::stdin().lock()),
         path => std::fs::File::open(Path::new(path)).and_then(|mut file| read(&mut file)),
     };
-    let bytes = bytes.with_context(|| format!("--tokens-file: cannot read {path}"))?;
-    if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(failure::usage(format!("--tokens-file: {path} is larger than {MAX_FILE_BYTES} bytes")));
+    let bytes = bytes.with_context(|| format!("{flag}: cannot read {path}"))?;
+    if bytes.len() as u64 > limit {
+        return Err(failure::usage(format!("{flag}: {path} is larger than {limit} bytes")));
     }
-    String::from_utf8(bytes).map_err(|_| failure::usage(format!("--tokens-file: {path} is not text")))
+    String::from_utf8(bytes).map_err(|_| failure::usage(format!("{flag}: {path} is not text")))
 }
 
 /// The numbers of a list, which may be a JSON array.

@@ -48,8 +48,8 @@ pub fn believed(matched_tokens: u64, is_suspect: bool) -> u64 {
     if is_suspect { matched_tokens / 2 } else { matched_tokens }
 }
 
-/// The choice with the least cost for a prompt of so many tokens; among equals the first. Callers turn the list round
-/// from request to request, or all of a cold prompt's kind meet at one engine. `None` without anybody who can do it.
+/// The choice with the least cost for a prompt of so many tokens; among equals the first: callers begin with
+/// the engine that was chosen longest ago, or all of a cold prompt's kind meet at one. `None` without anybody who can do it.
 #[must_use]
 pub fn choose(prompt_tokens: u64, candidates: &[Candidate]) -> Option<Choice> {
     let cost = |candidate: &Candidate| candidate.queued + prompt_tokens.saturating_sub(candidate.held);

@@ -5,7 +5,7 @@ use kvindex_client::v1::{self, TrustState};
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::choose::{Candidate, believed};
@@ -36,6 +36,9 @@ pub struct Known {
 struct Load {
     queued: AtomicU64,
     running: AtomicU64,
+    /// The fleet's turn in which it was chosen last.
+    last: AtomicU64,
+    turn: Arc<AtomicU64>,
     aside_until: Mutex<Option<Instant>>,
 }
 
@@ -44,7 +47,8 @@ struct Load {
 pub struct Fleet {
     client: Client,
     known: RwLock<Vec<Known>>,
-    turn: AtomicUsize,
+    /// Requests that were given out.
+    turn: Arc<AtomicU64>,
 }
 
 /// A request's place at an engine, until it is dropped.
@@ -73,6 +77,7 @@ impl Known {
     pub(crate) fn enter(&self, tokens: u64) -> Place {
         self.load.queued.fetch_add(tokens, Ordering::Relaxed);
         self.load.running.fetch_add(1, Ordering::Relaxed);
+        self.load.last.store(self.load.turn.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
         Place { load: Arc::clone(&self.load), queued: tokens }
     }
 
@@ -119,7 +124,7 @@ pub(crate) fn held_by_worker(rows: &[v1::WorkerMatch]) -> HashMap<String, Held> 
 
 impl Fleet {
     pub(crate) fn new(client: Client) -> Arc<Self> {
-        Arc::new(Self { client, known: RwLock::default(), turn: AtomicUsize::new(0) })
+        Arc::new(Self { client, known: RwLock::default(), turn: Arc::default() })
     }
 
     /// Keeps the list equal to the index's, for ever. One that cannot be had changes nothing.
@@ -137,7 +142,8 @@ impl Fleet {
         let loads: HashMap<String, Arc<Load>> =
             known.iter().map(|engine| (engine.worker.clone(), Arc::clone(&engine.load))).collect();
         let serving = listed.workers.into_iter().filter_map(|worker| {
-            let load = loads.get(&worker.worker_id).cloned().unwrap_or_default();
+            let load = loads.get(&worker.worker_id).cloned();
+            let new = || Arc::new(Load { turn: Arc::clone(&self.turn), ..Load::default() });
             Some(Known {
                 address: worker.address?,
                 model: worker.model,
@@ -145,7 +151,7 @@ impl Fleet {
                 group: worker.pd_group,
                 ranks: worker.streams.len(),
                 worker: worker.worker_id,
-                load,
+                load: load.unwrap_or_else(new),
             })
         });
         *known = serving.collect();
@@ -157,15 +163,12 @@ impl Fleet {
         self.known.read().clone()
     }
 
-    /// Those that serve a model and could be reached, from another first one each time.
+    /// Those that serve a model and could be reached, the one that was chosen longest ago first.
     pub(crate) fn of_model(&self, model: &str) -> Vec<Known> {
         let known = self.known.read();
         let mut engines: Vec<Known> =
             known.iter().filter(|engine| engine.model == model && !engine.is_aside()).cloned().collect();
-        if !engines.is_empty() {
-            let turn = self.turn.fetch_add(1, Ordering::Relaxed) % engines.len();
-            engines.rotate_left(turn);
-        }
+        engines.sort_by_key(|engine| engine.load.last.load(Ordering::Relaxed));
         engines
     }
 }

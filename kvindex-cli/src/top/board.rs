@@ -113,7 +113,8 @@ fn node_line(server: &str, now: &Look, before: Option<(&Look, f64)>, rows: &[Wor
         streams: rows.iter().filter(|row| row.dp_rank.is_some()).count(),
         live: rows.iter().filter(|row| row.trust == word(TrustState::Live)).count(),
         blocks: rows.iter().map(|row| row.blocks).sum(),
-        batches_per_s: before.map(|_| rows.iter().filter_map(|row| row.batches_per_s).sum()),
+        batches_per_s: before
+            .map(|_| rows.iter().filter_map(|row| row.batches_per_s).fold(0.0, |sum, rate| sum + rate)),
         ..NodeLine::default()
     };
     if let Some(cluster) = now.cluster.as_ref().ok().filter(|cluster| !cluster.cluster_id.is_empty()) {
@@ -122,7 +123,8 @@ fn node_line(server: &str, now: &Look, before: Option<(&Look, f64)>, rows: &[Wor
         line.nodes = cluster.nodes.len();
         line.leads = cluster.shards.iter().filter(|shard| shard.leader == cluster.node_id).count();
     }
-    // The node's own count, of the last minute, knows the questions on streams as well.
+    // The node's own count, of the last minute, knows the questions on streams as well, but none of a tenant of whose
+    // prompts nobody ever held anything; calls are all of those, and no streams.
     line.questions_per_s = now.hot.as_ref().map(|hot| hot.questions_per_s);
     let Ok(page) = &now.page else { return line };
     line.version = page.version.clone();
@@ -134,7 +136,8 @@ fn node_line(server: &str, now: &Look, before: Option<(&Look, f64)>, rows: &[Wor
     let spent = page.cpu_seconds.zip(earlier.cpu_seconds).map(|(now, then)| now - then);
     line.cpu_percent = spent.filter(|spent| *spent >= 0.0).map(|spent| spent / seconds * 100.0);
     if let Some(answered) = page.since(earlier) {
-        line.questions_per_s = line.questions_per_s.or(Some(answered.calls / seconds));
+        let calls = answered.calls / seconds;
+        line.questions_per_s = Some(line.questions_per_s.map_or(calls, |counted| counted.max(calls)));
         line.p50_ms = answered.p50.map(|seconds| seconds * 1000.0);
         line.p99_ms = answered.p99.map(|seconds| seconds * 1000.0);
     }

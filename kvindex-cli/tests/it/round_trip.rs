@@ -91,6 +91,35 @@ fn match_answers_by_tokens_files_and_hashes() {
 }
 
 #[test]
+fn a_prompt_may_be_text_with_the_models_tokenizer() {
+    let (node, folder) = (filled(&[]), Folder::new("text"));
+    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/../kvindex-server/tests/golden/tokenizer/");
+    let tokenizer = format!("{golden}tokenizer.json");
+    let vectors = std::fs::read(format!("{golden}vectors.json")).unwrap();
+    let vectors: Vec<serde_json::Value> = serde_json::from_slice(&vectors).unwrap();
+    let ids = |vector: &serde_json::Value| serde_json::from_value::<Vec<u32>>(vector["ids"].clone()).unwrap();
+    let vector = vectors.iter().find(|vector| ids(vector).len() > 16).unwrap();
+    let (text, ids) = (vector["text"].as_str().unwrap(), ids(vector));
+    let token_ids = ids.iter().copied().take(16).collect();
+    push(&node, "b", 1, v1::PublishEvent { token_ids, block_hashes: vec![900], ..stored(1) });
+    let path = folder.file("prompt.txt");
+    std::fs::write(&path, text).unwrap();
+    let args = ["--model", "llama", "--tokenizer", &tokenizer];
+    for by in [["--text", text], ["--text-file", &path]] {
+        let answer = node.json(&[&["match"], &args[..], &by].concat());
+        assert_eq!(answer["prompt_tokens"], ids.len() as u64);
+        assert_eq!(held(&answer), [("b", 1), ("a", 0)]);
+    }
+    let without = run(&["match", "--model", "llama", "--text", text]);
+    assert!(without.0 == 2 && without.2.contains("--tokenizer"), "{without:?}");
+    let wrong = run(&["match", "--model", "llama", "--text", text, "--tokenizer", &path]);
+    assert!(
+        wrong.0 == 2 && wrong.2.contains("--tokenizer") && wrong.2.contains("tokenizer.json"),
+        "{wrong:?}"
+    );
+}
+
+#[test]
 fn match_filters_and_keeps_salts_loras_and_items_apart() {
     let node = filled(&[]);
     let cases: [(&[&str], Held); 9] = [
