@@ -139,7 +139,7 @@ impl Client {
         self.admin(Repeat::Always, call).await
     }
 
-    /// Watches changes at one node, and ends with it; [`Client::watch_on`] goes on at another. What happens after this
+    /// Watches changes at one node, and ends with it; [`Client::follow`] goes on at another. What happens after this
     /// returns is seen.
     ///
     /// # Errors

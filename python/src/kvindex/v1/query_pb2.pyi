@@ -421,6 +421,48 @@ class WorkerStream(_message.Message):
     hash_check: str
     def __init__(self, dp_rank: _Optional[int] = ..., endpoint: _Optional[str] = ..., replay_endpoint: _Optional[str] = ..., topic: _Optional[str] = ..., trust: _Optional[_Union[Trust, _Mapping]] = ..., blocks: _Optional[int] = ..., hash_check: _Optional[str] = ...) -> None: ...
 
+class HotPrefixesRequest(_message.Message):
+    __slots__ = ("model", "tenant", "limit")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    tenant: str
+    limit: int
+    def __init__(self, model: _Optional[str] = ..., tenant: _Optional[str] = ..., limit: _Optional[int] = ...) -> None: ...
+
+class HotPrefixesResponse(_message.Message):
+    __slots__ = ("prefixes", "questions_per_s")
+    PREFIXES_FIELD_NUMBER: _ClassVar[int]
+    QUESTIONS_PER_S_FIELD_NUMBER: _ClassVar[int]
+    prefixes: _containers.RepeatedCompositeFieldContainer[HotPrefix]
+    questions_per_s: float
+    def __init__(self, prefixes: _Optional[_Iterable[_Union[HotPrefix, _Mapping]]] = ..., questions_per_s: _Optional[float] = ...) -> None: ...
+
+class HotPrefix(_message.Message):
+    __slots__ = ("tenant", "model", "lora_name", "block_size", "blocks", "tokens", "sequence_hash", "share", "per_s", "held_by")
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    LORA_NAME_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_SIZE_FIELD_NUMBER: _ClassVar[int]
+    BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_HASH_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    PER_S_FIELD_NUMBER: _ClassVar[int]
+    HELD_BY_FIELD_NUMBER: _ClassVar[int]
+    tenant: str
+    model: str
+    lora_name: str
+    block_size: int
+    blocks: int
+    tokens: int
+    sequence_hash: int
+    share: float
+    per_s: float
+    held_by: int
+    def __init__(self, tenant: _Optional[str] = ..., model: _Optional[str] = ..., lora_name: _Optional[str] = ..., block_size: _Optional[int] = ..., blocks: _Optional[int] = ..., tokens: _Optional[int] = ..., sequence_hash: _Optional[int] = ..., share: _Optional[float] = ..., per_s: _Optional[float] = ..., held_by: _Optional[int] = ...) -> None: ...
+
 class WatchRequest(_message.Message):
     __slots__ = ("worker_ids", "model")
     WORKER_IDS_FIELD_NUMBER: _ClassVar[int]
