@@ -13,7 +13,7 @@ const EXAMPLES: [(&[&str], &str); 27] = [
         &["match"],
         "kvindex match --model llama --tokens 1,2,3\n  \
          kvindex match --model llama --tokens-file prompt.json --top 3 --output json\n  \
-         kvindex match --model llama --text 'Once upon a time' --tokenizer tokenizer.json",
+         kvindex match --model llama --text-file prompt.txt --tokenizer tokenizer.json",
     ),
     (
         &["explain"],

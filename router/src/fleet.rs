@@ -102,21 +102,21 @@ impl Known {
 }
 
 /// What the index says about one prompt at one worker: the best of its data-parallel ranks.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Held {
     pub(crate) tokens: u64,
-    pub(crate) rank: u32,
+    pub(crate) row: v1::WorkerMatch,
 }
 
 /// The best rank of each worker.
-pub(crate) fn held_by_worker(rows: &[v1::WorkerMatch]) -> HashMap<String, Held> {
+pub(crate) fn held_by_worker(rows: Vec<v1::WorkerMatch>) -> HashMap<String, Held> {
     let mut best: HashMap<String, Held> = HashMap::new();
     for row in rows {
         let is_suspect = row.trust.as_ref().is_some_and(|trust| trust.state() == TrustState::Suspect);
         let tokens = believed(row.matched_tokens, is_suspect);
-        let held = best.entry(row.worker_id.clone()).or_default();
-        if tokens > held.tokens {
-            *held = Held { tokens, rank: row.dp_rank };
+        let held = best.get(&row.worker_id);
+        if held.is_none_or(|held| tokens > held.tokens) {
+            best.insert(row.worker_id.clone(), Held { tokens, row });
         }
     }
     best

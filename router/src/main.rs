@@ -68,7 +68,7 @@ async fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Serve(args) => serve(args).await,
         Command::Engine(args) => engine(args).await,
-        Command::Try => try_out::run().await.map(|text| println!("{text}")),
+        Command::Try => try_out::run().await.map(|text| print!("{text}")),
     }
 }
 

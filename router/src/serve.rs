@@ -55,17 +55,24 @@ struct Routed {
     choice: Choice,
     engines: HashMap<String, Known>,
     held: HashMap<String, Held>,
+    prompt: Option<PromptTokens>,
     prompt_tokens: u64,
 }
 
 impl Routed {
-    fn held(&self, worker: &str) -> Held {
-        self.held.get(worker).copied().unwrap_or_default()
+    /// Prompt tokens that a worker is believed to hold.
+    fn held(&self, worker: &str) -> u64 {
+        self.held.get(worker).map_or(0, |held| held.tokens)
+    }
+
+    /// The data-parallel rank that holds them.
+    fn rank(&self, worker: &str) -> u32 {
+        self.held.get(worker).map_or(0, |held| held.row.dp_rank)
     }
 
     /// Prompt tokens that a worker would have to compute.
     fn to_compute(&self, worker: &str) -> u64 {
-        self.prompt_tokens.saturating_sub(self.held(worker).tokens)
+        self.prompt_tokens.saturating_sub(self.held(worker))
     }
 }
 
@@ -100,33 +107,45 @@ impl Router {
         let engines = self.fleet.of_model(model);
         let tokens = tokens_of(&self.forward, &engines, request).await;
         let mut said = Ok(());
-        let held = match &tokens {
+        let prompt_tokens = tokens.as_ref().map_or(0, |tokens| tokens.len() as u64);
+        let prompt = tokens.map(|tokens| PromptTokens::new(model, &tokens));
+        let held = match &prompt {
             None => {
                 said = Err("the prompt's token ids could not be had".to_owned());
                 HashMap::new()
             }
-            Some(tokens) => match self.client.match_tokens(&PromptTokens::new(model, tokens)).await {
-                Answer::Known(answer) => held_by_worker(&answer.workers),
+            Some(prompt) => match self.client.match_tokens(prompt).await {
+                Answer::Known(answer) => held_by_worker(answer.workers),
                 Answer::Unknown { reason } => {
                     said = Err(reason.to_string());
                     HashMap::new()
                 }
             },
         };
-        let prompt_tokens = tokens.map_or(0, |tokens| tokens.len() as u64);
         let routed = choose(prompt_tokens, &candidates(&engines, &held)).map(|choice| {
             let engines = engines.into_iter().map(|engine| (engine.worker.clone(), engine)).collect();
-            Routed { choice, engines, held, prompt_tokens }
+            Routed { choice, engines, held, prompt, prompt_tokens }
         });
         (routed, said)
+    }
+
+    /// Counts the choice among what its engines hold, until they have announced it.
+    fn count(&self, routed: &Routed) -> Vec<kvindex_client::Routed> {
+        let Some(prompt) = &routed.prompt else { return Vec::new() };
+        let workers = match &routed.choice {
+            Choice::Whole(worker) => vec![worker],
+            Choice::Pair { prefill, decode } => vec![prefill, decode],
+        };
+        let rows = workers.into_iter().filter_map(|worker| routed.held.get(worker));
+        rows.map(|held| self.client.routed(prompt.message(), &held.row)).collect()
     }
 
     /// Asks one engine for all of it.
     async fn whole(&self, call: &Call, routed: &Routed, worker: &str) -> Result<Response, Unreached> {
         let engine = engine_of(routed, worker)?;
         let place = engine.enter(routed.to_compute(worker));
-        let held = routed.held(worker);
-        let sent = self.forward.send(engine, &call.path, &call.headers, call.body.clone(), held.rank).await;
+        let rank = routed.rank(worker);
+        let sent = self.forward.send(engine, &call.path, &call.headers, call.body.clone(), rank).await;
         sent.inspect_err(|_| engine.put_aside()).map(|answer| holding(answer, vec![place]))
     }
 
@@ -150,7 +169,7 @@ impl Router {
             return Ok(holding(sent, vec![place, decoding]));
         }
         let body = Bytes::from(prefill_request(&call.request).to_string());
-        let sent = self.forward.send(first, &call.path, &headers, body, routed.held(prefill).rank).await;
+        let sent = self.forward.send(first, &call.path, &headers, body, routed.rank(prefill)).await;
         let computed = sent.inspect_err(|_| first.put_aside())?;
         if !computed.status().is_success() {
             // The engine's own words, such as for a prompt that is too long.
@@ -164,7 +183,7 @@ impl Router {
             fields.insert("kv_transfer_params".into(), transfer);
         }
         let body = Bytes::from(request.to_string());
-        let sent = self.forward.send(second, &call.path, &headers, body, routed.held(decode).rank).await;
+        let sent = self.forward.send(second, &call.path, &headers, body, routed.rank(decode)).await;
         sent.inspect_err(|_| second.put_aside()).map(|answer| holding(answer, vec![decoding]))
     }
 }
@@ -237,12 +256,16 @@ async fn complete(State(router): State<Arc<Router>>, uri: Uri, headers: HeaderMa
     for _ in 0..TRIES {
         let (routed, said) = router.route(&call.request, &model).await;
         let Some(routed) = routed else { break };
+        let counted = router.count(&routed);
         let (worker, sent) = match &routed.choice {
             Choice::Whole(worker) => (worker, router.whole(&call, &routed, worker).await),
             Choice::Pair { prefill, decode } => {
                 (prefill, router.pair(&call, &routed, (prefill, decode)).await)
             }
         };
+        if !sent.as_ref().is_ok_and(|answer| answer.status().is_success()) {
+            counted.into_iter().for_each(|counted| router.client.not_routed(counted));
+        }
         match sent {
             Ok(answer) => return told(answer, &routed, worker, said),
             Err(unreached) => {
@@ -260,7 +283,7 @@ async fn complete(State(router): State<Arc<Router>>, uri: Uri, headers: HeaderMa
 fn told(mut answer: Response<Body>, routed: &Routed, worker: &str, said: Result<(), String>) -> Response {
     let headers = answer.headers_mut();
     insert(headers, WORKER, worker);
-    insert(headers, MATCHED, &routed.held(worker).tokens.to_string());
+    insert(headers, MATCHED, &routed.held(worker).to_string());
     if let Err(reason) = said {
         insert(headers, UNKNOWN, &reason);
     }

@@ -100,9 +100,10 @@ impl Stage {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let index = App::start(Config::defaults(), listener).await.context("the index")?;
         // A busy machine answers late, and what is shown here is the index's answer.
-        let client = ClientConfig::new(format!("http://{}", index.local_addr()));
-        let client = client.routing_timeout(Duration::from_secs(2)).admin_timeout(PATIENCE);
-        let client = Client::connect(client)?;
+        let config = ClientConfig::new(format!("http://{}", index.local_addr()));
+        let config = config.routing_timeout(Duration::from_secs(2)).admin_timeout(PATIENCE);
+        // Not the router's, which counts its own choices: this one tells what the index says.
+        let client = Client::connect(config.clone())?;
         let mut engines = Vec::new();
         for (id, role, group) in parts {
             let engine = Engine::start(options.clone()).await?;
@@ -114,7 +115,7 @@ impl Stage {
             client.register(worker).await.with_context(|| format!("registering {id}"))?;
             engines.push((*id, engine));
         }
-        let router = Router::new(client.clone(), RouterOptions::default());
+        let router = Router::new(Client::connect(config)?, RouterOptions::default());
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("http://{}", listener.local_addr()?);
         let routes = router.routes();

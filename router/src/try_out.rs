@@ -30,7 +30,7 @@ pub async fn run() -> anyhow::Result<String> {
     for (title, parts) in
         [("Two engines that do all of a request", &WHOLE[..]), ("A prefill-decode group", &GROUP[..])]
     {
-        writeln!(text, "{title}")?;
+        writeln!(text, "{}{title}", if text.is_empty() { "" } else { "\n" })?;
         let stage = Stage::start(parts, EngineOptions::default()).await?;
         let chat = stage.chat(&STORY.repeat(TIMES), true);
         let tokens = stage.tokens(&chat).await?;
@@ -41,7 +41,6 @@ pub async fn run() -> anyhow::Result<String> {
             // Its events come after its answer: the same prompt a moment later finds them.
             stage.holds(&worker, &tokens, tokens.len() as u64 / 16 * 16).await?;
         }
-        writeln!(text)?;
     }
     Ok(text)
 }

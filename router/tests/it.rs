@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use kvindex_router::engine::EngineOptions;
-use kvindex_router::stage::{Part, Stage};
+use kvindex_router::stage::{Part, Reply, Stage};
 use serde_json::{Value, json};
 
 const ONE_AND_TWO: [Part; 2] = [("one", None, None), ("two", None, None)];
@@ -76,6 +76,26 @@ async fn a_streamed_chat_goes_through_a_pair_of_one_group() {
     assert_eq!(again.header("x-kvindex-worker"), worker);
     assert_eq!(again.header("x-kvindex-matched-tokens"), held.to_string());
     assert_eq!(cached(&again.events().unwrap().last().unwrap()["usage"]), held);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prompts_that_come_together_meet_before_any_engine_has_announced_them() {
+    // Some two seconds for the prompt: nothing is announced before all three are routed.
+    let options = EngineOptions { prefill: std::time::Duration::from_millis(5), ..EngineOptions::default() };
+    let stage = Stage::start(&ONE_AND_TWO, options).await.unwrap();
+    let chat = stage.chat(&story("Hans"), false);
+    let after = async |milliseconds| {
+        tokio::time::sleep(std::time::Duration::from_millis(milliseconds)).await;
+        stage.post("/v1/chat/completions", &chat).await.unwrap()
+    };
+    let (first, second, third) = tokio::join!(after(0), after(250), after(500));
+    let told = |reply: &Reply| {
+        (reply.header("x-kvindex-worker").to_owned(), reply.header("x-kvindex-matched-tokens") != "0")
+    };
+    // Waiting for the first one to be computed is no better than computing it again; behind both it is the same.
+    let (one, other) = (told(&first), told(&second));
+    assert!(!one.1 && !other.1 && one.0 != other.0, "{one:?} {other:?}");
+    assert_eq!(told(&third), (one.0, true), "its own choice counts");
 }
 
 #[tokio::test(flavor = "multi_thread")]
