@@ -136,7 +136,7 @@ impl Client {
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        let attempt = endpoint.begin();
+        let attempt = endpoint.begin(true);
         let query = query(endpoint.tokened(), self.config.max_answer_bytes);
         let left = deadline.saturating_duration_since(Instant::now());
         let ended = match error::within(left, call(query)).await {
@@ -144,11 +144,11 @@ impl Client {
                 let is_stale =
                     self.config.max_age.is_some_and(|most| age(&answer).is_none_or(|age| age > most));
                 let verdict = if is_stale { Verdict::stale() } else { Verdict::answered() };
-                self.pool().answered_in(attempt.end(&verdict, true));
+                self.pool().answered_in(attempt.end(&verdict));
                 Ok(Aged { answer, is_stale })
             }
             Err((error, verdict)) => {
-                attempt.end(&verdict, true);
+                attempt.end(&verdict);
                 // The caller knows the timeout, not what was left of it.
                 let error = match error {
                     CallError::TimedOut { .. } => CallError::TimedOut { after: self.config.routing_timeout },
@@ -198,14 +198,14 @@ impl Client {
             let left = deadline.saturating_duration_since(Instant::now());
             // Half of what is left, so that a node that says nothing leaves time for another.
             let is_last = repeat == Repeat::IfUnsent || tried.len() == pool.endpoints().len();
-            let attempt: Attempt = endpoint.begin();
+            let attempt: Attempt = endpoint.begin(false);
             match error::within(if is_last { left } else { left / 2 }, call(endpoint.tokened())).await {
                 Ok(answer) => {
-                    attempt.end(&Verdict::answered(), false);
+                    attempt.end(&Verdict::answered());
                     return Ok((answer, endpoint));
                 }
                 Err((error, verdict)) => {
-                    attempt.end(&verdict, false);
+                    attempt.end(&verdict);
                     let again = verdict.unsent || (repeat == Repeat::Always && error.is_retryable());
                     last = Some(error);
                     if !again || Instant::now() >= deadline {

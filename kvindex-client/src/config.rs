@@ -35,6 +35,9 @@ const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// How long a probe may take.
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Times are no longer than this: who wants to wait for ever says so with the longest there is, which no clock can add.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
 /// When a routing call is made a second time, at another node, because the first one takes long. Whichever answers first
 /// is taken. At most one call in twenty is made twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -148,14 +151,14 @@ impl ClientConfig {
     /// How long a routing call may take before its answer is unknown.
     #[must_use]
     pub fn routing_timeout(mut self, timeout: Duration) -> Self {
-        self.routing_timeout = timeout;
+        self.routing_timeout = timeout.min(LONGEST);
         self
     }
 
     /// How long an admin call may take.
     #[must_use]
     pub fn admin_timeout(mut self, timeout: Duration) -> Self {
-        self.admin_timeout = timeout;
+        self.admin_timeout = timeout.min(LONGEST);
         self
     }
 
@@ -169,7 +172,10 @@ impl ClientConfig {
     /// When a routing call is made a second time, at another node.
     #[must_use]
     pub fn hedge(mut self, hedge: Hedge) -> Self {
-        self.hedge = hedge;
+        self.hedge = match hedge {
+            Hedge::After(after) => Hedge::After(after.min(LONGEST)),
+            other => other,
+        };
         self
     }
 
@@ -192,7 +198,7 @@ impl ClientConfig {
     /// How long a prompt counts as held where it was routed to; see [`Client::routed`](crate::Client::routed).
     #[must_use]
     pub fn speculative_ttl(mut self, ttl: Duration) -> Self {
-        self.speculative_ttl = ttl;
+        self.speculative_ttl = ttl.min(LONGEST);
         self
     }
 

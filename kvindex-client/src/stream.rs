@@ -144,17 +144,17 @@ impl MatchStream {
             let worst = if tried.is_empty() { Rank::NotReady } else { Rank::Good };
             let endpoint = pool.pick(worst, &tried).ok_or_else(|| pool.nobody())?;
             let (questions, receiver) = mpsc::channel(QUEUE);
-            let attempt = endpoint.begin();
+            let attempt = endpoint.begin(true);
             let mut query = query(endpoint.tokened(), self.client.config.max_answer_bytes);
             let call = query.match_stream(ReceiverStream::new(receiver));
             let left = deadline.saturating_duration_since(Instant::now());
             match error::within(left, call).await {
                 Ok(answers) => {
-                    attempt.end(&Verdict::opened(), false);
+                    attempt.end(&Verdict::opened());
                     return Ok(Open { endpoint, questions, answers });
                 }
                 Err((error, verdict)) => {
-                    attempt.end(&verdict, true);
+                    attempt.end(&verdict);
                     tried.push(endpoint);
                     let may_retry =
                         verdict.is_the_endpoints() && tried.len() < TRIES && Instant::now() < deadline;

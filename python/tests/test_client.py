@@ -14,6 +14,7 @@ import time
 import unittest
 from array import array
 from pathlib import Path
+from typing import Any
 
 from kvindex import AsyncClient, CallError, Client, Known, Settings, Unknown, prompt_of_tokens, question, v1
 
@@ -167,6 +168,17 @@ class WithANode(unittest.TestCase):
 
 
 class WithoutANode(unittest.TestCase):
+    def test_a_prompt_that_cannot_be_one_raises_nothing(self) -> None:
+        bad: list[Any] = [[-1], [2**32], [1.5], [None], "words", None]
+        with Client(nowhere(), routing_timeout=0.1) as client:
+            for tokens in bad:
+                answer = client.match_tokens("llama", tokens)
+                assert isinstance(answer, Unknown), (tokens, answer)
+            self.assertFalse(client.match_tokens("\ud800", [1]))
+            self.assertFalse(client.match_hashes("llama", 16, engine=[b"\x01" * 8]))
+            wrong: list[Any] = [None, "words"]
+            self.assertEqual([bool(one) for one in client.match_batch(wrong)], [False, False])
+
     def test_routing_calls_fail_open_in_time(self) -> None:
         held = silent()
         self.addCleanup(held.close)

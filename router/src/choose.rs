@@ -4,8 +4,6 @@
 //! to be computed before it, its own among them. That sum is an engine's cost, and the least one wins. Waiting requests
 //! are those that this router has sent; other routers' are not seen.
 
-use std::collections::BTreeMap;
-
 /// What a request that is being decoded counts for in tokens, where a decode engine is chosen: it slows each step of
 /// all others a little. A prompt's transfer is the same from wherever it comes.
 pub const DECODING: u64 = 256;
@@ -60,13 +58,16 @@ pub fn choose(prompt_tokens: u64, candidates: &[Candidate]) -> Option<Choice> {
         let cost = cost(candidate) + candidate.running * DECODING;
         (cost, Choice::Whole(candidate.worker.clone()))
     });
-    let mut groups: BTreeMap<&str, Vec<&Candidate>> = BTreeMap::new();
+    // In the order of their first engines.
+    let mut groups: Vec<(&str, Vec<&Candidate>)> = Vec::new();
     for candidate in candidates {
-        if let Some(group) = &candidate.group {
-            groups.entry(group).or_default().push(candidate);
+        let Some(group) = candidate.group.as_deref() else { continue };
+        match groups.iter_mut().find(|(name, _)| *name == group) {
+            Some((_, members)) => members.push(candidate),
+            None => groups.push((group, vec![candidate])),
         }
     }
-    let pairs = groups.into_values().filter_map(|group| {
+    let pairs = groups.into_iter().filter_map(|(_, group)| {
         let prefill = group.iter().filter(|c| c.role == "prefill").min_by_key(|c| cost(c))?;
         // Its own prefix need not be transferred, which decides among those that have as much to do.
         let decode = group.iter().filter(|c| c.role == "decode");
@@ -121,6 +122,14 @@ mod tests {
         let pair = Choice::Pair { prefill: "p2".into(), decode: "d3".into() };
         assert_eq!(choose(1000, &two), Some(pair));
         assert_eq!(choose(1000, &two[..1]), None, "nobody decodes");
+        let cold = [part("p2", "prefill", "two", 0), part("p1", "prefill", "one", 0)];
+        let decode = [part("d1", "decode", "one", 0), part("d2", "decode", "two", 0)];
+        let pair = Choice::Pair { prefill: "p2".into(), decode: "d2".into() };
+        assert_eq!(
+            choose(1000, &[cold, decode].concat()),
+            Some(pair),
+            "the first of equals, whatever its name"
+        );
         // Three requests decoded beside it weigh more than what it holds.
         let mut busy = two;
         for engine in busy.iter_mut().skip(3) {

@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 
 use crate::choose::{Candidate, believed};
 
+/// Whose engines they are: this router's questions are of no other tenant.
+const TENANT: &str = "default";
+
 /// How often the list is asked for.
 const REFRESH: Duration = Duration::from_secs(1);
 
@@ -137,7 +140,13 @@ impl Fleet {
 
     /// Takes the index's list, if it can be had.
     pub async fn refresh(&self) {
-        let Ok(listed) = self.client.list_workers(v1::ListWorkersRequest::default()).await else { return };
+        let Ok(listed) = self
+            .client
+            .list_workers(v1::ListWorkersRequest { tenant: Some(TENANT.into()), model: None })
+            .await
+        else {
+            return;
+        };
         let mut known = self.known.write();
         let loads: HashMap<String, Arc<Load>> =
             known.iter().map(|engine| (engine.worker.clone(), Arc::clone(&engine.load))).collect();
@@ -166,8 +175,11 @@ impl Fleet {
     /// Those that serve a model and could be reached, the one that was chosen longest ago first.
     pub(crate) fn of_model(&self, model: &str) -> Vec<Known> {
         let known = self.known.read();
-        let mut engines: Vec<Known> =
-            known.iter().filter(|engine| engine.model == model && !engine.is_aside()).cloned().collect();
+        let mut engines: Vec<Known> = known.iter().filter(|engine| engine.model == model).cloned().collect();
+        // With nobody left, whoever could not be reached is better than nobody.
+        if engines.iter().any(|engine| !engine.is_aside()) {
+            engines.retain(|engine| !engine.is_aside());
+        }
         engines.sort_by_key(|engine| engine.load.last.load(Ordering::Relaxed));
         engines
     }

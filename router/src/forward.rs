@@ -51,7 +51,7 @@ impl Forward {
         path: &str,
         headers: &HeaderMap,
         body: Bytes,
-        rank: u32,
+        rank: Option<u32>,
     ) -> Result<Response, Unreached> {
         let uri: Uri = format!("http://{}{path}", engine.address).parse().map_err(|error| Unreached {
             may_retry: true,
@@ -62,7 +62,7 @@ impl Forward {
         *request.uri_mut() = uri;
         *request.headers_mut() = passed_on(headers);
         request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if engine.has_ranks() {
+        if let Some(rank) = rank.filter(|_| engine.has_ranks()) {
             request.headers_mut().insert(RANK, HeaderValue::from(rank));
         }
         let answer = self.client.request(request).await.map_err(|error| Unreached {

@@ -55,7 +55,6 @@ struct Routed {
     choice: Choice,
     engines: HashMap<String, Known>,
     held: HashMap<String, Held>,
-    prompt: Option<PromptTokens>,
     prompt_tokens: u64,
 }
 
@@ -65,9 +64,9 @@ impl Routed {
         self.held.get(worker).map_or(0, |held| held.tokens)
     }
 
-    /// The data-parallel rank that holds them.
-    fn rank(&self, worker: &str) -> u32 {
-        self.held.get(worker).map_or(0, |held| held.row.dp_rank)
+    /// The data-parallel rank that holds them; `None` where none does, and the engine may choose.
+    fn rank(&self, worker: &str) -> Option<u32> {
+        self.held.get(worker).filter(|held| held.tokens > 0).map(|held| held.row.dp_rank)
     }
 
     /// Prompt tokens that a worker would have to compute.
@@ -103,13 +102,15 @@ impl Router {
     }
 
     /// Where a request goes, `None` if nobody can take it. `Err` says why the index did not know, which stops nothing.
-    async fn route(&self, request: &Value, model: &str) -> (Option<Routed>, Result<(), String>) {
+    async fn route(
+        &self,
+        prompt: Option<&PromptTokens>,
+        tokens: u64,
+        model: &str,
+    ) -> (Option<Routed>, Result<(), String>) {
         let engines = self.fleet.of_model(model);
-        let tokens = tokens_of(&self.forward, &engines, request).await;
         let mut said = Ok(());
-        let prompt_tokens = tokens.as_ref().map_or(0, |tokens| tokens.len() as u64);
-        let prompt = tokens.map(|tokens| PromptTokens::new(model, &tokens));
-        let held = match &prompt {
+        let held = match prompt {
             None => {
                 said = Err("the prompt's token ids could not be had".to_owned());
                 HashMap::new()
@@ -122,22 +123,22 @@ impl Router {
                 }
             },
         };
-        let routed = choose(prompt_tokens, &candidates(&engines, &held)).map(|choice| {
+        let routed = choose(tokens, &candidates(&engines, &held)).map(|choice| {
             let engines = engines.into_iter().map(|engine| (engine.worker.clone(), engine)).collect();
-            Routed { choice, engines, held, prompt, prompt_tokens }
+            Routed { choice, engines, held, prompt_tokens: tokens }
         });
         (routed, said)
     }
 
     /// Counts the choice among what its engines hold, until they have announced it.
-    fn count(&self, routed: &Routed) -> Vec<kvindex_client::Routed> {
-        let Some(prompt) = &routed.prompt else { return Vec::new() };
+    fn count(&self, routed: &Routed, prompt: Option<&PromptTokens>) -> Counted {
         let workers = match &routed.choice {
             Choice::Whole(worker) => vec![worker],
             Choice::Pair { prefill, decode } => vec![prefill, decode],
         };
-        let rows = workers.into_iter().filter_map(|worker| routed.held.get(worker));
-        rows.map(|held| self.client.routed(prompt.message(), &held.row)).collect()
+        let rows = workers.into_iter().filter_map(|worker| Some((prompt?, routed.held.get(worker)?)));
+        let choices = rows.map(|(prompt, held)| self.client.routed(prompt.message(), &held.row)).collect();
+        Counted { client: self.client.clone(), choices }
     }
 
     /// Asks one engine for all of it.
@@ -146,7 +147,7 @@ impl Router {
         let place = engine.enter(routed.to_compute(worker));
         let rank = routed.rank(worker);
         let sent = self.forward.send(engine, &call.path, &call.headers, call.body.clone(), rank).await;
-        sent.inspect_err(|_| engine.put_aside()).map(|answer| holding(answer, vec![place]))
+        sent.inspect_err(|error| aside(engine, error)).map(|answer| holding(answer, vec![place]))
     }
 
     /// Has one engine compute the prompt and another one go on: vLLM's two requests, of which the first one answers
@@ -165,12 +166,12 @@ impl Router {
         let decoding = second.enter(0);
         if let Some(proxy) = &self.options.proxy {
             let proxy = first.at(proxy);
-            let sent = self.forward.send(&proxy, &call.path, &headers, call.body.clone(), 0).await?;
+            let sent = self.forward.send(&proxy, &call.path, &headers, call.body.clone(), None).await?;
             return Ok(holding(sent, vec![place, decoding]));
         }
         let body = Bytes::from(prefill_request(&call.request).to_string());
         let sent = self.forward.send(first, &call.path, &headers, body, routed.rank(prefill)).await;
-        let computed = sent.inspect_err(|_| first.put_aside())?;
+        let computed = sent.inspect_err(|error| aside(first, error))?;
         if !computed.status().is_success() {
             // The engine's own words, such as for a prompt that is too long.
             return Ok(computed);
@@ -184,7 +185,14 @@ impl Router {
         }
         let body = Bytes::from(request.to_string());
         let sent = self.forward.send(second, &call.path, &headers, body, routed.rank(decode)).await;
-        sent.inspect_err(|_| second.put_aside()).map(|answer| holding(answer, vec![decoding]))
+        sent.inspect_err(|error| aside(second, error)).map(|answer| holding(answer, vec![decoding]))
+    }
+}
+
+/// An answer that broke off says nothing of the next connection.
+fn aside(engine: &Known, error: &Unreached) {
+    if error.may_retry {
+        engine.put_aside();
     }
 }
 
@@ -229,6 +237,18 @@ fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
     }
 }
 
+/// Choices that count as held, until it is dropped: the engine refused, or the client has gone before it answered.
+struct Counted {
+    client: Client,
+    choices: Vec<kvindex_client::Routed>,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.choices.drain(..).for_each(|choice| self.client.not_routed(choice));
+    }
+}
+
 /// A client's call.
 struct Call {
     path: String,
@@ -252,19 +272,27 @@ async fn complete(State(router): State<Arc<Router>>, uri: Uri, headers: HeaderMa
         return refuse(StatusCode::BAD_REQUEST, "model: is required, a text");
     };
     let call = Call { path: uri.path().to_owned(), headers, body, request };
+    let ids = tokens_of(&router.forward, &router.fleet.of_model(&model), &call.request).await;
+    let tokens = ids.as_ref().map_or(0, |ids| ids.len() as u64);
+    let prompt = ids.map(|ids| PromptTokens::new(model.as_str(), &ids)).map(|prompt| {
+        match call.request.get("cache_salt").and_then(Value::as_str) {
+            Some(salt) => prompt.cache_salt(salt),
+            None => prompt,
+        }
+    });
     let mut failed = format!("no engine serves model {model:?}, or none that could be reached");
     for _ in 0..TRIES {
-        let (routed, said) = router.route(&call.request, &model).await;
+        let (routed, said) = router.route(prompt.as_ref(), tokens, &model).await;
         let Some(routed) = routed else { break };
-        let counted = router.count(&routed);
+        let mut counted = router.count(&routed, prompt.as_ref());
         let (worker, sent) = match &routed.choice {
             Choice::Whole(worker) => (worker, router.whole(&call, &routed, worker).await),
             Choice::Pair { prefill, decode } => {
                 (prefill, router.pair(&call, &routed, (prefill, decode)).await)
             }
         };
-        if !sent.as_ref().is_ok_and(|answer| answer.status().is_success()) {
-            counted.into_iter().for_each(|counted| router.client.not_routed(counted));
+        if sent.as_ref().is_ok_and(|answer| answer.status().is_success()) {
+            counted.choices.clear();
         }
         match sent {
             Ok(answer) => return told(answer, &routed, worker, said),

@@ -101,11 +101,11 @@ impl Endpoint {
     }
 
     /// A call begins. Its end must be told, else it counts as overtaken.
-    pub(crate) fn begin(self: &Arc<Self>) -> Attempt {
+    pub(crate) fn begin(self: &Arc<Self>, routing: bool) -> Attempt {
         let now = Instant::now();
         self.outstanding.fetch_add(1, Ordering::Relaxed);
         self.state().breaker.begin(now);
-        Attempt { endpoint: Arc::clone(self), began: now, ended: false }
+        Attempt { endpoint: Arc::clone(self), began: now, routing, ended: false }
     }
 
     /// How a call ended. Routing calls' times tell endpoints apart; of others only the outcome counts.
@@ -114,8 +114,8 @@ impl Endpoint {
         let mut state = self.state();
         state.counts.count(verdict.outcome, took);
         match verdict.outcome {
-            Outcome::Overtaken => state.mean.observe_at_least(took, now),
-            Outcome::Opened => {}
+            Outcome::Overtaken if routing => state.mean.observe_at_least(took, now),
+            Outcome::Overtaken | Outcome::Opened => {}
             Outcome::TimedOut | Outcome::Unavailable => {
                 state.last_failure.clone_from(&verdict.text);
                 if state.breaker.failed(now) {
@@ -125,7 +125,9 @@ impl Endpoint {
                         "a node is left out: calls to it fail"
                     );
                 }
-                state.mean.observe_at_least(took, now);
+                if routing {
+                    state.mean.observe_at_least(took, now);
+                }
             }
             Outcome::Answered | Outcome::Stale | Outcome::Refused | Outcome::Overloaded => {
                 if state.breaker.answered(now) {
@@ -231,15 +233,16 @@ impl State {
 pub(crate) struct Attempt {
     pub(crate) endpoint: Arc<Endpoint>,
     began: Instant,
+    routing: bool,
     ended: bool,
 }
 
 impl Attempt {
     /// The call ended.
-    pub(crate) fn end(mut self, verdict: &Verdict, routing: bool) -> Duration {
+    pub(crate) fn end(mut self, verdict: &Verdict) -> Duration {
         let took = self.began.elapsed();
         self.ended = true;
-        self.endpoint.note(verdict, took, routing);
+        self.endpoint.note(verdict, took, self.routing);
         took
     }
 }
@@ -248,7 +251,7 @@ impl Drop for Attempt {
     fn drop(&mut self) {
         self.endpoint.outstanding.fetch_sub(1, Ordering::Relaxed);
         if !self.ended {
-            self.endpoint.note(&Verdict::overtaken(), self.began.elapsed(), true);
+            self.endpoint.note(&Verdict::overtaken(), self.began.elapsed(), self.routing);
         }
     }
 }

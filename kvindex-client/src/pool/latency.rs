@@ -48,11 +48,10 @@ impl PeakMean {
 
     /// What a call is expected to take, in seconds. Old observations fade, or who was slow once would never be asked again.
     pub(crate) fn expected(&self, now: Instant) -> f64 {
-        let unknown = UNKNOWN.as_secs_f64();
         match self.last {
-            None => unknown,
-            Some((mean, at)) if mean > unknown => unknown + (mean - unknown) * decay(at, now),
-            Some((mean, _)) => mean,
+            None => UNKNOWN.as_secs_f64(),
+            // To nothing: below what any other takes, however fast those are.
+            Some((mean, at)) => mean * decay(at, now),
         }
     }
 
@@ -112,7 +111,7 @@ mod tests {
         assert!(mean.mean() > Some(49 * MS));
         mean.observe_at_least(MS, now);
         assert!(mean.mean() > Some(49 * MS), "waiting for less says nothing");
-        assert!(mean.expected(now + 5 * DECAY) < 0.002);
+        assert!(mean.expected(now + 6 * DECAY) < 0.000_3, "it is asked again beside one of 0.3 ms");
         mean.observe_at_least(80 * MS, now);
         assert_eq!(mean.mean(), Some(80 * MS));
     }

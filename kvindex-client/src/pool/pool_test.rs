@@ -48,7 +48,7 @@ async fn slow_and_busy_ones_are_asked_less() {
     }
     endpoints[0].note(&Verdict::answered(), 30 * MS, true);
     assert_eq!(picked(&running.pool, Rank::Good, 100), ["http://127.0.0.1:2"]);
-    let waiting: Vec<Attempt> = (0..40).map(|_| endpoints[1].begin()).collect();
+    let waiting: Vec<Attempt> = (0..40).map(|_| endpoints[1].begin(true)).collect();
     assert_eq!(picked(&running.pool, Rank::Good, 100), ["http://127.0.0.1:1"], "forty wait for the other");
     drop(waiting);
 }

@@ -37,6 +37,22 @@ fn prompt() -> PromptTokens {
     PromptTokens::new("llama", &[1, 2, 3])
 }
 
+/// Found by a review: times that no clock can add made every call panic.
+#[tokio::test]
+async fn the_longest_times_there_are_are_taken() {
+    let longest = ClientConfig::new(format!("http://{}", nowhere().await))
+        .routing_timeout(Duration::MAX)
+        .admin_timeout(Duration::MAX)
+        .speculative_ttl(Duration::MAX)
+        .hedge(kvindex_client::Hedge::After(Duration::MAX));
+    let client = Client::connect(longest).unwrap();
+    let answer = client.match_tokens(&prompt()).await;
+    assert!(matches!(answer, Answer::Unknown { reason: UnknownReason::Unreachable { .. } }), "{answer:?}");
+    let routed = client.routed(prompt().message(), &v1::WorkerMatch::default());
+    client.not_routed(routed);
+    assert!(client.explain(v1::ExplainRequest::default()).await.is_err());
+}
+
 #[tokio::test]
 async fn nothing_listens() {
     let client = hasty(&nowhere().await);

@@ -2,7 +2,7 @@
 //! and what differs knowingly: docs/dialects.md.
 
 use axum::http::StatusCode;
-use kvindex_core::limits::{MAX_BLOCK_SIZE, MAX_DP_RANKS};
+use kvindex_core::limits::{MAX_BLOCK_SIZE, MAX_DP_RANKS, MAX_NAME_BYTES};
 use kvindex_core::{LocalBlockHash, SequenceHash};
 use kvindex_proto::v1;
 use serde::{Deserialize, Serialize};
@@ -16,6 +16,7 @@ use super::reader::Tokens;
 use super::refusal::Refusal;
 use super::{Call, Route};
 use crate::access::Right;
+use crate::api::ApiError;
 
 /// Its calls. `/metrics` is ours, `/dump` and peers are another indexer's inside, and are not served.
 pub(super) const ROUTES: [Route; 6] = [
@@ -147,8 +148,15 @@ fn prompt_of_hashes(asker: &Asker<'_>, fields: &mut Fields) -> Result<(v1::Promp
 }
 
 fn partition(fields: &Fields) -> Result<(String, String), Refusal> {
-    let model = fields.required_text(MODEL)?.to_owned();
-    Ok((model, fields.text("routing_group")?.unwrap_or_default().to_owned()))
+    let model = fields.required_text(MODEL)?;
+    let group = fields.text("routing_group")?.unwrap_or_default();
+    // Errors tell them back.
+    for (field, name) in [(MODEL, model), ("routing_group", group)] {
+        if name.len() > MAX_NAME_BYTES {
+            return Err(ApiError::over_limit(field, "bytes", name.len(), MAX_NAME_BYTES).into());
+        }
+    }
+    Ok((model.to_owned(), group.to_owned()))
 }
 
 fn no_indexer(model: &str, group: &str) -> Refusal {

@@ -3,6 +3,7 @@
 
 use axum::Router;
 use axum::extract::{Request as Call, State};
+use kvindex_core::limits::MAX_NAME_BYTES;
 use kvindex_proto::dialects::llmd as wire;
 use kvindex_proto::dialects::llmd::indexer_service_server::{IndexerService, IndexerServiceServer};
 use kvindex_proto::v1;
@@ -82,6 +83,9 @@ impl Indexer {
     async fn token_ids(&self, caller: &Caller, model: &str, prompt: &str) -> Result<Vec<u32>, ApiError> {
         if model.is_empty() {
             return Err(ApiError::invalid("model_name", "is required"));
+        }
+        if model.len() > MAX_NAME_BYTES {
+            return Err(ApiError::over_limit("model_name", "bytes", model.len(), MAX_NAME_BYTES));
         }
         caller.tenant(Right::Read, &self.api.dialects().tenant)?;
         let tokenizer = self.api.tokenizers().of(model).ok_or_else(|| {

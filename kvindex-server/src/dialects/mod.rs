@@ -85,7 +85,8 @@ pub(crate) fn call_of(config: &DialectsConfig, method: &str, path: &str) -> Opti
         return Some(hitrate::CALL);
     }
     let routes = served.iter().filter(|(is_served, _)| *is_served).flat_map(|(_, routes)| *routes);
-    let mut called = routes.filter(|(verb, place, _)| *verb == method && *place == path);
+    // gRPC's library answers whatever the method is: it is the same call, and the guard refuses all but POST.
+    let mut called = routes.filter(|(verb, place, call)| (*verb == method || call.is_grpc) && *place == path);
     called.next().map(|(_, _, call)| *call)
 }
 

@@ -99,7 +99,7 @@ async fn a_model_without_a_tokenizer_is_refused_and_told_what_to_set() {
     // Beyond what becomes token ids, and beyond what a message may list.
     let long = ask(&server, &"a ".repeat(3 << 20), "llama", &[]).await.unwrap_err();
     assert_eq!(long.code(), Code::ResourceExhausted);
-    assert!(long.message().contains("the limit is 4194304"), "{long}");
+    assert!(long.message().contains("the limit is 524288"), "{long}");
     let many = ask(&server, TEXT, "llama", &["10.0.0.1:1"; 5000]).await.unwrap_err();
     assert_eq!(many.code(), Code::ResourceExhausted);
     assert!(many.message().contains("pod_identifiers"), "{many}");

@@ -33,11 +33,19 @@ class Client:
 
     def match_tokens(self, model: str, tokens: Tokens, **more: Any) -> Answer:
         """Which workers hold how long a prefix of these tokens. `more`: of `prompt_of_tokens`."""
-        return self.match(question(prompt_of_tokens(model, tokens, **more)))
+        try:
+            request = question(prompt_of_tokens(model, tokens, **more))
+        except Exception as error:  # noqa: BLE001: a prompt that cannot be one is no reason to raise either
+            return unknown(error)
+        return self.match(request)
 
     def match_hashes(self, model: str, block_size: int, **more: Any) -> Answer:
         """The same by hashes: `sequence=` or `engine=`, as `prompt_of_hashes` takes them."""
-        return self.match(question(prompt_of_hashes(model, block_size, **more)))
+        try:
+            request = question(prompt_of_hashes(model, block_size, **more))
+        except Exception as error:  # noqa: BLE001
+            return unknown(error)
+        return self.match(request)
 
     def match(self, request: query_pb2.MatchRequest) -> Answer:
         """The same with everything that a question can have; see `question`."""
@@ -48,8 +56,8 @@ class Client:
 
     def match_batch(self, requests: Sequence[query_pb2.MatchRequest]) -> list[Answer]:
         """Many questions in one call; as many answers, in the same order."""
-        batch = query_pb2.MatchBatchRequest(requests=requests)
         try:
+            batch = query_pb2.MatchBatchRequest(requests=requests)
             response = self._call(_calls.MATCH_BATCH, batch, self.settings.routing_timeout)
         except Exception as error:  # noqa: BLE001
             return [unknown(error)] * len(requests)

@@ -208,10 +208,13 @@ async fn what_is_over_a_limit_is_refused_with_field_and_limit() {
 /// A rate must not be passed by with another method for the same call.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_grpc_call_is_made_by_post_and_nothing_else() {
-    let node = Guarded::with(&token("root", ALL, "*", ""), |_| {}).await;
-    for (method, path) in
-        [("PUT", "/kvindex.v1.QueryService/Match"), ("GET", "/kvindex.v1.QueryService/MatchStream")]
-    {
+    let node = Guarded::with(&token("root", ALL, "*", ""), |config| config.dialects.sglang = true).await;
+    for (method, path) in [
+        ("PUT", "/kvindex.v1.QueryService/Match"),
+        ("GET", "/kvindex.v1.QueryService/MatchStream"),
+        ("PUT", "/kv_indexer.v1.KVIndexer/MatchExternalKvPrefix"),
+        ("GET", "/kv_indexer.v1.KVIndexer/MatchExternalKvPrefix"),
+    ] {
         let (status, _, body) = node.raw("root", method, path, "").await;
         assert_eq!(status, 405, "{method} {path}: {body}");
     }
