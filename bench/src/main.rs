@@ -80,6 +80,9 @@ enum Task {
         /// Rounds.
         #[arg(long, default_value_t = 3)]
         rounds: usize,
+        /// Answers a second to take a tenth and twice of, instead of the node's best in each round.
+        #[arg(long)]
+        load: Option<f64>,
         /// The program to measure [default: kvindex beside this one]
         #[arg(long)]
         program: Option<PathBuf>,
@@ -166,9 +169,9 @@ fn main() -> anyhow::Result<()> {
         Some(Task::Memory(args)) => memory::run(&Recording::open(&args.recording)?),
         Some(Task::Mirrors { rounds }) => mirrors::run(rounds),
         Some(Task::Prompt { tokens, rounds }) => ask(tokens, rounds),
-        Some(Task::Overload { seconds, rounds, program, out }) => {
+        Some(Task::Overload { seconds, rounds, load, program, out }) => {
             let program = program.map_or_else(replication::program, Ok)?;
-            let plan = overload::Plan { time: std::time::Duration::from_secs(seconds), rounds };
+            let plan = overload::Plan { time: std::time::Duration::from_secs(seconds), rounds, load };
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             publish(&runtime.block_on(overload::run(program, plan))?, out.as_deref())
         }

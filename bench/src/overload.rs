@@ -35,11 +35,14 @@ const ASKER_CORE: &str = "1";
 /// After which a call counts as lost.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long each part is measured, and how the node waits.
+/// How long each part is measured, and how often.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Plan {
     pub(crate) time: Duration,
     pub(crate) rounds: usize,
+    /// Answers a second of which a tenth and twice are asked, instead of the node's own best: the same load for
+    /// binaries that are held against each other.
+    pub(crate) load: Option<f64>,
 }
 
 /// What became of the calls of one part.
@@ -194,8 +197,9 @@ pub(crate) async fn run(program: PathBuf, plan: Plan) -> anyhow::Result<String> 
         stage.best(plan.time / 4).await?;
         for round in 1..=plan.rounds {
             let best = stage.best(plan.time).await?;
-            let calm = stage.ask(best / 10.0, plan.time).await?;
-            let crowd = stage.ask(best * 2.0, plan.time).await?;
+            let load = plan.load.unwrap_or(best);
+            let calm = stage.ask(load / 10.0, plan.time).await?;
+            let crowd = stage.ask(load * 2.0, plan.time).await?;
             let (calm_p99, crowd_p99) = (at(&calm.answered, 0.99), at(&crowd.answered, 0.99));
             let asked = crowd.answered.len() + crowd.refused.len() + crowd.lost;
             rows += &format!(

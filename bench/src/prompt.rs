@@ -4,14 +4,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use bytes::Bytes;
-use kvindex_core::{BlockHasher, Query, Scratch, SequenceHash, Tokens, find_hashed, hash_prompt};
+use kvindex_core::{BlockHasher, Index, Query, Scratch, SequenceHash, Tokens, find_hashed, hash_prompt};
 use kvindex_proto::v1;
 use kvindex_proto::v1::query_service_client::QueryServiceClient;
 use kvindex_server::App;
 use kvindex_server::config::Config;
 use tokio::net::TcpListener;
+use tonic::transport::Channel;
 
-use crate::stopwatch::{median, timed};
+use crate::stopwatch::{median, p99, timed};
 
 pub(crate) const BLOCK: usize = 16;
 /// The model of all workers.
@@ -19,6 +20,21 @@ pub(crate) const MODEL: &str = "bench";
 const WORKERS: usize = 8;
 const CALLS: usize = 50;
 
+/// What is timed, in the order of the page.
+#[derive(Default)]
+struct Times {
+    whole: Vec<Duration>,
+    decode: Vec<Duration>,
+    hash: Vec<Duration>,
+    walk: Vec<Duration>,
+    /// A call of one token: what a call costs whatever it asks.
+    round_trip: Vec<Duration>,
+    in_process: Vec<Duration>,
+    in_process_hash: Vec<Duration>,
+    in_process_walk: Vec<Duration>,
+}
+
+/// Asks over gRPC and in this process, call about, so that what disturbs one disturbs both.
 pub(crate) async fn run(tokens: usize, rounds: usize) -> anyhow::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let server = App::start(Config::defaults(), listener).await?;
@@ -26,69 +42,86 @@ pub(crate) async fn run(tokens: usize, rounds: usize) -> anyhow::Result<()> {
     fill(&server, &ids)?;
     let packed: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
     let packed = Bytes::from(packed);
+    let one = packed.slice(..4);
     let mut client = QueryServiceClient::connect(format!("http://{}", server.local_addr()))
         .await?
         .max_encoding_message_size(64 << 20);
-    let (mut whole, mut decode, mut hash, mut walk) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut times, index, mut scratch) = (Times::default(), filled_index(&packed), Scratch::default());
     for _ in 0..rounds * CALLS {
-        let prompt =
-            v1::Prompt { model: MODEL.into(), token_ids_le: packed.clone(), ..v1::Prompt::default() };
-        let request = v1::MatchRequest { prompt: Some(prompt), ..v1::MatchRequest::default() };
-        let started = Instant::now();
-        let answer = client.r#match(request).await?.into_inner();
-        whole.push(started.elapsed());
+        let (time, answer) = ask(&mut client, packed.clone()).await?;
         let best = answer.workers.first().context("no worker answered")?;
         anyhow::ensure!(best.matched_blocks as usize == tokens / BLOCK, "wrong answer: {best:?}");
         let timing = answer.timing.unwrap_or_default();
-        decode.push(Duration::from_micros(timing.decode_us));
-        hash.push(Duration::from_micros(timing.hash_us));
-        walk.push(Duration::from_micros(timing.walk_us));
+        times.whole.push(time);
+        times.decode.push(Duration::from_micros(timing.decode_us));
+        times.hash.push(Duration::from_micros(timing.hash_us));
+        times.walk.push(Duration::from_micros(timing.walk_us));
+        times.round_trip.push(ask(&mut client, one.clone()).await?.0);
+        in_process(&index, &packed, &mut scratch, &mut times)?;
     }
-    println!("match of {tokens} tokens over gRPC, {WORKERS} workers, {} calls", whole.len());
-    println!("| part | median µs | least | greatest |\n|---|---|---|---|");
-    for (name, times) in [
-        ("whole call", whole),
-        ("server: convert", decode),
-        ("server: hash", hash),
-        ("server: walk and answer", walk),
-    ] {
-        let (middle, least, greatest) = median(times);
-        println!("| {name} | {} | {} | {} |", middle.as_micros(), least.as_micros(), greatest.as_micros());
-    }
-    in_process(&packed, rounds)?;
+    print(tokens, times);
     server.shutdown().await?;
     Ok(())
+}
+
+async fn ask(
+    client: &mut QueryServiceClient<Channel>,
+    packed: Bytes,
+) -> anyhow::Result<(Duration, v1::MatchResponse)> {
+    let prompt = v1::Prompt { model: MODEL.into(), token_ids_le: packed, ..v1::Prompt::default() };
+    let request = v1::MatchRequest { prompt: Some(prompt), ..v1::MatchRequest::default() };
+    let started = Instant::now();
+    let answer = client.r#match(request).await?.into_inner();
+    Ok((started.elapsed(), answer))
+}
+
+/// The same question to an index in this process.
+fn in_process(index: &Index, packed: &[u8], scratch: &mut Scratch, times: &mut Times) -> anyhow::Result<()> {
+    let prompt = kvindex_core::Prompt::Tokens { tokens: Tokens::LeBytes(packed), salt: None, items: &[] };
+    let query = Query { prompt, ..Query::tokens(MODEL, &[]) };
+    let reader = index.reader();
+    let (hashing, hashed) = timed(|| hash_prompt(&reader, &query, scratch));
+    hashed?;
+    let (walking, found) = timed(|| find_hashed(&reader, &query, scratch));
+    anyhow::ensure!(
+        found.workers.iter().all(|w| w.matched_blocks == packed.len() / 4 / BLOCK),
+        "wrong answer"
+    );
+    times.in_process.push(hashing + walking);
+    times.in_process_hash.push(hashing);
+    times.in_process_walk.push(walking);
+    Ok(())
+}
+
+fn print(tokens: usize, times: Times) {
+    println!("match of {tokens} tokens over gRPC, {WORKERS} workers, {} calls", times.whole.len());
+    println!("| part | median µs | p99 | least | greatest |\n|---|---|---|---|---|");
+    let p99_of = |times: &[Duration]| p99(times.to_vec()).as_secs_f64();
+    let (whole, trip, inside) = (p99_of(&times.whole), p99_of(&times.round_trip), p99_of(&times.in_process));
+    for (name, times) in [
+        ("whole call", times.whole),
+        ("server: convert", times.decode),
+        ("server: hash", times.hash),
+        ("server: walk and answer", times.walk),
+        ("whole call of one token", times.round_trip),
+        ("in process", times.in_process),
+        ("in process: hash", times.in_process_hash),
+        ("in process: walk and answer", times.in_process_walk),
+    ] {
+        let p99 = p99(times.clone()).as_micros();
+        let (middle, least, greatest) = median(times);
+        let (middle, least, greatest) = (middle.as_micros(), least.as_micros(), greatest.as_micros());
+        println!("| {name} | {middle} | {p99} | {least} | {greatest} |");
+    }
+    println!(
+        "p99 of the whole call, less that of a call of one token, is {:.1} times p99 in process",
+        (whole - trip) / inside.max(1e-9)
+    );
 }
 
 /// A prompt of so many tokens.
 pub(crate) fn some_tokens(count: usize) -> Vec<u32> {
     (0..count as u32).map(|i| i.wrapping_mul(2_654_435_761) % 128_256).collect()
-}
-
-/// The same question to an index in this process.
-fn in_process(packed: &[u8], rounds: usize) -> anyhow::Result<()> {
-    let index = filled_index(packed);
-    let prompt = kvindex_core::Prompt::Tokens { tokens: Tokens::LeBytes(packed), salt: None, items: &[] };
-    let query = Query { prompt, ..Query::tokens(MODEL, &[]) };
-    let (mut hashing, mut walking) = (Vec::new(), Vec::new());
-    let mut scratch = Scratch::default();
-    for _ in 0..rounds * CALLS {
-        let reader = index.reader();
-        let (time, hashed) = timed(|| hash_prompt(&reader, &query, &mut scratch));
-        hashed?;
-        hashing.push(time);
-        let (time, found) = timed(|| find_hashed(&reader, &query, &mut scratch));
-        walking.push(time);
-        anyhow::ensure!(
-            found.workers.iter().all(|w| w.matched_blocks == packed.len() / 4 / BLOCK),
-            "wrong answer"
-        );
-    }
-    for (name, times) in [("in process: hash", hashing), ("in process: walk and answer", walking)] {
-        let (middle, least, greatest) = median(times);
-        println!("| {name} | {} | {} | {} |", middle.as_micros(), least.as_micros(), greatest.as_micros());
-    }
-    Ok(())
 }
 
 fn commands(ids: &[u32]) -> Vec<kvindex_core::Command> {
