@@ -175,16 +175,16 @@ pub(crate) fn tiers(worker: &v1::WorkerMatch) -> String {
     if tiers.is_empty() { "-".into() } else { tiers.join(", ") }
 }
 
-fn trust(trust: Option<&v1::Trust>, doubts: &[String]) -> String {
-    let state = trust.map_or(TrustState::Unspecified, v1::Trust::state);
-    let word = match state {
-        TrustState::Live => "live",
-        TrustState::Suspect => "suspect",
-        TrustState::Rebuilding => "rebuilding",
-        TrustState::Pending => "pending",
+/// A verdict as people read it.
+pub(crate) fn trust_word(trust: Option<&v1::Trust>) -> &'static str {
+    match trust.map_or(TrustState::Unspecified, v1::Trust::state) {
         TrustState::Unspecified => "-",
-    };
-    let mut text = word.to_owned();
+        state => state.word(),
+    }
+}
+
+fn trust(trust: Option<&v1::Trust>, doubts: &[String]) -> String {
+    let mut text = trust_word(trust).to_owned();
     if let Some(reason) = trust.map(|trust| trust.reason.as_str()).filter(|reason| !reason.is_empty()) {
         text += &format!(": {reason}");
     }

@@ -81,6 +81,9 @@ pub struct ClientConfig {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
+    /// No address is given.
+    #[error("servers: none is named; one must be, such as http://127.0.0.1:9590")]
+    NoServer,
     /// The address is not one.
     #[error("server address {server:?}: {reason}; it must look like http://127.0.0.1:9590")]
     Address {

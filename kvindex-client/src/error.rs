@@ -96,6 +96,11 @@ impl Verdict {
         Self { outcome: Outcome::Opened, ..Self::answered() }
     }
 
+    /// A stream's answer that lay here before it was read: how long the node took is not known.
+    pub(crate) fn read_late() -> Self {
+        Self { outcome: Outcome::ReadLate, ..Self::answered() }
+    }
+
     pub(crate) fn overtaken() -> Self {
         Self { outcome: Outcome::Overtaken, ..Self::answered() }
     }

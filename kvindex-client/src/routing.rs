@@ -27,7 +27,7 @@ impl Client {
     /// connects as well.
     ///
     /// # Errors
-    /// When an address is malformed, the token's file cannot be read, certificates cannot be used, or no tokio runtime
+    /// When no address is given or one is malformed, the token's file cannot be read, certificates cannot be used, or no tokio runtime
     /// is there. That nobody listens is no error.
     pub fn connect(config: ClientConfig) -> Result<Self, ConnectError> {
         let running = Arc::new(Running::start(&config)?);

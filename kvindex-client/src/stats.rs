@@ -82,9 +82,10 @@ pub struct EndpointStats {
     pub refused: u64,
     /// Calls given up because another endpoint answered first, or because nobody waited any more.
     pub overtaken: u64,
-    /// How long answered calls took, all together.
+    /// How long the calls in `buckets` took, all together.
     pub answered_for: Duration,
-    /// Answered calls by how long they took, up to each of [`LATENCY_BOUNDS`] and beyond.
+    /// Answered calls by how long they took, up to each of [`LATENCY_BOUNDS`] and beyond. A stream's answer that lay here
+    /// before it was read is not among them: how long the node took is not known.
     pub buckets: [u64; LATENCY_BOUNDS.len() + 1],
 }
 
@@ -108,6 +109,8 @@ pub enum EndpointState {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Answered,
+    /// A stream's answer that lay here before it was read.
+    ReadLate,
     Stale,
     TimedOut,
     Unavailable,
@@ -129,6 +132,7 @@ impl EndpointStats {
                     *count += 1;
                 }
             }
+            Outcome::ReadLate => self.answered += 1,
             Outcome::Stale => self.stale += 1,
             Outcome::TimedOut => self.timed_out += 1,
             Outcome::Unavailable => self.unavailable += 1,

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use kvindex_proto::v1;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
@@ -27,7 +28,7 @@ const TRIES: usize = 2;
 /// node if the one before is left out.
 ///
 /// Send any number of questions, then take as many answers. Answers are only read by [`MatchStream::next`]: who
-/// sends many thousand without reading will see the late ones time out.
+/// sends many thousand without reading will see the late ones time out. That does not count against the node.
 ///
 /// ```no_run
 /// use kvindex_client::{Client, PromptTokens};
@@ -141,8 +142,8 @@ impl MatchStream {
         let mut tried: Vec<Arc<Endpoint>> = Vec::new();
         pool.retries.earn();
         loop {
-            let worst = if tried.is_empty() { Rank::NotReady } else { Rank::Good };
-            let endpoint = pool.pick(worst, &tried).ok_or_else(|| pool.nobody())?;
+            let endpoint = if tried.is_empty() { pool.first() } else { pool.pick(Rank::Good, &tried) };
+            let endpoint = endpoint.ok_or_else(|| pool.nobody())?;
             let (questions, receiver) = mpsc::channel(QUEUE);
             let attempt = endpoint.begin(true);
             let mut query = query(endpoint.tokened(), self.client.config.max_answer_bytes);
@@ -170,11 +171,19 @@ impl MatchStream {
     }
 
     async fn receive(&mut self, id: u64, sent: Instant, deadline: Instant) -> Answer {
+        // Who comes when time is over has not waited, and cannot say that the node was slow.
+        let in_time = Instant::now() < deadline;
         loop {
             let Some(open) = &mut self.open else { return Answer::unknown(broken()) };
-            match timeout_at(deadline, open.answers.message()).await {
+            // What lies here already came some time ago, and nobody knows when.
+            let (said, waited) = match open.answers.message().now_or_never() {
+                Some(said) => (Ok(said), false),
+                None => (timeout_at(deadline, open.answers.message()).await, in_time),
+            };
+            match said {
                 Ok(Ok(Some(answer))) if answer.id == id => {
-                    open.endpoint.note(&Verdict::answered(), sent.elapsed(), true);
+                    let verdict = if waited { Verdict::answered() } else { Verdict::read_late() };
+                    open.endpoint.note(&verdict, sent.elapsed(), waited);
                     return Answer::from_parts(answer.response, answer.error);
                 }
                 // Answers come in order, so this is one whose question was given up.
@@ -183,11 +192,13 @@ impl MatchStream {
                 Ok(Err(status)) => {
                     let error = CallError::from_status(&status);
                     let verdict = Verdict::of(&status, &error, self.client.config.routing_timeout);
-                    open.endpoint.note(&verdict, sent.elapsed(), true);
+                    open.endpoint.note(&verdict, sent.elapsed(), waited);
                     return self.fail_pending(&error);
                 }
                 Err(_) => {
-                    open.endpoint.note(&Verdict::timed_out(), sent.elapsed(), true);
+                    if waited {
+                        open.endpoint.note(&Verdict::timed_out(), sent.elapsed(), true);
+                    }
                     let error = self.timed_out();
                     let elsewhere = self.open.as_ref().map(|open| &open.endpoint);
                     if elsewhere.is_some_and(|endpoint| self.client.pool().is_better_elsewhere(endpoint)) {

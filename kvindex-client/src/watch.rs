@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kvindex_proto::v1;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tonic::{Code, Streaming};
 
 use crate::calls::{Repeat, query};
@@ -13,10 +13,10 @@ use crate::error::CallError;
 use crate::pool::Endpoint;
 use crate::routing::Client;
 
-/// First wait after no node could be watched; doubled each time.
+/// First wait after no node could be watched, or a watch ended soon; doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
-/// Longest wait.
+/// Longest wait. A watch that lasted longer ran well: the next one begins at once.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// How often to look whether the watched node is still one to ask. One that stands still ends no connection.
@@ -27,10 +27,19 @@ const LOOK: Duration = Duration::from_secs(1);
 pub struct Follower {
     client: Client,
     request: v1::WatchRequest,
-    open: Option<(Streaming<v1::WatchEvent>, Arc<Endpoint>)>,
+    open: Option<Open>,
     /// Why the next watch begins.
     reason: ResyncReason,
+    /// When it may.
+    not_before: Instant,
     pause: Duration,
+}
+
+#[derive(Debug)]
+struct Open {
+    events: Streaming<v1::WatchEvent>,
+    endpoint: Arc<Endpoint>,
+    since: Instant,
 }
 
 /// What a follower is told.
@@ -76,7 +85,7 @@ impl Follower {
     /// When a node refuses the watch, so that another attempt would be refused as well.
     pub async fn next(&mut self) -> Result<Followed, CallError> {
         loop {
-            let Some((events, endpoint)) = &mut self.open else {
+            let Some(Open { events, endpoint, since }) = &mut self.open else {
                 if let Some(begun) = self.begin().await? {
                     return Ok(begun);
                 }
@@ -94,27 +103,38 @@ impl Follower {
                 Err(_) => "the node is left out".to_owned(),
             };
             tracing::debug!(server = endpoint.server, how, "a watch ended");
+            let lasted = since.elapsed();
             self.reason = ResyncReason::Interrupted { how };
             self.open = None;
+            if lasted > LONGEST_PAUSE {
+                self.pause = FIRST_PAUSE;
+            } else {
+                self.put_off();
+            }
         }
     }
 
     async fn begin(&mut self) -> Result<Option<Followed>, CallError> {
+        sleep_until(self.not_before).await;
         match self.client.open_watch(&self.request).await {
             Ok((events, endpoint)) => {
                 let server = endpoint.server.clone();
-                self.open = Some((events, endpoint));
-                self.pause = FIRST_PAUSE;
+                self.open = Some(Open { events, endpoint, since: Instant::now() });
                 Ok(Some(Followed::Resync { server, reason: self.reason.clone() }))
             }
             Err(error) if !may_pass(&error) => Err(error),
             Err(error) => {
                 tracing::debug!(%error, "no node can be watched now");
-                sleep(self.pause.mul_f64(0.8 + 0.4 * fastrand::f64())).await;
-                self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+                self.put_off();
                 Ok(None)
             }
         }
+    }
+
+    /// The next watch waits, and the one after it longer. Not all followers shall come back in the same moment.
+    fn put_off(&mut self) {
+        self.not_before = Instant::now() + self.pause.mul_f64(0.8 + 0.4 * fastrand::f64());
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
     }
 }
 
@@ -153,7 +173,8 @@ impl Client {
     #[must_use]
     pub fn follow(&self, request: v1::WatchRequest) -> Follower {
         let client = self.clone();
-        Follower { client, request, open: None, reason: ResyncReason::Began, pause: FIRST_PAUSE }
+        let reason = ResyncReason::Began;
+        Follower { client, request, open: None, reason, not_before: Instant::now(), pause: FIRST_PAUSE }
     }
 
     pub(crate) async fn open_watch(

@@ -2,6 +2,7 @@
 //! it applied) and what ingest knows (whether the engine is there and whether batches are outstanding).
 
 use kvindex_core::{BatchSeq, Coverage, Generation, StreamStamp};
+use kvindex_proto::v1;
 
 use crate::ingest::HashCheck;
 
@@ -25,11 +26,17 @@ impl TrustState {
     /// The state's word.
     #[must_use]
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Live => "live",
-            Self::Suspect => "suspect",
-            Self::Rebuilding => "rebuilding",
-            Self::Pending => "pending",
+        v1::TrustState::from(self).word()
+    }
+}
+
+impl From<TrustState> for v1::TrustState {
+    fn from(state: TrustState) -> Self {
+        match state {
+            TrustState::Live => Self::Live,
+            TrustState::Suspect => Self::Suspect,
+            TrustState::Rebuilding => Self::Rebuilding,
+            TrustState::Pending => Self::Pending,
         }
     }
 }

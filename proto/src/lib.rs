@@ -1,6 +1,6 @@
 //! kvindex-proto: the public messages and services of kvindex, generated from `kvindex/`, with the
 //! same messages as JSON (serde) and OpenAPI schemas (utoipa), the private ones between nodes, and those of other
-//! indexers' gRPC that we speak as well (`dialects/`). No logic.
+//! indexers' gRPC that we speak as well (`dialects/`). No logic but [`v1::TrustState::word`].
 
 mod json;
 
@@ -8,6 +8,20 @@ mod json;
 #[allow(missing_docs, clippy::all, clippy::semicolon_if_nothing_returned, unreachable_pub)]
 pub mod v1 {
     tonic::include_proto!("kvindex.v1");
+}
+
+impl v1::TrustState {
+    /// The state's word, as JSON, metrics and people have it; `unspecified` where a stamp has none.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Suspect => "suspect",
+            Self::Rebuilding => "rebuilding",
+            Self::Pending => "pending",
+            Self::Unspecified => "unspecified",
+        }
+    }
 }
 
 /// Package `kvindex.peer.v1`: what nodes of one cluster say to each other. Private to them.
@@ -76,5 +90,14 @@ mod tests {
         assert_eq!(asked.encode_to_vec(), b"\x0a\x01p\x12\x01m\x1a\x03a:1");
         let answer = GetPodScoresResponse { scores: vec![PodScore { pod: "a".into(), score: 1.0 }] };
         assert_eq!(answer.encode_to_vec(), b"\x0a\x0c\x0a\x01a\x11\x00\x00\x00\x00\x00\x00\xf0\x3f");
+    }
+
+    #[test]
+    fn a_trust_states_word_is_that_of_json() {
+        for number in 0..=4 {
+            let state = super::v1::TrustState::try_from(number).unwrap();
+            assert_eq!(serde_json::to_value(state).unwrap(), state.word());
+        }
+        assert!(super::v1::TrustState::try_from(5).is_err(), "another state needs a word");
     }
 }

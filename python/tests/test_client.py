@@ -15,6 +15,7 @@ import unittest
 from array import array
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from kvindex import AsyncClient, CallError, Client, Known, Settings, Unknown, prompt_of_tokens, question, v1
 
@@ -204,6 +205,82 @@ class WithoutANode(unittest.TestCase):
                 self.assertTrue(raised.exception.retryable)
 
         asyncio.run(ask())
+
+    def test_closing_ends_calls_under_way_without_cancelling_their_tasks(self) -> None:
+        """Found by a review: whoever waited for a call when the client was closed got a CancelledError."""
+        held = silent()
+        self.addCleanup(held.close)
+
+        async def watch(client: AsyncClient) -> None:
+            async for _ in client.watch():
+                pass
+
+        async def ask() -> None:
+            client = AsyncClient(f"127.0.0.1:{held.getsockname()[1]}", routing_timeout=SOON, admin_timeout=SOON)
+            routing = asyncio.create_task(client.match_tokens("llama", [1]))
+            admin = [asyncio.create_task(client.list_workers()), asyncio.create_task(watch(client))]
+            cancelled = asyncio.create_task(client.match_tokens("llama", [1]))
+            await asyncio.sleep(0.3)
+            cancelled.cancel()
+            await client.close()
+            answer = await asyncio.wait_for(routing, SOON)
+            assert isinstance(answer, Unknown), answer
+            self.assertEqual(answer.code, "cancelled")
+            for task in admin:
+                with self.assertRaises(CallError):
+                    await asyncio.wait_for(task, SOON)
+            with self.assertRaises(asyncio.CancelledError):
+                await cancelled
+
+        asyncio.run(ask())
+
+    def test_admin_calls_of_a_closed_client_raise_what_admin_calls_raise(self) -> None:
+        """Found by a review: they raised whatever the library beneath raises."""
+        client = Client(nowhere())
+        client.close()
+        self.assertFalse(client.match_tokens("llama", [1]))
+        for call in (client.list_workers, lambda: next(client.watch())):
+            with self.assertRaises(CallError) as raised:
+                call()
+            self.assertEqual((raised.exception.code, raised.exception.retryable), ("cancelled", False))
+        with Client(nowhere(), admin_timeout=0.1) as client:
+            wrong: Any = "no request"
+            with self.assertRaises(CallError):
+                client.register(wrong)
+
+        async def ask() -> None:
+            client = AsyncClient(nowhere())
+            await client.close()
+            self.assertFalse(await client.match_tokens("llama", [1]))
+            with self.assertRaises(CallError):
+                await client.list_workers()
+            with self.assertRaises(CallError):
+                await client.watch().__anext__()
+
+        asyncio.run(ask())
+
+    def test_a_token_file_that_cannot_be_read_now_holds_up_nobody(self) -> None:
+        """Found by a review: the file was read again on the event loop."""
+        with tempfile.TemporaryDirectory() as folder, mock.patch("kvindex._settings._REREAD_S", 0.0):
+            file = Path(folder, "token")
+            file.write_text("abc")
+
+            async def ask() -> float:
+                async with AsyncClient(nowhere(), token_file=str(file), routing_timeout=0.1) as client:
+                    file.unlink()
+                    # Whoever opens it waits for somebody who writes.
+                    os.mkfifo(file)
+                    began = time.monotonic()
+                    self.assertFalse(await client.match_tokens("llama", [1]))
+                    return time.monotonic() - began
+
+            # Ends the test, and the thread that waits, whatever happens.
+            writes = threading.Timer(5.0, file.write_text, ["def"])
+            writes.start()
+            try:
+                self.assertLess(asyncio.run(ask()), 4.0)
+            finally:
+                writes.join()
 
     def test_settings_that_cannot_work_are_refused_at_once(self) -> None:
         for servers, part in ((["a:1", "b:2"], "one name"), ("index", "must look like"), ([], "none is named")):

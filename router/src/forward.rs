@@ -16,7 +16,7 @@ use crate::fleet::{Known, Place};
 const CONNECT: Duration = Duration::from_millis(500);
 
 /// vLLM's header for the data-parallel rank that is to take a request.
-const RANK: HeaderName = HeaderName::from_static("x-data-parallel-rank");
+pub(crate) const RANK: HeaderName = HeaderName::from_static("x-data-parallel-rank");
 
 /// What concerns one connection and is not passed on.
 const HOP_BY_HOP: [HeaderName; 5] =
@@ -26,22 +26,25 @@ const HOP_BY_HOP: [HeaderName; 5] =
 #[derive(Debug, Clone)]
 pub(crate) struct Forward {
     client: Client<HttpConnector, Body>,
+    /// How long an engine may take until its answer begins.
+    patience: Duration,
 }
 
 /// An engine that gave no answer.
 #[derive(Debug)]
 pub(crate) struct Unreached {
-    /// Nothing of the request was sent, so another engine may be asked.
+    /// Another engine may be asked: nothing of the request was sent, or the engine said nothing in time, and its
+    /// connection is closed, which is how engines learn that nobody waits any more.
     pub(crate) may_retry: bool,
     pub(crate) reason: String,
 }
 
 impl Forward {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(patience: Duration) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(CONNECT));
         connector.set_nodelay(true);
-        Self { client: Client::builder(TokioExecutor::new()).build(connector) }
+        Self { client: Client::builder(TokioExecutor::new()).build(connector), patience }
     }
 
     /// Sends a request to an engine; answers its head, with its body still to come.
@@ -65,7 +68,17 @@ impl Forward {
         if let Some(rank) = rank.filter(|_| engine.has_ranks()) {
             request.headers_mut().insert(RANK, HeaderValue::from(rank));
         }
-        let answer = self.client.request(request).await.map_err(|error| Unreached {
+        let answer = tokio::time::timeout(self.patience, self.client.request(request)).await;
+        let answer = answer.map_err(|_| Unreached {
+            may_retry: true,
+            reason: format!(
+                "{} at {} gave no answer within {} s",
+                engine.worker,
+                engine.address,
+                self.patience.as_secs_f64()
+            ),
+        })?;
+        let answer = answer.map_err(|error| Unreached {
             may_retry: error.is_connect(),
             reason: format!("{} at {} gave no answer: {error}", engine.worker, engine.address),
         })?;

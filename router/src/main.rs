@@ -6,8 +6,10 @@ use clap::{Args, Parser, Subcommand};
 use kvindex_client::{Client, ClientConfig, v1};
 use kvindex_router::engine::{Engine, EngineOptions};
 use kvindex_router::{Router, RouterOptions, try_out};
+use std::pin::pin;
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Sends each request to the engine that holds most of its prompt and has least to do: a reference router on kvindex.
 #[derive(Debug, Parser)]
@@ -39,6 +41,12 @@ struct ServeArgs {
     /// engines itself
     #[arg(long, value_name = "HOST:PORT")]
     proxy: Option<String>,
+    /// How long an engine may take until its answer begins; then another one is asked
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    answer_timeout: u64,
+    /// How long answers under way may go on after SIGTERM or Ctrl-C; a second signal cuts them at once
+    #[arg(long, value_name = "SECONDS", default_value_t = 25)]
+    drain: u64,
 }
 
 #[derive(Debug, Args)]
@@ -61,6 +69,9 @@ struct EngineArgs {
     /// Blocks of 16 tokens that fit in its cache
     #[arg(long, default_value_t = 4096)]
     blocks: usize,
+    /// Data-parallel ranks
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    ranks: u32,
 }
 
 #[tokio::main]
@@ -72,20 +83,57 @@ async fn main() -> anyhow::Result<()> {
     }
 }
 
+/// The signals that end a program: from a terminal, and from whatever runs it.
+struct Ends {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Ends {
+    fn listen() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("cannot wait for signals");
+        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
 async fn serve(args: ServeArgs) -> anyhow::Result<()> {
+    let mut ends = Ends::listen()?;
     let client = Client::connect(ClientConfig::new(args.index.as_str())).context("--index")?;
     let listener =
         TcpListener::bind(&args.listen).await.with_context(|| format!("--listen {}", args.listen))?;
     println!("serving http://{} by the index at {}, Ctrl-C ends", listener.local_addr()?, args.index);
-    let routes = Router::new(client, RouterOptions { proxy: args.proxy }).routes();
-    let end = async { tokio::signal::ctrl_c().await.unwrap_or_default() };
-    axum::serve(listener, routes).with_graceful_shutdown(end).await.context("serving")
+    let answer_timeout = Duration::from_secs(args.answer_timeout);
+    let routes = Router::new(client, RouterOptions { proxy: args.proxy, answer_timeout }).routes();
+    let (end, ended) = tokio::sync::oneshot::channel::<()>();
+    let ended = async { ended.await.unwrap_or_default() };
+    let mut serving = pin!(axum::serve(listener, routes).with_graceful_shutdown(ended).into_future());
+    tokio::select! {
+        served = &mut serving => return served.context("serving"),
+        () = ends.next() => drop(end),
+    }
+    tokio::select! {
+        served = serving => served.context("serving"),
+        () = tokio::time::sleep(Duration::from_secs(args.drain)) => {
+            eprintln!("{} s are over: answers under way are cut", args.drain);
+            Ok(())
+        }
+        () = ends.next() => Ok(()),
+    }
 }
 
 async fn engine(args: EngineArgs) -> anyhow::Result<()> {
+    let mut ends = Ends::listen()?;
     let client = ClientConfig::new(args.index.as_str()).admin_timeout(Duration::from_secs(5));
     let client = Client::connect(client).context("--index")?;
-    let options = EngineOptions { model: args.model, blocks: args.blocks, ..EngineOptions::default() };
+    let (model, blocks, ranks) = (args.model, args.blocks, args.ranks);
+    let options = EngineOptions { model, blocks, ranks, ..EngineOptions::default() };
     let engine = Engine::start(options.clone()).await?;
     let worker = v1::RegisterRequest {
         role: args.role,
@@ -94,8 +142,9 @@ async fn engine(args: EngineArgs) -> anyhow::Result<()> {
         ..try_out::registration(&args.id, &options, &engine)
     };
     client.register(worker).await.context("the index did not take it")?;
-    println!("{} serves http://{}, events at {}, Ctrl-C ends", args.id, engine.address(), engine.endpoint());
-    tokio::signal::ctrl_c().await?;
+    let events: Vec<String> = engine.streams().into_iter().map(|stream| stream.endpoint).collect();
+    println!("{} serves http://{}, events at {}, Ctrl-C ends", args.id, engine.address(), events.join(", "));
+    ends.next().await;
     client.unregister(args.id).await.context("the index did not forget it")?;
     Ok(())
 }

@@ -11,10 +11,11 @@ use kvindex_client::{Answer, Client, PromptTokens};
 use serde_json::{Value, json};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::choose::{Choice, choose};
 use crate::fleet::{Fleet, Held, Known, candidates, held_by_worker};
-use crate::forward::{Forward, Unreached, holding};
+use crate::forward::{Forward, RANK, Unreached, holding};
 use crate::tokens::tokens_of;
 
 /// Engines that a request is offered to before its client is told that there is none.
@@ -27,6 +28,9 @@ const MAX_BODY: usize = 64 << 20;
 const PREFILL: HeaderName = HeaderName::from_static("x-openfuyao-prefill-pod-address-port");
 const DECODE: HeaderName = HeaderName::from_static("x-openfuyao-decode-pod-address-port");
 
+/// Where vLLM reads from whom an engine takes the blocks of a prompt. Only the router says it.
+const TRANSFER: &str = "kv_transfer_params";
+
 /// What an answer says of how its engine was chosen: the worker, the tokens that the index said it holds, and why
 /// nothing was known if nothing was.
 const WORKER: HeaderName = HeaderName::from_static("x-kvindex-worker");
@@ -34,11 +38,20 @@ const MATCHED: HeaderName = HeaderName::from_static("x-kvindex-matched-tokens");
 const UNKNOWN: HeaderName = HeaderName::from_static("x-kvindex-unknown");
 
 /// How the router works.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct RouterOptions {
     /// Where a prefill-decode group's pair is only told in headers: the proxy that asks both, as `host:port`. Without
     /// one the router asks them itself.
     pub proxy: Option<String>,
+    /// How long an engine may take until its answer begins, which for an answer that is not streamed is all of it. After
+    /// that it is left out for a while, and another one is asked.
+    pub answer_timeout: Duration,
+}
+
+impl Default for RouterOptions {
+    fn default() -> Self {
+        Self { proxy: None, answer_timeout: Duration::from_secs(600) }
+    }
 }
 
 /// A router that serves.
@@ -51,14 +64,14 @@ pub struct Router {
 }
 
 /// Where a request goes, with what is known of it.
-struct Routed {
+struct Route {
     choice: Choice,
     engines: HashMap<String, Known>,
     held: HashMap<String, Held>,
     prompt_tokens: u64,
 }
 
-impl Routed {
+impl Route {
     /// Prompt tokens that a worker is believed to hold.
     fn held(&self, worker: &str) -> u64 {
         self.held.get(worker).map_or(0, |held| held.tokens)
@@ -80,7 +93,7 @@ impl Router {
     #[must_use]
     pub fn new(client: Client, options: RouterOptions) -> Arc<Self> {
         let fleet = Fleet::new(client.clone());
-        Arc::new(Self { client, fleet, forward: Forward::new(), options })
+        Arc::new(Self { client, fleet, forward: Forward::new(options.answer_timeout), options })
     }
 
     /// The engines that it knows.
@@ -107,7 +120,7 @@ impl Router {
         prompt: Option<&PromptTokens>,
         tokens: u64,
         model: &str,
-    ) -> (Option<Routed>, Result<(), String>) {
+    ) -> (Option<Route>, Result<(), String>) {
         let engines = self.fleet.of_model(model);
         let mut said = Ok(());
         let held = match prompt {
@@ -123,29 +136,35 @@ impl Router {
                 }
             },
         };
-        let routed = choose(tokens, &candidates(&engines, &held)).map(|choice| {
+        let route = choose(tokens, &candidates(&engines, &held)).map(|choice| {
             let engines = engines.into_iter().map(|engine| (engine.worker.clone(), engine)).collect();
-            Routed { choice, engines, held, prompt_tokens: tokens }
+            Route { choice, engines, held, prompt_tokens: tokens }
         });
-        (routed, said)
+        (route, said)
     }
 
     /// Counts the choice among what its engines hold, until they have announced it.
-    fn count(&self, routed: &Routed, prompt: Option<&PromptTokens>) -> Counted {
-        let workers = match &routed.choice {
-            Choice::Whole(worker) => vec![worker],
-            Choice::Pair { prefill, decode } => vec![prefill, decode],
+    fn count(&self, route: &Route, prompt: Option<&PromptTokens>) -> Counted {
+        let (workers, tells_ranks) = match &route.choice {
+            Choice::Whole(worker) => (vec![worker], true),
+            Choice::Pair { prefill, decode } => (vec![prefill, decode], self.options.proxy.is_none()),
         };
-        let rows = workers.into_iter().filter_map(|worker| Some((prompt?, routed.held.get(worker)?)));
+        // An engine with several ranks that is not told one takes whichever it likes, and nobody learns which.
+        let is_at_a_rank = |worker: &&String| {
+            let chooses = route.engines.get(*worker).is_some_and(Known::has_ranks);
+            !chooses || tells_ranks && route.rank(worker).is_some()
+        };
+        let workers = workers.into_iter().filter(is_at_a_rank);
+        let rows = workers.filter_map(|worker| Some((prompt?, route.held.get(worker)?)));
         let choices = rows.map(|(prompt, held)| self.client.routed(prompt.message(), &held.row)).collect();
         Counted { client: self.client.clone(), choices }
     }
 
     /// Asks one engine for all of it.
-    async fn whole(&self, call: &Call, routed: &Routed, worker: &str) -> Result<Response, Unreached> {
-        let engine = engine_of(routed, worker)?;
-        let place = engine.enter(routed.to_compute(worker));
-        let rank = routed.rank(worker);
+    async fn whole(&self, call: &Call, route: &Route, worker: &str) -> Result<Response, Unreached> {
+        let engine = engine_of(route, worker)?;
+        let place = engine.enter(route.to_compute(worker));
+        let rank = route.rank(worker);
         let sent = self.forward.send(engine, &call.path, &call.headers, call.body.clone(), rank).await;
         sent.inspect_err(|error| aside(engine, error)).map(|answer| holding(answer, vec![place]))
     }
@@ -155,14 +174,14 @@ impl Router {
     async fn pair(
         &self,
         call: &Call,
-        routed: &Routed,
+        route: &Route,
         (prefill, decode): (&str, &str),
     ) -> Result<Response, Unreached> {
-        let (first, second) = (engine_of(routed, prefill)?, engine_of(routed, decode)?);
+        let (first, second) = (engine_of(route, prefill)?, engine_of(route, decode)?);
         let mut headers = call.headers.clone();
         insert(&mut headers, PREFILL, &first.address);
         insert(&mut headers, DECODE, &second.address);
-        let mut place = first.enter(routed.to_compute(prefill));
+        let mut place = first.enter(route.to_compute(prefill));
         let decoding = second.enter(0);
         if let Some(proxy) = &self.options.proxy {
             let proxy = first.at(proxy);
@@ -170,7 +189,7 @@ impl Router {
             return Ok(holding(sent, vec![place, decoding]));
         }
         let body = Bytes::from(prefill_request(&call.request).to_string());
-        let sent = self.forward.send(first, &call.path, &headers, body, routed.rank(prefill)).await;
+        let sent = self.forward.send(first, &call.path, &headers, body, route.rank(prefill)).await;
         let computed = sent.inspect_err(|error| aside(first, error))?;
         if !computed.status().is_success() {
             // The engine's own words, such as for a prompt that is too long.
@@ -181,10 +200,10 @@ impl Router {
         drop(place);
         let mut request = call.request.clone();
         if let Some(fields) = request.as_object_mut() {
-            fields.insert("kv_transfer_params".into(), transfer);
+            fields.insert(TRANSFER.into(), transfer);
         }
         let body = Bytes::from(request.to_string());
-        let sent = self.forward.send(second, &call.path, &headers, body, routed.rank(decode)).await;
+        let sent = self.forward.send(second, &call.path, &headers, body, route.rank(decode)).await;
         sent.inspect_err(|error| aside(second, error)).map(|answer| holding(answer, vec![decoding]))
     }
 }
@@ -196,9 +215,9 @@ fn aside(engine: &Known, error: &Unreached) {
     }
 }
 
-fn engine_of<'a>(routed: &'a Routed, worker: &str) -> Result<&'a Known, Unreached> {
+fn engine_of<'a>(route: &'a Route, worker: &str) -> Result<&'a Known, Unreached> {
     let gone = || Unreached { may_retry: true, reason: format!("{worker} is gone") };
-    routed.engines.get(worker).ok_or_else(gone)
+    route.engines.get(worker).ok_or_else(gone)
 }
 
 /// The request that computes a prompt and hands its blocks over.
@@ -211,7 +230,7 @@ fn prefill_request(request: &Value) -> Value {
             fields.remove(field);
         }
         let params = json!({"do_remote_decode": true, "do_remote_prefill": false});
-        fields.insert("kv_transfer_params".into(), params);
+        fields.insert(TRANSFER.into(), params);
     }
     request
 }
@@ -222,11 +241,24 @@ async fn transfer_of(computed: Response, worker: &str) -> Result<Value, Unreache
     let bytes = axum::body::to_bytes(computed.into_body(), MAX_BODY).await;
     let bytes = bytes.map_err(|error| broken(error.to_string()))?;
     let mut answer: Value = serde_json::from_slice(&bytes).map_err(|error| broken(error.to_string()))?;
-    match answer.get_mut("kv_transfer_params").map(Value::take) {
+    match answer.get_mut(TRANSFER).map(Value::take) {
         Some(params) if params.is_object() => Ok(params),
         _ => Err(broken(
             "its answer has no kv_transfer_params: is it set up for disaggregated prefill?".into(),
         )),
+    }
+}
+
+/// Drops what only this router says to engines: a client that says it would choose where its request goes, and whom an
+/// engine connects to.
+fn drop_routers_own(headers: &mut HeaderMap) {
+    let is_own = |name: &&HeaderName| {
+        let name = name.as_str();
+        name == RANK.as_str() || name.starts_with("x-openfuyao-") && name.ends_with("-pod-address-port")
+    };
+    let own: Vec<HeaderName> = headers.keys().filter(is_own).cloned().collect();
+    for name in own {
+        headers.remove(name);
     }
 }
 
@@ -263,11 +295,20 @@ fn refuse(status: StatusCode, message: impl Into<String>) -> Response {
     (status, Json(error)).into_response()
 }
 
-async fn complete(State(router): State<Arc<Router>>, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
-    let request: Value = match serde_json::from_slice(&body) {
+async fn complete(
+    State(router): State<Arc<Router>>,
+    uri: Uri,
+    mut headers: HeaderMap,
+    mut body: Bytes,
+) -> Response {
+    let mut request: Value = match serde_json::from_slice(&body) {
         Ok(request) => request,
         Err(error) => return refuse(StatusCode::BAD_REQUEST, format!("the body is no JSON: {error}")),
     };
+    drop_routers_own(&mut headers);
+    if request.as_object_mut().is_some_and(|fields| fields.remove(TRANSFER).is_some()) {
+        body = Bytes::from(request.to_string());
+    }
     let Some(model) = request.get("model").and_then(Value::as_str).map(str::to_owned) else {
         return refuse(StatusCode::BAD_REQUEST, "model: is required, a text");
     };
@@ -282,20 +323,20 @@ async fn complete(State(router): State<Arc<Router>>, uri: Uri, headers: HeaderMa
     });
     let mut failed = format!("no engine serves model {model:?}, or none that could be reached");
     for _ in 0..TRIES {
-        let (routed, said) = router.route(prompt.as_ref(), tokens, &model).await;
-        let Some(routed) = routed else { break };
-        let mut counted = router.count(&routed, prompt.as_ref());
-        let (worker, sent) = match &routed.choice {
-            Choice::Whole(worker) => (worker, router.whole(&call, &routed, worker).await),
+        let (route, said) = router.route(prompt.as_ref(), tokens, &model).await;
+        let Some(route) = route else { break };
+        let mut counted = router.count(&route, prompt.as_ref());
+        let (worker, sent) = match &route.choice {
+            Choice::Whole(worker) => (worker, router.whole(&call, &route, worker).await),
             Choice::Pair { prefill, decode } => {
-                (prefill, router.pair(&call, &routed, (prefill, decode)).await)
+                (prefill, router.pair(&call, &route, (prefill, decode)).await)
             }
         };
         if sent.as_ref().is_ok_and(|answer| answer.status().is_success()) {
             counted.choices.clear();
         }
         match sent {
-            Ok(answer) => return told(answer, &routed, worker, said),
+            Ok(answer) => return told(answer, &route, worker, said),
             Err(unreached) => {
                 failed = unreached.reason;
                 if !unreached.may_retry {
@@ -308,16 +349,16 @@ async fn complete(State(router): State<Arc<Router>>, uri: Uri, headers: HeaderMa
 }
 
 /// An answer with what it was chosen by.
-fn told(mut answer: Response<Body>, routed: &Routed, worker: &str, said: Result<(), String>) -> Response {
+fn told(mut answer: Response<Body>, route: &Route, worker: &str, said: Result<(), String>) -> Response {
     let headers = answer.headers_mut();
     insert(headers, WORKER, worker);
-    insert(headers, MATCHED, &routed.held(worker).to_string());
+    insert(headers, MATCHED, &route.held(worker).to_string());
     if let Err(reason) = said {
         insert(headers, UNKNOWN, &reason);
     }
-    if let Choice::Pair { prefill, decode } = &routed.choice {
+    if let Choice::Pair { prefill, decode } = &route.choice {
         for (name, worker) in [(PREFILL, prefill), (DECODE, decode)] {
-            if let Some(engine) = routed.engines.get(worker) {
+            if let Some(engine) = route.engines.get(worker) {
                 insert(headers, name, &engine.address);
             }
         }

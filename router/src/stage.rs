@@ -84,8 +84,7 @@ pub fn registration(id: &str, options: &EngineOptions, engine: &Engine) -> v1::R
         engine: "vllm".into(),
         engine_version: Some("0.33.0".into()),
         address: Some(engine.address()),
-        endpoint: engine.endpoint().into(),
-        replay_endpoint: engine.replay_endpoint().into(),
+        streams: engine.streams(),
         hidden_identity: "unused".into(),
         ..v1::RegisterRequest::default()
     }
@@ -97,6 +96,18 @@ impl Stage {
     /// # Errors
     /// When something does not start in time.
     pub async fn start(parts: &[Part], options: EngineOptions) -> anyhow::Result<Self> {
+        Self::with_router(parts, options, RouterOptions::default()).await
+    }
+
+    /// The same with a router that works in another way.
+    ///
+    /// # Errors
+    /// When something does not start in time.
+    pub async fn with_router(
+        parts: &[Part],
+        options: EngineOptions,
+        how: RouterOptions,
+    ) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let index = App::start(Config::defaults(), listener).await.context("the index")?;
         // A busy machine answers late, and what is shown here is the index's answer.
@@ -115,7 +126,7 @@ impl Stage {
             client.register(worker).await.with_context(|| format!("registering {id}"))?;
             engines.push((*id, engine));
         }
-        let router = Router::new(Client::connect(config)?, RouterOptions::default());
+        let router = Router::new(Client::connect(config)?, how);
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("http://{}", listener.local_addr()?);
         let routes = router.routes();
@@ -123,6 +134,21 @@ impl Stage {
         let stage = Self { index: Some(index), client, engines, router, url, model: options.model };
         stage.connected(parts.len()).await?;
         Ok(stage)
+    }
+
+    /// Makes an engine known that is not one of the stage's: it serves there, and tells of no blocks.
+    ///
+    /// # Errors
+    /// When the index does not take it, or the router does not learn of it in time.
+    pub async fn add(&self, id: &str, address: &str) -> anyhow::Result<()> {
+        let worker = v1::RegisterRequest {
+            worker_id: id.into(),
+            model: self.model.clone(),
+            address: Some(address.into()),
+            ..v1::RegisterRequest::default()
+        };
+        self.client.register(worker).await.with_context(|| format!("registering {id}"))?;
+        self.connected(self.router.fleet().all().len() + 1).await
     }
 
     async fn connected(&self, count: usize) -> anyhow::Result<()> {
@@ -162,18 +188,26 @@ impl Stage {
     /// # Errors
     /// When there is no answer.
     pub async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Reply> {
-        let client = HttpClient::builder(TokioExecutor::new()).build_http::<Body>();
-        let request = Request::builder().method(Method::POST).uri(format!("{}{path}", self.url));
-        let request = request.header(header::CONTENT_TYPE, "application/json");
-        let began = Instant::now();
-        let answer = client.request(request.body(Body::from(body.to_string()))?).await?;
-        let (head, body) = answer.into_parts();
-        let mut pieces = Vec::new();
-        let mut stream = Body::new(body).into_data_stream();
-        while let Some(piece) = stream.next().await {
-            pieces.push((began.elapsed(), String::from_utf8(piece?.to_vec())?));
-        }
-        Ok(Reply { status: head.status.as_u16(), headers: head.headers, pieces })
+        self.post_with(path, &[], body).await
+    }
+
+    /// The same with headers.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn post_with(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &Value,
+    ) -> anyhow::Result<Reply> {
+        post(&format!("{}{path}", self.url), headers, body).await
+    }
+
+    /// Where the index is, as a URL; `None` when it was stopped.
+    #[must_use]
+    pub fn index_url(&self) -> Option<String> {
+        self.index.as_ref().map(|index| format!("http://{}", index.local_addr()))
     }
 
     /// Waits until the index says that a worker holds so many tokens of a chat's prompt or more, and answers how many.
@@ -221,4 +255,26 @@ impl Stage {
         }
         Ok(())
     }
+}
+
+/// Posts JSON, and takes the answer as it comes.
+///
+/// # Errors
+/// When there is no answer, or it breaks off.
+pub async fn post(url: &str, headers: &[(&str, &str)], body: &Value) -> anyhow::Result<Reply> {
+    let client = HttpClient::builder(TokioExecutor::new()).build_http::<Body>();
+    let mut request = Request::builder().method(Method::POST).uri(url);
+    request = request.header(header::CONTENT_TYPE, "application/json");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let began = Instant::now();
+    let answer = client.request(request.body(Body::from(body.to_string()))?).await?;
+    let (head, body) = answer.into_parts();
+    let mut pieces = Vec::new();
+    let mut stream = Body::new(body).into_data_stream();
+    while let Some(piece) = stream.next().await {
+        pieces.push((began.elapsed(), String::from_utf8(piece?.to_vec())?));
+    }
+    Ok(Reply { status: head.status.as_u16(), headers: head.headers, pieces })
 }

@@ -139,13 +139,7 @@ fn own_answer(case: &Case, sample: &Sample, worker: &v1::WorkerMatch) -> Option<
 
 /// A trust state's word.
 pub(super) fn state(trust: &v1::Trust) -> &'static str {
-    match trust.state() {
-        v1::TrustState::Live => "live",
-        v1::TrustState::Suspect => "suspect",
-        v1::TrustState::Rebuilding => "rebuilding",
-        v1::TrustState::Pending => "pending",
-        v1::TrustState::Unspecified => "unspecified",
-    }
+    trust.state().word()
 }
 
 fn count(count: &Count) -> Value {

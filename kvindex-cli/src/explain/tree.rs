@@ -147,12 +147,12 @@ impl Tree<'_> {
         });
         let named: Vec<String> = named.collect();
         let state = matched.trust.as_ref().map_or(TrustState::Unspecified, v1::Trust::state);
-        let (word, colour) = match state {
-            TrustState::Live => ("live", Colour::Green),
-            TrustState::Suspect => ("suspect", Colour::Red),
-            TrustState::Rebuilding => ("rebuilding", Colour::Yellow),
-            TrustState::Pending => ("pending", Colour::Yellow),
-            TrustState::Unspecified => ("-", Colour::Dim),
+        let word = tables::trust_word(matched.trust.as_ref());
+        let colour = match state {
+            TrustState::Live => Colour::Green,
+            TrustState::Suspect => Colour::Red,
+            TrustState::Rebuilding | TrustState::Pending => Colour::Yellow,
+            TrustState::Unspecified => Colour::Dim,
         };
         let trusted = self.paint.coloured(colour, word);
         let (depth, margin) = (matched.matched_tokens, self.margin());

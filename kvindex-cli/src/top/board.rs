@@ -5,6 +5,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 
 use super::look::Look;
+use crate::tables::trust_word;
 
 /// Everything on the screen.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -111,7 +112,7 @@ fn node_line(server: &str, now: &Look, before: Option<(&Look, f64)>, rows: &[Wor
         server: server.to_owned(),
         workers: now.workers.len(),
         streams: rows.iter().filter(|row| row.dp_rank.is_some()).count(),
-        live: rows.iter().filter(|row| row.trust == word(TrustState::Live)).count(),
+        live: rows.iter().filter(|row| row.trust == TrustState::Live.word()).count(),
         blocks: rows.iter().map(|row| row.blocks).sum(),
         batches_per_s: before
             .map(|_| rows.iter().filter_map(|row| row.batches_per_s).fold(0.0, |sum, rate| sum + rate)),
@@ -184,7 +185,7 @@ fn worker_rows(now: &Look, before: Option<(&Look, f64)>) -> Vec<WorkerRow> {
             model: worker.model.clone(),
             tenant: worker.tenant.clone(),
             engine: worker.engine.clone(),
-            trust: word(TrustState::Unspecified),
+            trust: trust_word(None),
             ..WorkerRow::default()
         };
         if worker.streams.is_empty() {
@@ -200,7 +201,7 @@ fn worker_rows(now: &Look, before: Option<(&Look, f64)>) -> Vec<WorkerRow> {
             rows.push(WorkerRow {
                 dp_rank: Some(stream.dp_rank),
                 events_from: stream.endpoint.clone().unwrap_or_else(|| "pushed".into()),
-                trust: word(trust.state()),
+                trust: trust_word(Some(&trust)),
                 reason: trust.reason,
                 lag_ms: trust.lag_ms,
                 generation: trust.generation,
@@ -237,17 +238,6 @@ fn shard_rows(now: &Look, before: Option<(&Look, f64)>) -> Vec<ShardRow> {
             .map(|entries| entries as f64 / seconds),
     };
     cluster.shards.iter().map(row).collect()
-}
-
-/// A verdict as people read it.
-fn word(state: TrustState) -> &'static str {
-    match state {
-        TrustState::Live => "live",
-        TrustState::Suspect => "suspect",
-        TrustState::Rebuilding => "rebuilding",
-        TrustState::Pending => "pending",
-        TrustState::Unspecified => "-",
-    }
 }
 
 #[cfg(test)]

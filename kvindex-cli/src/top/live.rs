@@ -23,8 +23,9 @@ const KEY_WAIT: Duration = Duration::from_millis(200);
 /// Keys that may wait to be taken.
 const KEYS_AHEAD: usize = 64;
 
-/// As a shell tells an end by SIGTERM.
+/// As a shell tells an end by SIGTERM, and by SIGINT.
 const TERMINATED: u8 = 128 + 15;
+const INTERRUPTED: u8 = 128 + 2;
 
 /// The terminal while it shows the screen. Dropped, it is as before; a panic gives it back as well, before it says
 /// what happened.
@@ -86,6 +87,8 @@ pub(super) async fn run(looker: Looker, view: View, interval: Duration) -> anyho
     let board = Board::new(looker.server(), &last, None);
     let mut state = State { view, board, last, gone: None };
     let mut terminated = signal(SignalKind::terminate()).context("cannot wait for signals")?;
+    // Ctrl-C is a key here, and comes as a signal from elsewhere only.
+    let mut interrupted = signal(SignalKind::interrupt()).context("cannot wait for signals")?;
     let mut hung_up = signal(SignalKind::hangup()).context("cannot wait for signals")?;
     let mut screen = Screen::open()?;
     let mut keys = listen();
@@ -115,6 +118,7 @@ pub(super) async fn run(looker: Looker, view: View, interval: Duration) -> anyho
                 asked = Some(tokio::spawn(async move { looker.try_look().await }));
             }
             _ = terminated.recv() => return Ok(ExitCode::from(TERMINATED)),
+            _ = interrupted.recv() => return Ok(ExitCode::from(INTERRUPTED)),
             _ = hung_up.recv() => return Ok(ExitCode::from(TERMINATED)),
         }
     }

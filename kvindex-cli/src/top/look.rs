@@ -36,7 +36,10 @@ pub(super) struct Looker {
     client: Client,
     server: String,
     page: Result<(ureq::Agent, String), String>,
+    /// What the page is asked with.
     token: Option<String>,
+    /// There is one, and it is kept from the page's host.
+    is_kept_back: bool,
 }
 
 impl Looker {
@@ -45,6 +48,7 @@ impl Looker {
             Some(url) => url.to_owned(),
             None => format!("{}/metrics", server.server.trim_end_matches('/')),
         };
+        let is_own = is_of_node(&url, &server.server);
         let page = if url.starts_with("http://") {
             let config = ureq::Agent::config_builder().timeout_global(Some(PAGE_TIMEOUT)).build();
             Ok((ureq::Agent::new_with_config(config), url))
@@ -54,7 +58,9 @@ impl Looker {
             Err("no metrics over TLS; --metrics names another address".to_owned())
         };
         let token = connect::token(server.token_file.as_deref())?.map(|token| token.trim().to_owned());
-        Ok(Self { client, server: server.server.clone(), page, token })
+        let is_kept_back = token.is_some() && !is_own;
+        let token = token.filter(|_| is_own);
+        Ok(Self { client, server: server.server.clone(), page, token, is_kept_back })
     }
 
     pub(super) fn server(&self) -> &str {
@@ -82,26 +88,60 @@ impl Looker {
 
     async fn page(&self) -> Result<Page, String> {
         let (agent, url) = self.page.clone()?;
-        let token = self.token.clone();
+        let (token, is_kept_back) = (self.token.clone(), self.is_kept_back);
         let read = tokio::task::spawn_blocking(move || {
             let mut request = agent.get(&url);
             if let Some(token) = token {
                 request = request.header("authorization", format!("Bearer {token}"));
             }
-            let mut answer = request.call().map_err(|error| why_not(&error))?;
+            let mut answer = request.call().map_err(|error| why_not(&error, is_kept_back))?;
             let text = answer.body_mut().with_config().limit(MAX_PAGE_BYTES).read_to_string();
-            text.map(|text| Page::read(&text)).map_err(|error| why_not(&error))
+            text.map(|text| Page::read(&text)).map_err(|error| why_not(&error, is_kept_back))
         });
         read.await.unwrap_or_else(|error| Err(error.to_string()))
     }
 }
 
-fn why_not(error: &ureq::Error) -> String {
+/// Whether a page is at the node's own host, on whichever port, and the token goes there in clear text anyway: nobody
+/// else may learn it.
+fn is_of_node(page: &str, server: &str) -> bool {
+    let host = |url: &str| {
+        let uri: ureq::http::Uri = url.parse().ok()?;
+        (uri.scheme_str() == Some("http")).then(|| uri.host().map(str::to_ascii_lowercase))?
+    };
+    host(page).is_some_and(|page| host(server) == Some(page))
+}
+
+fn why_not(error: &ureq::Error, is_kept_back: bool) -> String {
     match error {
+        ureq::Error::StatusCode(401 | 403) if is_kept_back => {
+            "no metrics: the token goes to the host of --server only, where that is http".into()
+        }
         ureq::Error::StatusCode(401 | 403) => {
             "no metrics: the token needs the right admin for every tenant".into()
         }
         ureq::Error::StatusCode(404) => "no metrics here; --metrics names another address".into(),
         other => format!("no metrics: {other}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_of_node;
+
+    #[test]
+    fn only_the_nodes_own_host_is_told_the_token() {
+        for (page, server, is_own) in [
+            ("http://127.0.0.1:9591/metrics", "http://127.0.0.1:9590", true),
+            ("http://Index:9591/metrics", "http://index:9590/", true),
+            ("http://[::1]:9591/metrics", "http://[::1]:9590", true),
+            ("http://elsewhere:9591/metrics", "http://index:9590", false),
+            ("http://index.evil.test/metrics", "http://index:9590", false),
+            ("http://index:9590@evil.test/metrics", "http://index:9590", false),
+            ("http://index:9591/metrics", "https://index:9590", false),
+            ("index:9591/metrics", "http://index:9590", false),
+        ] {
+            assert_eq!(is_of_node(page, server), is_own, "{page} {server}");
+        }
     }
 }

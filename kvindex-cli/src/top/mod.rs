@@ -33,8 +33,8 @@ pub(crate) struct TopArgs {
     /// Print one screen as text and end; rates are of one interval
     #[arg(long)]
     once: bool,
-    /// Where the node's metrics are, which say how many questions it answers and how fast
-    /// [default: /metrics of --server]
+    /// Where the node's metrics are, which say how many questions it answers and how fast; the token goes to the host of
+    /// --server only [default: /metrics of --server]
     #[arg(long, value_name = "URL")]
     metrics: Option<String>,
     /// Column to sort the workers by

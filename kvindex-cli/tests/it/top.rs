@@ -1,8 +1,10 @@
 //! `kvindex top` as text and as JSON, against real nodes.
 
-use crate::node::{Node, nowhere, run};
+use crate::node::{Folder, Node, nowhere, run};
 use crate::round_trip::filled;
 use kvindex_client::v1;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 
 #[test]
 fn one_screen_shows_the_workers_and_their_numbers() {
@@ -88,4 +90,38 @@ fn what_cannot_be_shown_is_said_with_the_next_step() {
     let elsewhere = format!("{}/metrics", nowhere());
     let out = node.ok(&["top", "--once", "--interval", "0.2", "--metrics", &elsewhere]);
     assert!(out.contains("no metrics: ") && out.contains("p50 -") && out.contains("batches 0.0/s"), "{out}");
+}
+
+/// Refuses a page to two looks, and tells what the second one asked with.
+fn refusing(listener: TcpListener) -> std::thread::JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut asked = String::new();
+        for _ in 0..2 {
+            let (mut connection, _) = listener.accept().unwrap();
+            let lines = BufReader::new(connection.try_clone().unwrap()).lines().map(Result::unwrap);
+            let head: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+            asked = head.join("\n");
+            let refused = "HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+            connection.write_all(refused.as_bytes()).unwrap();
+        }
+        asked
+    })
+}
+
+/// Found by a review: the token went to whatever host `--metrics` named.
+#[test]
+fn the_token_goes_to_the_nodes_own_host_only() {
+    let node = filled(&[]);
+    let folder = Folder::new("top-token");
+    let token = folder.file("token");
+    std::fs::write(&token, "kvi_secret\n").unwrap();
+    for (host, is_told) in [("127.0.0.1", true), ("127.0.0.2", false)] {
+        let listener = TcpListener::bind((host, 0)).unwrap();
+        let page = format!("http://{}/metrics", listener.local_addr().unwrap());
+        let asked = refusing(listener);
+        let out =
+            node.ok(&["top", "--once", "--interval", "0.2", "--token-file", &token, "--metrics", &page]);
+        assert_eq!(asked.join().unwrap().contains("kvi_secret"), is_told, "{host}");
+        assert_eq!(out.contains("goes to the host of --server"), !is_told, "{out}");
+    }
 }

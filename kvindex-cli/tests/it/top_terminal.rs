@@ -152,14 +152,17 @@ fn picture_of_top() {
     terminal.ended("0");
 }
 
+/// SIGINT was found by a review: as a signal from elsewhere, not as a key, it left the terminal as it was drawn on.
 #[test]
-fn sigterm_gives_the_terminal_back() {
+fn signals_give_the_terminal_back() {
     let node = Node::start(&[]);
-    let terminal = Terminal::start("top-sigterm", &node.server);
-    terminal.until_seen("0 workers");
-    let process = std::fs::read_to_string(&terminal.process_file).unwrap();
-    assert!(Command::new("kill").args(["-TERM", process.trim()]).status().unwrap().success());
-    terminal.ended("143");
+    for (signal, code) in [("-TERM", "143"), ("-INT", "130"), ("-HUP", "143")] {
+        let terminal = Terminal::start("top-signals", &node.server);
+        terminal.until_seen("0 workers");
+        let process = std::fs::read_to_string(&terminal.process_file).unwrap();
+        assert!(Command::new("kill").args([signal, process.trim()]).status().unwrap().success());
+        terminal.ended(code);
+    }
 }
 
 #[test]

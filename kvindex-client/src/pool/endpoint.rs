@@ -31,7 +31,9 @@ pub(crate) enum Rank {
     Behind,
     /// It says that it is not ready, or says nothing.
     NotReady,
-    /// Its breaker is open.
+    /// Its breaker waits for one call that tries whether it is back.
+    Due,
+    /// Its breaker is open, and nobody waits for it.
     Open,
 }
 
@@ -84,11 +86,6 @@ impl Endpoint {
         self.state().rank(now)
     }
 
-    /// Whether its breaker waits for one call that tries.
-    pub(crate) fn is_due(&self, now: Instant) -> bool {
-        self.state().breaker.is_due(now)
-    }
-
     /// What asking it is expected to cost: calls that wait there, times how long each takes.
     pub(crate) fn cost(&self, now: Instant) -> f64 {
         let waiting = self.outstanding.load(Ordering::Relaxed);
@@ -129,7 +126,11 @@ impl Endpoint {
                     state.mean.observe_at_least(took, now);
                 }
             }
-            Outcome::Answered | Outcome::Stale | Outcome::Refused | Outcome::Overloaded => {
+            Outcome::Answered
+            | Outcome::ReadLate
+            | Outcome::Stale
+            | Outcome::Refused
+            | Outcome::Overloaded => {
                 if state.breaker.answered(now) {
                     tracing::info!(server = self.server, "a node is asked again");
                     // What it was like before it failed says nothing.
@@ -193,7 +194,7 @@ impl Endpoint {
             Rank::Good => EndpointState::Asked,
             Rank::Behind => EndpointState::Behind,
             Rank::NotReady => EndpointState::NotReady,
-            Rank::Open => EndpointState::Broken,
+            Rank::Due | Rank::Open => EndpointState::Broken,
         };
         stats
     }
@@ -209,6 +210,8 @@ impl State {
         match (&self.not_ready, self.behind_until) {
             _ if self.breaker.pauses(now).is_some() => Rank::Open,
             (Some(_), _) => Rank::NotReady,
+            // What it was like before it failed says nothing.
+            _ if !self.breaker.is_closed() => Rank::Due,
             (None, Some(until)) if now < until => Rank::Behind,
             (None, _) => Rank::Good,
         }
@@ -219,6 +222,7 @@ impl State {
             Rank::Good => return None,
             Rank::Behind => "its answers were older than asked for".into(),
             Rank::NotReady => self.not_ready.clone().unwrap_or_default(),
+            Rank::Due => format!("calls to it fail ({}), and the next one tries it again", self.last_failure),
             Rank::Open => {
                 let left = self.breaker.pauses(now).unwrap_or_default().as_millis();
                 format!("calls to it fail ({}), it is tried again in {left} ms", self.last_failure)

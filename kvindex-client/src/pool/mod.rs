@@ -61,6 +61,9 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) fn start(config: &ClientConfig) -> Result<Self, ConnectError> {
+        if config.servers().is_empty() {
+            return Err(ConnectError::NoServer);
+        }
         let bearer = config.bearer()?;
         let endpoint = |server: &String| {
             Ok(Arc::new(Endpoint::new(server, None, config.channel(server, None)?, bearer.clone())))
@@ -95,6 +98,14 @@ impl Pool {
         self.endpoints.store(Arc::new(endpoints));
     }
 
+    /// Where a routing call begins. One call tries whether a broken endpoint is back, and has the others left if not.
+    pub(crate) fn first(&self) -> Option<Arc<Endpoint>> {
+        let now = Instant::now();
+        let due =
+            self.endpoints.load().iter().find(|endpoint| endpoint.rank(now) == Rank::Due).map(Arc::clone);
+        due.or_else(|| self.pick(Rank::NotReady, &[]))
+    }
+
     /// Of those that rank best, and no worse than `worst`, the one that is expected to answer first; none of `tried`.
     ///
     /// Two are drawn and compared. The best of all would be the best to all clients at once, who would then ask nobody
@@ -109,10 +120,6 @@ impl Pool {
             .collect();
         let best = ranked.iter().map(|(rank, _)| *rank).min()?;
         ranked.retain(|(rank, _)| *rank == best);
-        // One call tries whether a broken one is back; by its cost it would hardly ever be drawn.
-        if let Some((_, due)) = ranked.iter().find(|(_, endpoint)| endpoint.is_due(now)) {
-            return Some(Arc::clone(due));
-        }
         let one = fastrand::usize(..ranked.len());
         // Another one: as far on as there are others.
         let other = (one + 1 + fastrand::usize(..ranked.len().max(2) - 1)) % ranked.len();

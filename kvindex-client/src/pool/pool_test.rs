@@ -104,7 +104,33 @@ async fn one_lost_probe_leaves_nobody_out() {
     assert_eq!(endpoints[0].left_out(now).unwrap(), "connection refused");
     break_it(&endpoints[0]);
     endpoints[0].probed(Ok(()));
-    assert!(endpoints[0].is_due(Instant::now()), "it may be tried as soon as it answers probes");
+    assert_eq!(endpoints[0].rank(Instant::now()), Rank::Due, "it may be tried as soon as it answers probes");
     endpoints[0].note(&Verdict::answered(), MS, true);
+    assert_eq!(endpoints[0].rank(Instant::now()), Rank::Good);
+}
+
+/// Found by a review: when its pause was over a broken endpoint counted as a good one, so that second calls, repeated
+/// ones and streams went there first of all.
+#[tokio::test]
+async fn a_broken_one_is_tried_by_one_first_call_and_by_nothing_else() {
+    let (running, endpoints) = pool(3);
+    let pool = &running.pool;
+    endpoints[0].silent("no answer".into());
+    break_it(&endpoints[0]);
+    // Its pause is over.
+    endpoints[0].probed(Ok(()));
+    assert_eq!(picked(pool, Rank::Good, 200), ["http://127.0.0.1:2", "http://127.0.0.1:3"]);
+    assert_eq!(pool.stats().endpoints[0].state, crate::stats::EndpointState::Broken);
+    for endpoint in &endpoints[1..] {
+        endpoint.probed(Err("says that it is not ready".into()));
+    }
+    assert!(!pool.is_better_elsewhere(&endpoints[1]), "a broken one is no better than one that is not ready");
+    let first = pool.first().unwrap();
+    assert!(Arc::ptr_eq(&first, &endpoints[0]));
+    let trial = first.begin(true);
+    for _ in 0..100 {
+        assert!(!Arc::ptr_eq(&pool.first().unwrap(), &endpoints[0]), "one call tries, and no other");
+    }
+    trial.end(&Verdict::answered());
     assert_eq!(endpoints[0].rank(Instant::now()), Rank::Good);
 }

@@ -72,6 +72,8 @@ type Deeper = HashMap<(String, u32), (u64, u32)>;
 pub(crate) struct Speculated {
     space: u64,
     blocks: Blocks,
+    /// Of what was routed in that space when the question was asked.
+    block_sizes: Vec<u32>,
     top_k: Option<u32>,
     min_matched_blocks: u32,
 }
@@ -90,28 +92,31 @@ impl Speculations {
     fn insert(&self, prompt: &v1::Prompt, worker: &v1::WorkerMatch) -> Routed {
         let said = [worker.block_size, prompt.block_size].into_iter().find(|tokens| *tokens > 0);
         let block_size = said.unwrap_or(USUAL_BLOCK);
-        let chain = Blocks::of(prompt).chain(block_size);
+        // All that takes as long as the prompt is done before the lock is taken: every call of the client needs it.
+        let mut entry = Entry {
+            id: 0,
+            space: chain::space(prompt),
+            block_size,
+            chain: Blocks::of(prompt).chain(block_size),
+            worker_id: worker.worker_id.clone(),
+            dp_rank: worker.dp_rank,
+            generation: generation(worker),
+            until: Instant::now(),
+            confirmed: 0,
+        };
         let mut kept = self.kept();
         let id = kept.next_id;
         kept.next_id += 1;
         // Too short for a block, or too long to be kept.
-        if chain.is_empty() || chain.len() > MAX_BLOCKS {
+        if entry.chain.is_empty() || entry.chain.len() > MAX_BLOCKS {
             return Routed(id);
         }
+        // The end is set under the lock: the oldest is the first to go.
         let now = Instant::now();
         kept.expire(now);
-        kept.blocks += chain.len();
-        kept.entries.push_back(Entry {
-            id,
-            space: chain::space(prompt),
-            block_size,
-            chain,
-            worker_id: worker.worker_id.clone(),
-            dp_rank: worker.dp_rank,
-            generation: generation(worker),
-            until: now + self.ttl,
-            confirmed: 0,
-        });
+        kept.blocks += entry.chain.len();
+        (entry.id, entry.until) = (id, now + self.ttl);
+        kept.entries.push_back(entry);
         while kept.entries.len() > MAX_PROMPTS || kept.blocks > MAX_BLOCKS {
             kept.drop_oldest();
         }
@@ -129,17 +134,18 @@ impl Speculations {
         if request.tier.as_ref().is_some_and(|tier| tier != DEVICE) {
             return None;
         }
-        let mut kept = self.kept();
-        if kept.entries.is_empty() {
+        if self.kept().entries.is_empty() {
             return None;
         }
-        kept.expire(Instant::now());
         let space = chain::space(prompt);
-        kept.entries.iter().find(|entry| entry.space == space)?;
-        drop(kept);
+        let block_sizes = self.kept().block_sizes(space);
+        if block_sizes.is_empty() {
+            return None;
+        }
         let speculated = Speculated {
             space,
             blocks: Blocks::of(prompt),
+            block_sizes,
             top_k: request.top_k.take(),
             min_matched_blocks: std::mem::take(&mut request.min_matched_blocks),
         };
@@ -149,18 +155,22 @@ impl Speculations {
     /// Adds what was routed to what the node says, and drops what the engine has spoken of.
     pub(crate) fn complete(&self, speculated: Option<Speculated>, answer: &mut v1::MatchResponse) {
         let Some(speculated) = speculated else { return };
-        let mut chains: HashMap<u32, Vec<u64>> = HashMap::new();
+        // Before the lock is taken: a prompt may be long, and every call of the client needs the lock.
+        let chain = |block_size: &u32| (*block_size, speculated.blocks.chain(*block_size));
+        let chains: HashMap<u32, Vec<u64>> = speculated.block_sizes.iter().map(chain).collect();
         let said: HashMap<(&str, u32), &v1::WorkerMatch> =
             answer.workers.iter().map(|worker| ((&*worker.worker_id, worker.dp_rank), worker)).collect();
         let mut deeper: Deeper = HashMap::new();
         self.kept().retain(|entry| {
+            if entry.space != speculated.space {
+                return true;
+            }
             let worker = said.get(&(entry.worker_id.as_str(), entry.dp_rank)).copied();
-            let (true, Some(worker)) = (entry.space == speculated.space, worker) else { return true };
+            // What came after the question may be of another block size, and waits for the next one.
+            let (Some(worker), Some(chain)) = (worker, chains.get(&entry.block_size)) else { return true };
             if !entry.may_be_held_by(worker) {
                 return false;
             }
-            let block_size = entry.block_size;
-            let chain = chains.entry(block_size).or_insert_with(|| speculated.blocks.chain(block_size));
             let common = chain::common(chain, &entry.chain);
             if worker.matched_blocks >= common as u64 {
                 entry.confirmed = entry.confirmed.max(common);
@@ -168,7 +178,7 @@ impl Speculations {
             }
             if common > entry.confirmed {
                 let stream = (entry.worker_id.clone(), entry.dp_rank);
-                let deepest = deeper.entry(stream).or_insert((0, block_size));
+                let deepest = deeper.entry(stream).or_insert((0, entry.block_size));
                 deepest.0 = deepest.0.max(common as u64);
             }
             true
@@ -221,6 +231,16 @@ impl Entry {
 }
 
 impl Kept {
+    /// Of everything in a space; none where there is nothing.
+    fn block_sizes(&mut self, space: u64) -> Vec<u32> {
+        self.expire(Instant::now());
+        let mut sizes: Vec<u32> =
+            self.entries.iter().filter(|entry| entry.space == space).map(|entry| entry.block_size).collect();
+        sizes.sort_unstable();
+        sizes.dedup();
+        sizes
+    }
+
     fn expire(&mut self, now: Instant) {
         // All live equally long, so the oldest is the first to go.
         while self.entries.front().is_some_and(|oldest| oldest.until <= now) {

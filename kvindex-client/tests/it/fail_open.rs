@@ -129,6 +129,14 @@ async fn malformed_addresses_are_refused_at_once() {
     }
 }
 
+/// Found by a review: a client without any address was made, and every call of it said that no node is left.
+#[tokio::test]
+async fn no_address_at_all_is_refused_at_once() {
+    let error = Client::connect(ClientConfig::of(Vec::<String>::new())).unwrap_err();
+    assert_eq!(error, ConnectError::NoServer);
+    assert!(error.to_string().starts_with("servers: none is named"), "{error}");
+}
+
 #[test]
 fn without_a_runtime_connect_says_so() {
     let error = Client::connect(ClientConfig::new("http://127.0.0.1:1")).unwrap_err();

@@ -1,9 +1,14 @@
 //! Watches that outlive their node, and prompts that count where they were routed to.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use axum::Router;
+use axum::routing::post;
 use kvindex_client::{Client, ClientConfig, Followed, Follower, ResyncReason, SPECULATIVE, v1};
 use kvindex_server::Running;
+use tokio::net::TcpListener;
 
 use crate::link::{Link, Way};
 use crate::node::{self, BLOCK, PATIENT, client_of, store, tokens, worker};
@@ -79,6 +84,32 @@ async fn a_watch_waits_for_its_only_node() {
     assert_eq!(resync(&mut follower).await.1, ResyncReason::Began);
     register_at(&nodes[0], "b").await;
     hears_of(&mut follower, "b").await;
+}
+
+/// Found by a review: a watch that ended as soon as it began was begun again at once, and again.
+#[tokio::test(flavor = "multi_thread")]
+async fn watches_that_end_at_once_are_begun_less_and_less_often() {
+    // As of a proxy that lets no stream last.
+    let begun = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&begun);
+    let end = move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        std::future::ready([("content-type", "application/grpc"), ("grpc-status", "0")])
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = client_of(&listener.local_addr().unwrap().to_string());
+    let routes = Router::new().route("/kvindex.v1.QueryService/Watch", post(end));
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+    let mut follower = client.follow(v1::WatchRequest::default());
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_millis(1_500) {
+        // Who gives up waiting and comes back does not shorten the pause.
+        if let Ok(told) = tokio::time::timeout(Duration::from_millis(20), follower.next()).await {
+            assert!(matches!(told.unwrap(), Followed::Resync { .. }));
+        }
+    }
+    let begun = begun.load(Ordering::Relaxed);
+    assert!((2..=8).contains(&begun), "{begun} watches in 1.5 s");
 }
 
 /// What a match says of a worker: blocks, and whether it is speculative.

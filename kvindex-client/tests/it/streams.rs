@@ -3,13 +3,17 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use kvindex_client::{Answer, Client, ClientConfig, PromptHashes, PromptTokens, UnknownReason};
+use kvindex_client::{
+    Answer, Client, ClientConfig, EndpointState, PromptHashes, PromptTokens, UnknownReason,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use crate::fail_open::{SHORT, hasty, silent_node};
+use crate::link::{Link, Way};
 use crate::node::{self, blocks, store, tokens};
+use crate::several::SOON;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_come_in_order_and_a_refusal_does_not_end_the_stream() {
@@ -132,4 +136,43 @@ async fn a_silent_node_costs_one_deadline_for_each_question() {
     assert!(matches!(answered.answer, Answer::Unknown { reason: UnknownReason::TimedOut { .. } }));
     assert!(started.elapsed() < SHORT * 5, "took {:?}", started.elapsed());
     assert_eq!(stream.next().await, None);
+}
+
+/// Found by a review: the time until the caller read an answer was taken for the node's, and a caller that came after
+/// the deadline broke the node's circuit.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_reads_late_does_not_count_against_the_node() {
+    const TIMEOUT: Duration = Duration::from_millis(400);
+    const LATE: Duration = Duration::from_secs(1);
+    let (running, direct) = node::start().await;
+    store(&direct, "a", 1).await;
+    let link = Link::to(running.local_addr()).await;
+    let client = Client::connect(ClientConfig::new(link.url()).routing_timeout(TIMEOUT)).unwrap();
+    let mut stream = client.match_stream();
+    let prompt = PromptTokens::new("llama", &tokens(16));
+    let deadline = Instant::now() + SOON;
+    loop {
+        stream.send((&prompt).into()).await;
+        if stream.next().await.unwrap().answer.known().is_some() {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{:#?}", client.stats());
+    }
+    let before = client.stats().endpoints.remove(0);
+    stream.send((&prompt).into()).await;
+    tokio::time::sleep(LATE).await;
+    assert!(stream.next().await.unwrap().answer.known().is_some(), "it lay here");
+    let read = client.stats().endpoints.remove(0);
+    assert_eq!((read.answered, read.buckets), (before.answered + 1, before.buckets));
+    assert!(read.latency < Some(LATE), "{read:#?}");
+    link.set(Way::Held);
+    for _ in 0..8 {
+        stream.send((&prompt).into()).await;
+    }
+    tokio::time::sleep(LATE).await;
+    for _ in 0..8 {
+        assert!(stream.next().await.unwrap().answer.known().is_none());
+    }
+    let after = client.stats().endpoints.remove(0);
+    assert_eq!((after.timed_out, after.state), (before.timed_out, EndpointState::Asked), "nobody waited");
 }

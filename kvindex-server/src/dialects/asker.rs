@@ -62,10 +62,8 @@ impl Found {
             v1::TrustState::Suspect => 3,
         });
         let word = worst.map(|state| match state {
-            v1::TrustState::Unspecified | v1::TrustState::Live => "live",
-            v1::TrustState::Pending => "pending",
-            v1::TrustState::Rebuilding => "rebuilding",
-            v1::TrustState::Suspect => "suspect",
+            v1::TrustState::Unspecified => v1::TrustState::Live.word(),
+            state => state.word(),
         });
         if let Some(word) = word {
             headers.insert(TRUST, HeaderValue::from_static(word));

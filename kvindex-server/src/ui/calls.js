@@ -54,7 +54,8 @@ function read(text) {
 /** Whether the node is ready, and if not, what it says. */
 export async function readiness() {
   try {
-    const answer = await fetch(new URL("readyz", document.baseURI), { cache: "no-store", credentials: "omit" });
+    const options = { cache: "no-store", credentials: "omit", signal: AbortSignal.timeout(PATIENCE_MS) };
+    const answer = await fetch(new URL("readyz", document.baseURI), options);
     return { ready: answer.ok, said: (await answer.text()).trim().slice(0, 400) };
   } catch {
     return { ready: false, said: "" };

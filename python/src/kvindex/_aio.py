@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from types import TracebackType
 from typing import Any, AsyncIterator, Iterable, Optional, Sequence, Union
@@ -10,7 +11,7 @@ import grpc
 import grpc.aio
 
 from . import _calls
-from ._answer import Answer, Known, Unknown, call_error, of_result, unknown
+from ._answer import Answer, CallError, Known, Unknown, call_error, closed, of_result, unknown
 from ._question import Tokens, prompt_of_hashes, prompt_of_tokens, question
 from ._retries import Retries
 from ._settings import Settings, Token
@@ -24,7 +25,7 @@ class AsyncClient:
         """`AsyncClient("10.0.0.1:9590")`, with the fields of `Settings` as keywords; or `AsyncClient(Settings(...))`."""
         self.settings = servers if isinstance(servers, Settings) else Settings(servers=servers, **more)
         self._token = Token(self.settings)
-        self._token.metadata()
+        self._closed = False
         self._retries = Retries()
         target, options, credentials = self.settings.target(), self.settings.options(), self.settings.credentials()
         if credentials is None:
@@ -97,11 +98,17 @@ class AsyncClient:
         """Changes as they happen, until the node ends: then some may be missed until the next watch begins."""
         request = query_pb2.WatchRequest(worker_ids=worker_ids, model=model)
         call = _calls.WATCH
+        if self._closed:
+            raise closed()
         stream = self._channel.unary_stream(call.path, call.serialize, call.parse)
         events: Any = stream(request, metadata=self._token.metadata())
         try:
             async for event in events:
                 yield event
+        except asyncio.CancelledError:
+            if self._closed and not _is_cancelled():
+                raise closed() from None
+            raise
         except grpc.RpcError as error:
             raise call_error(error) from error
         finally:
@@ -114,7 +121,8 @@ class AsyncClient:
         return response
 
     async def close(self) -> None:
-        """Closes the connections. Routing calls after it answer `Unknown`."""
+        """Closes the connections. Calls under way end with it, routing calls with `Unknown`, as do those after it."""
+        self._closed = True
         await self._channel.close(None)
 
     async def __aenter__(self) -> AsyncClient:
@@ -130,12 +138,19 @@ class AsyncClient:
 
     async def _call(self, call: _calls.Call, request: Any, timeout: float) -> Any:
         unary = self._channel.unary_unary(call.path, call.serialize, call.parse)
+        if self._closed:
+            raise closed()
         until, attempt = time.monotonic() + timeout, 1
         self._retries.earn()
         while True:
             left = max(until - time.monotonic(), 0.0)
             try:
                 return await unary(request, timeout=left, metadata=self._token.metadata())
+            except asyncio.CancelledError:
+                # As gRPC ends calls of a channel that is closed: nobody cancelled the caller.
+                if self._closed and not _is_cancelled():
+                    raise closed() from None
+                raise
             except grpc.RpcError as error:
                 if not call.repeatable or not self._retries.may_retry(error, attempt, until):
                     raise
@@ -144,5 +159,13 @@ class AsyncClient:
     async def _admin(self, call: _calls.Call, request: Any) -> Any:
         try:
             return await self._call(call, request, self.settings.admin_timeout)
-        except grpc.RpcError as error:
+        except CallError:
+            raise
+        except Exception as error:  # noqa: BLE001: whoever calls catches one kind
             raise call_error(error) from error
+
+
+def _is_cancelled() -> bool:
+    """Whether somebody cancelled the task that this runs in. Before Python 3.11 tasks do not tell."""
+    cancelling = getattr(asyncio.current_task(), "cancelling", None)
+    return cancelling is not None and cancelling() > 0

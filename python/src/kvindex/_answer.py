@@ -54,7 +54,7 @@ _RETRYABLE = (
 
 
 class CallError(Exception):
-    """Why an admin call failed."""
+    """Why an admin call failed, whatever failed: the node, the way to it, or this client."""
 
     def __init__(self, code: str, message: str, retryable: bool) -> None:
         super().__init__(f"{code}: {message}")
@@ -66,6 +66,11 @@ class CallError(Exception):
         self.retryable = retryable
 
 
+def closed() -> CallError:
+    """What a call of a closed client raises."""
+    return CallError("cancelled", "the client is closed", False)
+
+
 def call_error(error: Exception) -> CallError:
     """What a failed call raises."""
     code, message = _parts(error)
@@ -74,6 +79,8 @@ def call_error(error: Exception) -> CallError:
 
 def unknown(error: Exception) -> Unknown:
     """What a failed routing call gives. Whatever went wrong: a router has no use for an exception here."""
+    if isinstance(error, CallError):
+        return Unknown(error.code, error.message)
     code, message = _parts(error)
     return Unknown(_word(code), message)
 

@@ -9,7 +9,7 @@ from typing import Any, Iterable, Iterator, Optional, Sequence, Union
 import grpc
 
 from . import _calls
-from ._answer import Answer, Known, Unknown, call_error, of_result, unknown
+from ._answer import Answer, CallError, Known, Unknown, call_error, closed, of_result, unknown
 from ._question import Tokens, prompt_of_hashes, prompt_of_tokens, question
 from ._retries import Retries
 from ._settings import Settings, Token
@@ -23,7 +23,7 @@ class Client:
         """`Client("10.0.0.1:9590")`, with the fields of `Settings` as keywords; or `Client(Settings(...))`."""
         self.settings = servers if isinstance(servers, Settings) else Settings(servers=servers, **more)
         self._token = Token(self.settings)
-        self._token.metadata()
+        self._closed = False
         self._retries = Retries()
         target, options, credentials = self.settings.target(), self.settings.options(), self.settings.credentials()
         if credentials is None:
@@ -94,6 +94,8 @@ class Client:
         """Changes as they happen, until the node ends: then some may be missed until the next watch begins."""
         request = query_pb2.WatchRequest(worker_ids=worker_ids, model=model)
         call = _calls.WATCH
+        if self._closed:
+            raise closed()
         stream = self._channel.unary_stream(call.path, call.serialize, call.parse)
         events: Any = stream(request, metadata=self._token.metadata())
         try:
@@ -110,7 +112,8 @@ class Client:
         return response
 
     def close(self) -> None:
-        """Closes the connections. Routing calls after it answer `Unknown`."""
+        """Closes the connections. Calls under way end with it, routing calls with `Unknown`, as do those after it."""
+        self._closed = True
         self._channel.close()
 
     def __enter__(self) -> Client:
@@ -126,6 +129,8 @@ class Client:
 
     def _call(self, call: _calls.Call, request: Any, timeout: float) -> Any:
         unary = self._channel.unary_unary(call.path, call.serialize, call.parse)
+        if self._closed:
+            raise closed()
         until, attempt = time.monotonic() + timeout, 1
         self._retries.earn()
         while True:
@@ -140,5 +145,7 @@ class Client:
     def _admin(self, call: _calls.Call, request: Any) -> Any:
         try:
             return self._call(call, request, self.settings.admin_timeout)
-        except grpc.RpcError as error:
+        except CallError:
+            raise
+        except Exception as error:  # noqa: BLE001: whoever calls catches one kind
             raise call_error(error) from error

@@ -7,7 +7,7 @@ import json
 import os
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Optional, Sequence, Union
 
 import grpc
@@ -90,35 +90,59 @@ class Settings:
         return grpc.ssl_channel_credentials(self.ca, key, certificate)
 
 
-@dataclass
 class Token:
-    """The token as it goes with calls."""
+    """The token as it goes with calls.
 
-    settings: Settings
-    _read_at: float = field(default=float("-inf"))
-    _text: Optional[str] = None
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    A file is read when the client is made, and then again now and then by a thread of its own: no call and no event loop
+    waits for it, and until it is read the token before goes along.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._path = settings.token_file
+        self._lock = threading.Lock()
+        self._read_at = time.monotonic()
+        self._reading = False
+        self._text = settings.token.strip() if settings.token is not None else None
+        if self._path is not None:
+            self._text = _read(self._path)
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """What every call carries."""
-        text = self._current()
+        if self._path is not None and self._is_due():
+            reading = threading.Thread(target=self._reread, args=(self._path,), name="kvindex-token", daemon=True)
+            try:
+                reading.start()
+            except RuntimeError:
+                # No thread can be had now; a later call tries again.
+                self._done()
+        text = self._text
         return () if text is None else (("authorization", f"Bearer {text}"),)
 
-    def _current(self) -> Optional[str]:
-        path = self.settings.token_file
-        if path is None:
-            return None if self.settings.token is None else self.settings.token.strip()
+    def _is_due(self) -> bool:
         with self._lock:
-            if time.monotonic() - self._read_at >= _REREAD_S:
-                self._read_at = time.monotonic()
-                try:
-                    with open(os.fspath(path), encoding="ascii") as file:
-                        # A file that is being written may be empty for a moment.
-                        self._text = file.read().strip() or self._text
-                except (OSError, UnicodeDecodeError):
-                    if self._text is None:
-                        raise
-            return self._text
+            if self._reading or time.monotonic() - self._read_at < _REREAD_S:
+                return False
+            self._reading = True
+            return True
+
+    def _reread(self, path: str) -> None:
+        try:
+            # A file that is being written may be empty for a moment.
+            self._text = _read(path) or self._text
+        except (OSError, UnicodeDecodeError):
+            # The token before may still be valid.
+            pass
+        finally:
+            self._done()
+
+    def _done(self) -> None:
+        with self._lock:
+            self._read_at, self._reading = time.monotonic(), False
+
+
+def _read(path: str) -> Optional[str]:
+    with open(os.fspath(path), encoding="ascii") as file:
+        return file.read().strip() or None
 
 
 def _family(server: str) -> Optional[int]:

@@ -34,13 +34,13 @@ pub(super) struct Events {
 }
 
 impl Events {
-    pub(super) fn start() -> anyhow::Result<Self> {
+    pub(super) fn start(rank: u32) -> anyhow::Result<Self> {
         let context = zmq::Context::new();
         let (publish, replay) = (context.socket(zmq::PUB)?, context.socket(zmq::ROUTER)?);
         let (endpoint, replay_endpoint) = (bound(&publish)?, bound(&replay)?);
         let (sender, batches) = sync_channel(WAITING);
         let thread = std::thread::Builder::new().name("kv-events".into()).spawn(move || {
-            Publisher { publish, replay, kept: VecDeque::new(), seq: 0 }.run(&batches);
+            Publisher { publish, replay, rank, kept: VecDeque::new(), seq: 0 }.run(&batches);
         })?;
         Ok(Self { endpoint, replay_endpoint, sender: Some(sender), thread: Some(thread) })
     }
@@ -81,6 +81,8 @@ fn bound(socket: &zmq::Socket) -> anyhow::Result<String> {
 struct Publisher {
     publish: zmq::Socket,
     replay: zmq::Socket,
+    /// Whose events they are.
+    rank: u32,
     kept: VecDeque<(u64, Vec<u8>)>,
     seq: u64,
 }
@@ -101,7 +103,9 @@ impl Publisher {
 
     fn send(&mut self, events: Vec<Event>) {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let Ok(payload) = rmp_serde::to_vec_named(&Batch(now.as_secs_f64(), events, 0)) else { return };
+        let Ok(payload) = rmp_serde::to_vec_named(&Batch(now.as_secs_f64(), events, self.rank)) else {
+            return;
+        };
         let seq = self.seq;
         self.seq += 1;
         // A subscriber that does not keep up loses it, and asks again.

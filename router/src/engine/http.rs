@@ -2,7 +2,7 @@
 //! `kv_transfer_params` where another engine computes the prompt.
 
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -16,6 +16,7 @@ use super::EngineOptions;
 use super::answer::{Answer, Usage};
 use super::cache::Cache;
 use super::events::Events;
+use crate::forward;
 
 /// Token ids of bytes begin here, as those of special tokens come first in many vocabularies.
 const BYTES: u32 = 3;
@@ -28,28 +29,27 @@ const USUAL_TOKENS: u64 = 16;
 
 struct Simulated {
     options: EngineOptions,
-    cache: Mutex<Cache>,
-    /// Prompts are computed one after the other.
-    computing: tokio::sync::Mutex<()>,
-    events: Arc<Events>,
+    ranks: Vec<Rank>,
     address: SocketAddr,
     requests: AtomicU64,
 }
 
-pub(super) fn routes(
-    options: EngineOptions,
-    cache: Cache,
+/// A data-parallel rank.
+struct Rank {
+    cache: Mutex<Cache>,
+    /// Prompts are computed one after the other.
+    computing: tokio::sync::Mutex<()>,
     events: Arc<Events>,
-    address: SocketAddr,
-) -> Router {
-    let engine = Simulated {
-        options,
-        cache: Mutex::new(cache),
+}
+
+pub(super) fn routes(options: EngineOptions, events: &[Arc<Events>], address: SocketAddr) -> Router {
+    let rank = |events: &Arc<Events>| Rank {
+        cache: Mutex::new(Cache::new(options.block_size, options.blocks)),
         computing: tokio::sync::Mutex::default(),
-        events,
-        address,
-        requests: AtomicU64::new(0),
+        events: Arc::clone(events),
     };
+    let ranks = events.iter().map(rank).collect();
+    let engine = Simulated { options, ranks, address, requests: AtomicU64::new(0) };
     Router::new()
         .route("/tokenize", post(tokenize))
         .route("/v1/{*call}", post(complete))
@@ -88,6 +88,7 @@ async fn tokenize(Json(request): Json<Value>) -> Response {
 async fn complete(
     State(engine): State<Arc<Simulated>>,
     Path(call): Path<String>,
+    headers: HeaderMap,
     Json(request): Json<Value>,
 ) -> Response {
     let is_chat = match call.as_str() {
@@ -103,11 +104,14 @@ async fn complete(
     let transfer =
         |field: &str| request.get("kv_transfer_params").and_then(|params| params.get(field)).cloned();
     let is_told = |field: &str| transfer(field).and_then(|value| value.as_bool()).unwrap_or(false);
-    let cached = engine.compute(&tokens, is_told("do_remote_prefill")).await;
+    let number = engine.requests.fetch_add(1, Ordering::Relaxed);
+    let Some(rank) = engine.rank_of(&headers, number) else {
+        return refuse("x-data-parallel-rank: must be one of this engine's ranks");
+    };
+    let cached = engine.compute(rank, &tokens, is_told("do_remote_prefill")).await;
     let usage = Usage { prompt: tokens.len(), cached };
     let length =
         ["max_completion_tokens", "max_tokens"].iter().find_map(|field| request.get(*field)?.as_u64());
-    let number = engine.requests.fetch_add(1, Ordering::Relaxed);
     let answer = Answer {
         id: format!("{}-{number}", engine.address),
         model: model.to_owned(),
@@ -122,15 +126,24 @@ async fn complete(
 }
 
 impl Simulated {
+    /// The rank that a request is for, as vLLM: the one it names, or else one after the other.
+    fn rank_of(&self, headers: &HeaderMap, number: u64) -> Option<&Rank> {
+        let named = match headers.get(forward::RANK) {
+            Some(named) => named.to_str().ok()?.parse().ok()?,
+            None => usize::try_from(number).unwrap_or_default() % self.ranks.len(),
+        };
+        self.ranks.get(named)
+    }
+
     /// Computes a prompt, or takes over what another engine has; answers how many of its tokens were there.
-    async fn compute(&self, tokens: &[u32], is_elsewhere: bool) -> usize {
-        let _turn = self.computing.lock().await;
-        let used = self.cache.lock().compute(tokens);
+    async fn compute(&self, rank: &Rank, tokens: &[u32], is_elsewhere: bool) -> usize {
+        let _turn = rank.computing.lock().await;
+        let used = rank.cache.lock().compute(tokens);
         let to_compute = if is_elsewhere { 0 } else { tokens.len().saturating_sub(used.cached) };
         let took = self.options.prefill.saturating_mul(u32::try_from(to_compute).unwrap_or(u32::MAX));
         // As vLLM: told when the blocks are given out, sent after the step.
         tokio::time::sleep(took).await;
-        self.events.publish(used.events);
+        rank.events.publish(used.events);
         used.cached
     }
 

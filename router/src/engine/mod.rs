@@ -8,13 +8,13 @@ mod events;
 mod http;
 
 use anyhow::Context;
+use kvindex_client::v1;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use cache::Cache;
 use events::Events;
 
 /// How an engine is.
@@ -30,6 +30,8 @@ pub struct EngineOptions {
     pub prefill: Duration,
     /// What each token of an answer takes.
     pub step: Duration,
+    /// Data-parallel ranks, each with a cache of its own and a thread of events; at least one.
+    pub ranks: u32,
 }
 
 impl Default for EngineOptions {
@@ -40,6 +42,7 @@ impl Default for EngineOptions {
             blocks: 4096,
             prefill: Duration::from_micros(20),
             step: Duration::from_millis(5),
+            ranks: 1,
         }
     }
 }
@@ -48,7 +51,8 @@ impl Default for EngineOptions {
 #[derive(Debug)]
 pub struct Engine {
     address: SocketAddr,
-    events: Arc<Events>,
+    /// By data-parallel rank.
+    events: Vec<Arc<Events>>,
     serving: JoinHandle<()>,
 }
 
@@ -60,9 +64,9 @@ impl Engine {
     pub async fn start(options: EngineOptions) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.context("an engine's port")?;
         let address = listener.local_addr()?;
-        let events = Arc::new(Events::start().context("an engine's event sockets")?);
-        let cache = Cache::new(options.block_size, options.blocks);
-        let routes = http::routes(options, cache, Arc::clone(&events), address);
+        let start = |rank| Events::start(rank).map(Arc::new).context("an engine's event sockets");
+        let events = (0..options.ranks.max(1)).map(start).collect::<anyhow::Result<Vec<_>>>()?;
+        let routes = http::routes(options, &events, address);
         let serving = tokio::spawn(async move {
             // Ends when the task is.
             let _ = axum::serve(listener, routes).await;
@@ -76,16 +80,16 @@ impl Engine {
         self.address.to_string()
     }
 
-    /// Where its events are published.
+    /// Where its events are published and where lost batches can be asked for again, by data-parallel rank.
     #[must_use]
-    pub fn endpoint(&self) -> &str {
-        self.events.endpoint()
-    }
-
-    /// Where lost batches can be asked for again.
-    #[must_use]
-    pub fn replay_endpoint(&self) -> &str {
-        self.events.replay_endpoint()
+    pub fn streams(&self) -> Vec<v1::StreamSource> {
+        let source = |(rank, events): (u32, &Arc<Events>)| v1::StreamSource {
+            dp_rank: rank,
+            endpoint: events.endpoint().to_owned(),
+            replay_endpoint: events.replay_endpoint().to_owned(),
+            ..v1::StreamSource::default()
+        };
+        (0..).zip(&self.events).map(source).collect()
     }
 }
 

@@ -4,7 +4,7 @@ use kvindex_core::{GroupKind, Reason, TierMatch, WorkerMatch};
 use kvindex_proto::v1;
 
 use crate::node::{Explained, FeedEvent, Found, GroupBest, HotTenant, ListedWorker, TrustedMatch};
-use crate::trust::{Trust, TrustState};
+use crate::trust::Trust;
 use crate::workers::WorkerDefinition;
 
 /// An answer to a match.
@@ -146,14 +146,8 @@ fn pod(pod: &kvindex_core::PodRef) -> v1::Pod {
 }
 
 fn trust(trust: &Trust) -> v1::Trust {
-    let state = match trust.state {
-        TrustState::Live => v1::TrustState::Live,
-        TrustState::Suspect => v1::TrustState::Suspect,
-        TrustState::Rebuilding => v1::TrustState::Rebuilding,
-        TrustState::Pending => v1::TrustState::Pending,
-    };
     v1::Trust {
-        state: state.into(),
+        state: v1::TrustState::from(trust.state).into(),
         generation: trust.generation.0,
         applied_seq: trust.applied.map(|seq| seq.0),
         lag_ms: trust.lag_ms,

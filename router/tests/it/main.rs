@@ -1,6 +1,9 @@
 //! The router before real engines of the simulated kind and a real index, over real sockets.
 #![allow(clippy::unwrap_used)]
 
+mod ending;
+mod told;
+
 use kvindex_router::engine::EngineOptions;
 use kvindex_router::stage::{Part, Reply, Stage};
 use serde_json::{Value, json};
@@ -76,6 +79,25 @@ async fn a_streamed_chat_goes_through_a_pair_of_one_group() {
     assert_eq!(again.header("x-kvindex-worker"), worker);
     assert_eq!(again.header("x-kvindex-matched-tokens"), held.to_string());
     assert_eq!(cached(&again.events().unwrap().last().unwrap()["usage"]), held);
+}
+
+/// A prompt that no rank holds was counted at the first one, whichever the engine took, and went there the next time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prompt_goes_back_to_the_data_parallel_rank_that_has_it() {
+    let options = EngineOptions { ranks: 3, ..EngineOptions::default() };
+    let stage = Stage::start(&ONE_AND_TWO[..1], options).await.unwrap();
+    for name in ["Hans", "Grete"] {
+        let chat = stage.chat(&story(name), false);
+        let tokens = stage.tokens(&chat).await.unwrap();
+        assert_eq!(stage.post("/v1/chat/completions", &chat).await.unwrap().status, 200);
+        let held = stage.holds("one", &tokens, whole_blocks(&tokens)).await.unwrap();
+        // An engine that is not told the rank takes one after the other.
+        for _ in 0..3 {
+            let again = stage.post("/v1/chat/completions", &chat).await.unwrap();
+            let body: Value = serde_json::from_str(&again.text()).unwrap();
+            assert_eq!(cached(&body["usage"]), held, "{name}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
