@@ -171,7 +171,7 @@ impl Api {
         let _turn = self.turn(1, 0).await?;
         let tenants =
             self.node.hot(|tenant| named.is_none_or(|named| named == tenant) && caller.sees(tenant));
-        Ok(convert::hot_response(tenants, request.model.as_deref(), limit))
+        Ok(convert::hot_response(&tenants, request.model.as_deref(), limit))
     }
 
     /// Waits for a question's turn.
