@@ -32,7 +32,7 @@ use crate::metrics;
 use crate::node::Node;
 use crate::workers::WorkerDefinition;
 pub(crate) use body::{parse as parse_json, question, small};
-pub(crate) use calls::{Arrived, run};
+pub(crate) use calls::{Arrived, blocking};
 pub(crate) use convert::{Question, publication, raw_worker};
 pub(crate) use error::{ApiError, Kind};
 pub(crate) use grpc::{bounded, origin};
