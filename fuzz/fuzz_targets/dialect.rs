@@ -1,4 +1,4 @@
-//! Any bytes as the body of another indexer's call, in JSON or MessagePack: nothing panics, and what is kept is bounded. Run with `cargo +nightly fuzz run dialect`.
+//! Any bytes as the body of another indexer's call, in JSON or MessagePack: what is read is no more than was sent and reads the same when it is written again, and a refusal is the caller's mistake. Run with `cargo +nightly fuzz run dialect`.
 #![no_main]
 
 use kvindex_server::inputs;

@@ -109,7 +109,7 @@ impl App {
         let counters = AccessMetrics::default();
         node.metrics().describe_room(|registry| counters.describe(registry));
         let access = Arc::new(Access::open(&config.access, counters)?);
-        let tokenizers = Tokenizers::open(&config.dialects)?;
+        let tokenizers = Tokenizers::open(&config.dialects, config.access.slots())?;
         if let (None, Some(wanted)) = (&listeners.metrics, config.net.metrics_listen) {
             listeners.metrics = Some(doors::bind("metrics_listen", wanted)?);
         }

@@ -7,13 +7,14 @@ use kvindex_core::{BlockHasher, Change, Command, EngineProfile, GapPolicy, Index
 use kvindex_proto::v1;
 use prost::Message;
 use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 use std::sync::LazyLock;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::access::{Caller, check_access};
 use crate::api::{Question, parse_json, publication, raw_worker, walk_message};
 use crate::config::{ApiLimits, Config, Setting};
-use crate::dialects::asks;
+use crate::dialects::{Wire, prompt_of};
 use crate::ingest::decode::{blocks_of, decode};
 
 /// Limits of a small node: what is beyond them must be refused, not held. Made once, not for each of millions.
@@ -71,11 +72,75 @@ pub fn http_body(input: &[u8]) -> bool {
     read(*kind, body, &JSON)
 }
 
-/// The body of another indexer's call. The first byte says whether it is MessagePack, and by what it asks.
+/// The body of another indexer's question. The first byte says whose, and whether it asks by hashes. What is read is no
+/// more than was sent, and reads the same when it is written again, in the conductor's JSON as in its MessagePack.
+///
+/// # Panics
+/// When it does not, or when a body is not refused as its caller's mistake.
 #[must_use]
 pub fn dialect_body(input: &[u8]) -> bool {
     let Some((kind, body)) = input.split_first() else { return false };
-    asks(kind & 1 == 1, kind & 2 == 2, body, &LIMITS)
+    let (wire, by_hash) = (WIRES[usize::from(kind & 3)], kind & 4 == 4);
+    let prompt = match prompt_of(wire, by_hash, body, &LIMITS) {
+        Ok(prompt) => prompt,
+        Err(status) => {
+            assert!(status.is_client_error(), "refused with {status}");
+            return false;
+        }
+    };
+    let items = prompt.token_ids.len() + prompt.token_ids_le.len() + prompt.sequence_hashes.len();
+    assert!(items <= body.len(), "{items} of {} bytes", body.len());
+    // Its hashes are chained from those that came, which nobody knows any more.
+    if wire == Wire::Dynamo && by_hash {
+        return true;
+    }
+    let prompt = with_ids(prompt);
+    // Packed words are counted when they are asked about.
+    if prompt.token_ids.len() > LIMITS.prompt_tokens {
+        return true;
+    }
+    let written = written(wire, by_hash, &prompt);
+    let json = serde_json::to_vec(&written).expect("JSON can be written");
+    let packed = rmp_serde::to_vec_named(&written).expect("JSON can be written as MessagePack");
+    let again = match wire {
+        Wire::Packed | Wire::Conductor => vec![(Wire::Conductor, json), (Wire::Packed, packed)],
+        Wire::Rfc | Wire::Dynamo => vec![(wire, json)],
+    };
+    for (wire, body) in again {
+        assert_eq!(prompt_of(wire, by_hash, &body, &LIMITS).as_ref(), Ok(&prompt), "{wire:?} {written}");
+    }
+    true
+}
+
+const WIRES: [Wire; 4] = [Wire::Rfc, Wire::Packed, Wire::Conductor, Wire::Dynamo];
+
+/// The same prompt with its packed words as a list.
+fn with_ids(mut prompt: v1::Prompt) -> v1::Prompt {
+    let words = std::mem::take(&mut prompt.token_ids_le);
+    let words = words.chunks_exact(4).filter_map(|word| Some(u32::from_le_bytes(word.try_into().ok()?)));
+    prompt.token_ids.extend(words);
+    prompt
+}
+
+/// A prompt as a body of this form; what nobody said is left out.
+fn written(wire: Wire, by_hash: bool, prompt: &v1::Prompt) -> Value {
+    let is_dynamo = wire == Wire::Dynamo;
+    let (model, tenant) = if is_dynamo { ("model_name", "routing_group") } else { ("model", "tenant_id") };
+    let mut body = json!({(model): prompt.model, (tenant): prompt.tenant});
+    if !is_dynamo {
+        body["block_size"] = prompt.block_size.into();
+    }
+    for (name, text) in [("lora_name", &prompt.lora_name), ("cache_salt", &prompt.cache_salt)] {
+        if let Some(text) = text {
+            body[name] = text.as_str().into();
+        }
+    }
+    if by_hash {
+        body["seq_hashes"] = prompt.sequence_hashes.as_slice().into();
+    } else {
+        body["token_ids"] = prompt.token_ids.as_slice().into();
+    }
+    body
 }
 
 /// A gRPC message. The first byte says of which call.

@@ -13,6 +13,10 @@ use crate::hash_profile::RawHashProfile;
 use crate::kv_groups::{self, RawGroup};
 use crate::sources;
 
+/// Label that holds the block size, in tokens, that other indexers' registrations tell: a definition has no field for it,
+/// because a worker's own events say it.
+pub(crate) const BLOCK_SIZE_LABEL: &str = "kvindex.io/block-size";
+
 /// What is wrong with one field of a definition.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {message}")]
@@ -170,6 +174,11 @@ impl RawWorker {
 }
 
 impl WorkerDefinition {
+    /// The block size, in tokens, that it was registered with through another indexer's call, see [`BLOCK_SIZE_LABEL`].
+    pub(crate) fn told_block_size(&self) -> Option<u32> {
+        self.spec.labels.get(BLOCK_SIZE_LABEL)?.parse().ok()
+    }
+
     /// What `other` says differently, one sentence a field; empty when both are equal.
     #[must_use]
     pub fn differences(&self, other: &Self) -> Vec<String> {

@@ -18,9 +18,19 @@ const CONNECT: Duration = Duration::from_millis(500);
 /// vLLM's header for the data-parallel rank that is to take a request.
 pub(crate) const RANK: HeaderName = HeaderName::from_static("x-data-parallel-rank");
 
-/// What concerns one connection and is not passed on.
-const HOP_BY_HOP: [HeaderName; 5] =
-    [header::HOST, header::CONNECTION, header::TRANSFER_ENCODING, header::CONTENT_LENGTH, header::UPGRADE];
+/// What concerns one connection and is not passed on (RFC 9110, 7.6.1), beside what `connection` names.
+const HOP_BY_HOP: [HeaderName; 10] = [
+    header::HOST,
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::CONTENT_LENGTH,
+    header::UPGRADE,
+];
 
 /// A client for all engines.
 #[derive(Debug, Clone)]
@@ -63,7 +73,7 @@ impl Forward {
         let mut request = Request::new(Body::from(body));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = uri;
-        *request.headers_mut() = passed_on(headers);
+        *request.headers_mut() = headers.clone();
         request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(rank) = rank.filter(|_| engine.has_ranks()) {
             request.headers_mut().insert(RANK, HeaderValue::from(rank));
@@ -88,8 +98,12 @@ impl Forward {
     }
 }
 
-fn passed_on(headers: &HeaderMap) -> HeaderMap {
+pub(crate) fn passed_on(headers: &HeaderMap) -> HeaderMap {
     let mut passed = headers.clone();
+    let named = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    for name in named.flat_map(|names| names.split(',')) {
+        passed.remove(name.trim());
+    }
     for name in HOP_BY_HOP {
         passed.remove(name);
     }

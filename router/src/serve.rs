@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use crate::choose::{Choice, choose};
 use crate::fleet::{Fleet, Held, Known, candidates, held_by_worker};
-use crate::forward::{Forward, RANK, Unreached, holding};
+use crate::forward::{Forward, RANK, Unreached, holding, passed_on};
 use crate::tokens::tokens_of;
 
 /// Engines that a request is offered to before its client is told that there is none.
@@ -298,13 +298,15 @@ fn refuse(status: StatusCode, message: impl Into<String>) -> Response {
 async fn complete(
     State(router): State<Arc<Router>>,
     uri: Uri,
-    mut headers: HeaderMap,
+    headers: HeaderMap,
     mut body: Bytes,
 ) -> Response {
     let mut request: Value = match serde_json::from_slice(&body) {
         Ok(request) => request,
         Err(error) => return refuse(StatusCode::BAD_REQUEST, format!("the body is no JSON: {error}")),
     };
+    // Before this router says its own: what a client names as of its connection must not take that away.
+    let mut headers = passed_on(&headers);
     drop_routers_own(&mut headers);
     if request.as_object_mut().is_some_and(|fields| fields.remove(TRANSFER).is_some()) {
         body = Bytes::from(request.to_string());

@@ -14,6 +14,9 @@ use super::error::{ApiError, Kind};
 use super::parts::{check_json, reason, small_body};
 use crate::config::ApiLimits;
 
+/// The limit on bodies that no smaller one is for.
+const LONGEST: &str = "max_body_bytes";
+
 /// A body that carries neither a prompt nor events, read from JSON. Any content type is taken for JSON, as `curl -d`
 /// sends another one.
 #[derive(Debug)]
@@ -36,7 +39,7 @@ impl<T: DeserializeOwned> FromRequest<Arc<Api>> for JsonEvents<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, api: &Arc<Api>) -> Result<Self, ApiError> {
-        let bytes = read(request.into_body(), api.limits.body_bytes).await?;
+        let bytes = read(request.into_body(), api.limits.body_bytes, LONGEST).await?;
         run(bytes.len() > LONG_BYTES, || parse_bounded(&bytes, &api.limits)).map(Self)
     }
 }
@@ -49,17 +52,22 @@ impl<T: DeserializeOwned> FromRequest<Arc<Api>> for JsonQuestion<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, api: &Arc<Api>) -> Result<Self, ApiError> {
-        question(api, request.into_body(), |bytes| parse_bounded(bytes, &api.limits)).await.map(Self)
+        let parse = |bytes: &Bytes| parse_bounded(bytes, &api.limits);
+        question(api, request.into_body(), usize::MAX, parse).await.map(Self)
     }
 }
 
-/// Reads a question's body and makes something of it. A long one is parsed in the turn of queries.
+/// Reads a question's body, of at most so many bytes where its call has a limit of its own, and makes something of it.
+/// A long one is parsed in the turn of queries.
 pub(crate) async fn question<T, E: From<ApiError>>(
     api: &Api,
     body: Body,
+    most: usize,
     parse: impl FnOnce(&Bytes) -> Result<T, E>,
 ) -> Result<T, E> {
-    let bytes = read(body, api.limits.body_bytes).await?;
+    let longest = api.limits.body_bytes;
+    let reason = if most < longest { "that of this call" } else { LONGEST };
+    let bytes = read(body, most.min(longest), reason).await?;
     let long = bytes.len() > LONG_BYTES;
     let _turn = if long { Some(api.turn(1, bytes.len()).await?) } else { None };
     run(long, || parse(&bytes))
@@ -67,12 +75,13 @@ pub(crate) async fn question<T, E: From<ApiError>>(
 
 /// Reads the body of a call that carries neither a prompt nor events.
 pub(crate) async fn small(api: &Api, body: Body) -> Result<Bytes, ApiError> {
-    read(body, small_body(&api.limits)).await
+    let limit = small_body(&api.limits);
+    read(body, limit, reason(limit)).await
 }
 
-/// Reads a body up to `limit` bytes. A little more is read and dropped, so that a client that is slightly over
-/// hears the answer instead of a broken connection.
-async fn read(body: Body, limit: usize) -> Result<Bytes, ApiError> {
+/// Reads a body up to `limit` bytes, which are so many for this reason. A little more is read and dropped, so that a
+/// client that is slightly over hears the answer instead of a broken connection.
+async fn read(body: Body, limit: usize, reason: &str) -> Result<Bytes, ApiError> {
     let mut chunks = body.into_data_stream();
     let mut bytes = BytesMut::new();
     let mut received = 0usize;
@@ -86,7 +95,7 @@ async fn read(body: Body, limit: usize) -> Result<Bytes, ApiError> {
         }
     }
     if received > limit {
-        let message = format!("the body has more bytes than the limit of {limit} ({})", reason(limit));
+        let message = format!("the body has more bytes than the limit of {limit} ({reason})");
         return Err(ApiError::new(Kind::TooLarge, message));
     }
     Ok(bytes.freeze())

@@ -110,7 +110,7 @@ impl Api {
         decode_us: u64,
     ) -> Result<v1::MatchResponse, ApiError> {
         let question = Question::of_match(request, &self.limits, caller)?;
-        self.charge_tenant(caller, question.tenant)?;
+        self.charge_tenant(caller, question.tenant, 1)?;
         if request.report_applied {
             caller.may_everywhere(Right::Read, "report_applied")?;
         }
@@ -131,7 +131,7 @@ impl Api {
         self.wait_fresh(&request.consistency).await?;
         let _turn = self.turn(1, bytes_of(request.prompt.as_ref(), &request.candidates)).await?;
         let question = Question::of_explain(request, &self.limits, caller)?;
-        self.charge_tenant(caller, question.tenant)?;
+        self.charge_tenant(caller, question.tenant, 1)?;
         let long = bytes_of(request.prompt.as_ref(), &request.candidates) > LONG_BYTES;
         let explained = run(long, || self.node.explain(&question.query()))?;
         Ok(convert::explain_response(explained, decode_us))
@@ -171,7 +171,7 @@ impl Api {
         let _turn = self.turn(1, 0).await?;
         let tenants =
             self.node.hot(|tenant| named.is_none_or(|named| named == tenant) && caller.sees(tenant));
-        Ok(convert::hot_response(tenants, request.model.as_deref(), limit))
+        Ok(convert::hot_response(&tenants, request.model.as_deref(), limit))
     }
 
     /// Waits for a question's turn.
@@ -321,12 +321,15 @@ fn events_bytes(request: &v1::PublishRequest) -> usize {
 }
 
 /// Runs a call; a long one after handing this thread's other tasks to another, where the runtime can.
-pub(crate) fn run<T>(long: bool, call: impl FnOnce() -> T) -> T {
+pub(super) fn run<T>(long: bool, call: impl FnOnce() -> T) -> T {
     let can_move = Handle::try_current().is_ok_and(|h| h.runtime_flavor() == RuntimeFlavor::MultiThread);
     if long && can_move { tokio::task::block_in_place(call) } else { call() }
 }
 
-async fn blocking<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
+/// Runs a call on a thread that may block, to its end whoever still waits for it.
+pub(crate) async fn blocking<T: Send + 'static>(
+    call: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ApiError> {
     let done = tokio::task::spawn_blocking(call).await;
     done.map_err(|error| ApiError::new(Kind::Internal, format!("the call did not finish: {error}")))
 }

@@ -13,7 +13,7 @@ use super::Api;
 use super::error::{ApiError, Kind};
 use super::intake::{Held, Intake};
 use super::observe::Method;
-use crate::access::{Caller, Limited};
+use crate::access::{Caller, Limited, units};
 
 /// Lets a call through with its caller noted, or answers in its place.
 pub(super) async fn guard(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
@@ -120,8 +120,26 @@ impl Api {
     }
 
     /// Takes questions from what a tenant's callers may ask.
-    pub(super) fn charge_tenant(&self, caller: &Caller, tenant: &str) -> Result<(), ApiError> {
-        caller.charge_tenant(tenant, 1).map_err(|limited| self.limited(limited))
+    pub(super) fn charge_tenant(
+        &self,
+        caller: &Caller,
+        tenant: &str,
+        questions: usize,
+    ) -> Result<(), ApiError> {
+        caller.charge_tenant(tenant, questions).map_err(|limited| self.limited(limited))
+    }
+
+    /// Takes what it costs to make token ids of a text, before any of it is done: as many questions as a prompt of so
+    /// many bytes is work for the gate. The question that is asked with the ids is counted by itself.
+    pub(crate) fn charge_text(&self, caller: &Caller, tenant: &str, bytes: usize) -> Result<(), ApiError> {
+        let questions = usize::try_from(units(1, bytes)).unwrap_or(usize::MAX);
+        self.charge(caller, questions)?;
+        self.charge_tenant(caller, tenant, questions)
+    }
+
+    /// Notes that a call was refused because there is too much to do.
+    pub(crate) fn overloaded(&self) {
+        self.access.metrics().refused("overload");
     }
 
     fn limited(&self, limited: Limited) -> ApiError {

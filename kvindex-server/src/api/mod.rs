@@ -18,6 +18,7 @@ mod trace;
 mod walker;
 
 use axum::Router;
+use kvindex_core::WorkerId;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,7 +32,7 @@ use crate::metrics;
 use crate::node::Node;
 use crate::workers::WorkerDefinition;
 pub(crate) use body::{parse as parse_json, question, small};
-pub(crate) use calls::{Arrived, run};
+pub(crate) use calls::{Arrived, blocking};
 pub(crate) use convert::{Question, publication, raw_worker};
 pub(crate) use error::{ApiError, Kind};
 pub(crate) use grpc::{bounded, origin};
@@ -113,6 +114,18 @@ impl Api {
                 look(worker);
             }
         });
+    }
+
+    /// A known worker, whoever's it is: what is told of it must not depend on that.
+    pub(crate) fn definition(&self, worker_id: &str) -> Option<WorkerDefinition> {
+        let id = WorkerId::new(worker_id).ok()?;
+        self.node.known_worker(&id).map(|known| known.definition)
+    }
+
+    /// The block sizes with which a tenant's workers of a model were registered, each once; `None` for those that were
+    /// told none. Empty where there is no worker.
+    pub(crate) fn block_sizes(&self, tenant: &str, model: &str) -> Vec<Option<u32>> {
+        self.node.block_sizes(tenant, model)
     }
 
     /// Which tokenizers there are.

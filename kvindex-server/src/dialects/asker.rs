@@ -1,5 +1,9 @@
 //! Who asks, and how a dialect's question becomes a native one.
 
+use axum::Extension;
+use axum::extract::FromRequestParts;
+use axum::extract::rejection::ExtensionRejection;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue};
 use kvindex_proto::v1;
 use std::sync::Arc;
@@ -9,24 +13,37 @@ use crate::access::{Caller, Right};
 use crate::api::{Api, Arrived};
 use crate::config::ApiLimits;
 
-/// Worst trust of the workers that an answer rests on: bodies have no place for it.
+/// Worst trust of the workers that an answer speaks of: bodies have no place for it.
 const TRUST: &str = "x-kvindex-trust";
 
 /// Who asks, and when.
-pub(super) struct Asker<'a> {
-    pub(super) api: &'a Arc<Api>,
-    pub(super) caller: &'a Caller,
+pub(super) struct Asker {
+    pub(super) api: Arc<Api>,
+    pub(super) caller: Caller,
     pub(super) arrived: Arrived,
 }
 
+/// As the guard and the observer noted them; without them nothing is answered.
+impl FromRequestParts<Arc<Api>> for Asker {
+    type Rejection = ExtensionRejection;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, ExtensionRejection> {
+        let Extension(caller) = Extension::from_request_parts(parts, api).await?;
+        let Extension(arrived) = Extension::from_request_parts(parts, api).await?;
+        Ok(Self { api: Arc::clone(api), caller, arrived })
+    }
+}
+
 /// What a question found.
+#[derive(Debug)]
 pub(super) struct Found {
     /// The tenant that was asked about.
     pub(super) tenant: String,
+    /// Those that the answer speaks of: every one of the model, until a dialect leaves some out.
     pub(super) workers: Vec<v1::WorkerMatch>,
 }
 
-impl Asker<'_> {
+impl Asker {
     pub(super) fn limits(&self) -> &ApiLimits {
         self.api.limits()
     }
@@ -39,7 +56,7 @@ impl Asker<'_> {
             prompt.token_ids = vec![0];
         }
         let request = v1::MatchRequest { prompt: Some(prompt), ..v1::MatchRequest::default() };
-        let mut workers = self.api.find(self.caller, &request, self.arrived).await?.workers;
+        let mut workers = self.api.find(&self.caller, &request, self.arrived).await?.workers;
         if is_empty {
             for worker in &mut workers {
                 (worker.matched_blocks, worker.matched_tokens) = (0, 0);

@@ -6,17 +6,17 @@ use kvindex_core::limits::{MAX_BLOCK_SIZE, MAX_DP_RANKS, MAX_NAME_BYTES};
 use kvindex_core::{LocalBlockHash, SequenceHash};
 use kvindex_proto::v1;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::asker::{Asker, Found};
 use super::fields::{Fields, Scalar};
 use super::fold::{INSTANCE, Ranks, fold};
-use super::instances::{BLOCK_SIZE, Rank};
-use super::reader::Tokens;
+use super::instances::Rank;
 use super::refusal::Refusal;
 use super::{Call, Route};
 use crate::access::Right;
 use crate::api::ApiError;
+use crate::workers::BLOCK_SIZE_LABEL;
 
 /// Its calls. `/metrics` is ours, `/dump` and peers are another indexer's inside, and are not served.
 pub(super) const ROUTES: [Route; 6] = [
@@ -59,7 +59,7 @@ struct Matched {
 impl Answer {
     /// Who holds nothing is left out.
     fn of(workers: &[v1::WorkerMatch]) -> Self {
-        let mut instances = fold(workers, None);
+        let mut instances = fold(workers);
         for ranks in instances.values_mut() {
             ranks.retain(|_, rank| rank.matched > 0);
         }
@@ -90,61 +90,68 @@ impl Matched {
     }
 }
 
-/// `/query`, or `/query_by_hash`.
-pub(super) async fn query(
-    asker: &Asker<'_>,
-    fields: &mut Fields,
+/// What `/query` asks, or `/query_by_hash`.
+#[derive(Debug)]
+pub(super) struct Question {
+    pub(super) prompt: v1::Prompt,
     by_hash: bool,
-) -> Result<(Found, Answer), Refusal> {
-    let (prompt, is_empty) =
-        if by_hash { prompt_of_hashes(asker, fields)? } else { prompt_of_tokens(asker, fields)? };
-    let model = prompt.model.clone();
-    let found = asker.ask(prompt, is_empty).await?;
-    // Every worker of the model is listed, with a match or without.
-    if found.workers.is_empty() {
-        return Err(no_indexer(&model, &found.tenant));
-    }
-    let answer = Answer::of(&found.workers);
-    Ok((found, answer))
+    is_empty: bool,
 }
 
-fn prompt_of_tokens(asker: &Asker<'_>, fields: &mut Fields) -> Result<(v1::Prompt, bool), Refusal> {
-    let text = |name| Ok::<_, Refusal>(fields.text(name)?.map(str::to_owned));
-    let (lora_name, cache_salt) = (text("lora_name")?, text("cache_salt")?);
-    let (model, group) = partition(fields)?;
-    let tokens = fields.tokens("token_ids", asker.limits().prompt_tokens)?;
-    let is_empty = tokens.is_empty();
-    let (token_ids, token_ids_le) = match tokens {
-        Tokens::Ids(ids) => (ids, bytes::Bytes::new()),
-        Tokens::Le(bytes) => (Vec::new(), bytes),
-    };
-    let tenant = group.clone();
-    let prompt =
-        v1::Prompt { model, tenant, lora_name, cache_salt, token_ids, token_ids_le, ..v1::Prompt::default() };
-    Ok((prompt, is_empty))
-}
-
-/// By local hashes, which know nothing of the blocks before; ours are chained from them.
-fn prompt_of_hashes(asker: &Asker<'_>, fields: &mut Fields) -> Result<(v1::Prompt, bool), Refusal> {
-    if !matches!(fields.one("cache_salt"), None | Some(Scalar::Null)) {
-        let message = "cache_salt is not accepted by /query_by_hash; block_hashes must already include the \
-                       intended cache salt";
-        return Err(Refusal::new(StatusCode::BAD_REQUEST, "unsupported", message));
+impl Question {
+    /// By token ids, or by local hashes, which know nothing of the blocks before; ours are chained from them.
+    pub(super) fn read(fields: &mut Fields, by_hash: bool, limit: usize) -> Result<Self, Refusal> {
+        if by_hash {
+            return Self::by_hashes(fields, limit);
+        }
+        let text = |name| Ok::<_, Refusal>(fields.text(name)?.map(str::to_owned));
+        let (lora_name, cache_salt) = (text("lora_name")?, text("cache_salt")?);
+        let (model, tenant) = partition(fields)?;
+        let mut prompt = v1::Prompt { model, tenant, lora_name, cache_salt, ..v1::Prompt::default() };
+        let is_empty = fields.move_tokens("token_ids", &mut prompt, limit)?;
+        Ok(Self { prompt, by_hash, is_empty })
     }
-    let (model, tenant) = partition(fields)?;
-    let hashes = fields.hashes("block_hashes", asker.limits().prompt_tokens, true)?;
-    let locals = hashes.ok_or_else(|| Refusal::of("block_hashes", "missing", "is required"))?;
-    let block_size = asker.block_size(&model, &tenant)?;
-    let mut parent = None;
-    let chained = locals.into_iter().map(|local| {
-        let hash = SequenceHash::chain(parent, LocalBlockHash(local));
-        parent = Some(hash);
-        hash.0
-    });
-    let sequence_hashes: Vec<u64> = chained.collect();
-    let is_empty = sequence_hashes.is_empty();
-    let prompt = v1::Prompt { model, tenant, sequence_hashes, block_size, ..v1::Prompt::default() };
-    Ok((prompt, is_empty))
+
+    fn by_hashes(fields: &mut Fields, limit: usize) -> Result<Self, Refusal> {
+        if !matches!(fields.one("cache_salt"), None | Some(Scalar::Null)) {
+            let message = "cache_salt is not accepted by /query_by_hash; block_hashes must already include the \
+                           intended cache salt";
+            return Err(Refusal::new(StatusCode::BAD_REQUEST, "unsupported", message));
+        }
+        let (model, tenant) = partition(fields)?;
+        let hashes = fields.hashes("block_hashes", limit, true)?;
+        let locals = hashes.ok_or_else(|| Refusal::of("block_hashes", "missing", "is required"))?;
+        let mut parent = None;
+        let chained = locals.into_iter().map(|local| {
+            let hash = SequenceHash::chain(parent, LocalBlockHash(local));
+            parent = Some(hash);
+            hash.0
+        });
+        let sequence_hashes: Vec<u64> = chained.collect();
+        let is_empty = sequence_hashes.is_empty();
+        let prompt = v1::Prompt { model, tenant, sequence_hashes, ..v1::Prompt::default() };
+        Ok(Self { prompt, by_hash: true, is_empty })
+    }
+
+    /// Its answer, and what it rests on.
+    pub(super) async fn ask(self, asker: &Asker) -> Result<(Found, Answer), Refusal> {
+        let mut prompt = self.prompt;
+        if self.by_hash {
+            prompt.block_size = block_size(asker, &prompt.model, &prompt.tenant)?;
+        }
+        let model = prompt.model.clone();
+        let mut found = asker.ask(prompt, self.is_empty).await?;
+        // Every worker of the model is listed, with a match or without.
+        if found.workers.is_empty() {
+            return Err(no_indexer(&model, &found.tenant));
+        }
+        // Who holds nothing is left out. An answer without anybody rests on all of them.
+        if found.workers.iter().any(|worker| worker.matched_tokens > 0) {
+            found.workers.retain(|worker| worker.matched_tokens > 0);
+        }
+        let answer = Answer::of(&found.workers);
+        Ok((found, answer))
+    }
 }
 
 fn partition(fields: &Fields) -> Result<(String, String), Refusal> {
@@ -163,39 +170,26 @@ fn no_indexer(model: &str, group: &str) -> Refusal {
     Refusal::not_found(format!("no indexer for model={model} routing_group={group}"))
 }
 
-impl Asker<'_> {
-    /// The one block size that the instances of a model were registered with: hashes say nothing of it.
-    fn block_size(&self, model: &str, group: &str) -> Result<u32, Refusal> {
-        let tenant = self.tenant(Right::Read, group)?;
-        let (mut sizes, mut workers) = (BTreeSet::new(), 0);
-        self.api.each_worker(self.caller, |worker| {
-            if worker.spec.model == model && worker.spec.tenant == tenant {
-                workers += 1;
-                sizes.extend(worker.spec.labels.get(BLOCK_SIZE).and_then(|size| size.parse::<u32>().ok()));
-            }
-        });
-        let mut sizes = sizes.into_iter();
-        match (sizes.next(), sizes.next()) {
-            (Some(size), None) => Ok(size),
-            (None, _) if workers == 0 => Err(no_indexer(model, &tenant)),
-            (None, _) => Err(Refusal::of(
-                "block_hashes",
-                "unsupported",
-                format!(
-                    "no worker of model {model} was registered with a block_size; register one by /register"
-                ),
-            )),
-            (Some(one), Some(other)) => Err(Refusal::of(
-                "block_hashes",
-                "unsupported",
-                format!("workers of model {model} have block sizes {one} and {other}; ask by token_ids"),
-            )),
-        }
+/// The one block size that the instances of a model were registered with: hashes say nothing of it.
+fn block_size(asker: &Asker, model: &str, group: &str) -> Result<u32, Refusal> {
+    let tenant = asker.tenant(Right::Read, group)?;
+    let told = asker.api.block_sizes(&tenant, model);
+    let mut sizes = told.iter().flatten();
+    let unsupported = |message: String| Err(Refusal::of("block_hashes", "unsupported", message));
+    match (sizes.next(), sizes.next()) {
+        (Some(size), None) => Ok(*size),
+        (None, _) if told.is_empty() => Err(no_indexer(model, &tenant)),
+        (None, _) => unsupported(format!(
+            "no worker of model {model} was registered with a block_size; register one by /register"
+        )),
+        (Some(one), Some(other)) => unsupported(format!(
+            "workers of model {model} have block sizes {one} and {other}; ask by token_ids"
+        )),
     }
 }
 
 /// `/register`. The same twice is a conflict there.
-pub(super) async fn register(asker: &Asker<'_>, fields: &Fields) -> Result<(), Refusal> {
+pub(super) async fn register(asker: &Asker, fields: &Fields) -> Result<(), Refusal> {
     let ids = 0..=i128::from(u64::MAX);
     let instance = fields.required_number::<u64>("instance_id", &ids)?.to_string();
     let ranks = 0..=i128::from(MAX_DP_RANKS) - 1;
@@ -239,9 +233,9 @@ fn conflict(message: String) -> Refusal {
 }
 
 /// An instance is of one model and group, and these have one block size.
-fn agrees(asker: &Asker<'_>, rank: &Rank<'_>, tenant: &str, block_size: u32) -> Result<(), Refusal> {
+fn agrees(asker: &Asker, rank: &Rank<'_>, tenant: &str, block_size: u32) -> Result<(), Refusal> {
     let mut refusal = None;
-    asker.api.each_worker(asker.caller, |worker| {
+    asker.api.each_worker(&asker.caller, |worker| {
         let (spec, instance) = (&worker.spec, worker.spec.labels.get(INSTANCE));
         let is_here = spec.model == rank.model && spec.tenant == tenant;
         if instance.is_some_and(|name| name == rank.instance) && !is_here {
@@ -249,8 +243,7 @@ fn agrees(asker: &Asker<'_>, rank: &Rank<'_>, tenant: &str, block_size: u32) -> 
             refusal =
                 Some(format!("instance {id} is already registered for model={model} routing_group={group}"));
         }
-        let size = spec.labels.get(BLOCK_SIZE).and_then(|size| size.parse::<u32>().ok());
-        if let Some(existing) = size.filter(|size| is_here && *size != block_size) {
+        if let Some(existing) = worker.told_block_size().filter(|size| is_here && *size != block_size) {
             let (model, group) = (&spec.model, &spec.tenant);
             refusal.get_or_insert(format!(
                 "block_size mismatch for model={model} routing_group={group}: existing={existing}, \
@@ -262,7 +255,7 @@ fn agrees(asker: &Asker<'_>, rank: &Rank<'_>, tenant: &str, block_size: u32) -> 
 }
 
 /// `/unregister`: one rank; or all of an instance, where none or no group is named.
-pub(super) async fn unregister(asker: &Asker<'_>, fields: &Fields) -> Result<(), Refusal> {
+pub(super) async fn unregister(asker: &Asker, fields: &Fields) -> Result<(), Refusal> {
     let ids = 0..=i128::from(u64::MAX);
     let instance = fields.required_number::<u64>("instance_id", &ids)?.to_string();
     let model = fields.required_text(MODEL)?;
@@ -271,7 +264,7 @@ pub(super) async fn unregister(asker: &Asker<'_>, fields: &Fields) -> Result<(),
     let rank: Option<u32> = fields.number("dp_rank", &ranks)?.filter(|_| group.is_some());
     let tenant = group.map(|group| asker.tenant(Right::Admin, group)).transpose()?;
     let mut places = Vec::new();
-    asker.api.each_worker(asker.caller, |worker| {
+    asker.api.each_worker(&asker.caller, |worker| {
         let spec = &worker.spec;
         let is_asked = spec.labels.get(INSTANCE).is_some_and(|name| *name == instance)
             && spec.model == model
@@ -326,13 +319,13 @@ struct Listener {
 }
 
 /// `/workers`. Instances are numbers there: who has another name, because it was registered natively, is not listed.
-pub(super) async fn workers(asker: &Asker<'_>, which: Which) -> Result<Vec<Listed>, Refusal> {
+pub(super) async fn workers(asker: &Asker, which: Which) -> Result<Vec<Listed>, Refusal> {
     let request = v1::ListWorkersRequest { model: which.model_name, tenant: which.routing_group };
     let mut listed: BTreeMap<(u64, String, String), Listed> = BTreeMap::new();
     for worker in asker.workers(request).await? {
         let name = worker.labels.get(INSTANCE).unwrap_or(&worker.worker_id);
         let Ok(instance_id) = name.parse() else { continue };
-        let size = worker.labels.get(BLOCK_SIZE).and_then(|size| size.parse().ok());
+        let size = worker.labels.get(BLOCK_SIZE_LABEL).and_then(|size| size.parse().ok());
         let key = (instance_id, worker.model.clone(), worker.tenant.clone());
         let entry = listed.entry(key).or_insert_with(|| Listed {
             instance_id,

@@ -2,9 +2,12 @@
 //! missing, unknown or wrong one, so nothing is decided here; and nothing is kept but known fields, lists up to a limit
 //! and texts that are in the body anyway, so that a body takes no more memory than it may.
 
+use rmp_serde::decode;
 use serde::Deserializer;
-use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, Visitor};
 use std::fmt;
+
+use super::values::{Listed, One};
 
 /// How deep lists and maps may lie in each other; the deepest request has two levels.
 const MAX_DEPTH: usize = 16;
@@ -96,14 +99,16 @@ impl Fields {
         Ok(fields)
     }
 
-    /// Reads a MessagePack map. The error is the reader's sentence.
+    /// Reads a MessagePack map, where it lies: nothing is copied but what is kept. The error is the reader's sentence.
     pub(super) fn of_msgpack(bytes: &[u8], known: Known, limit: usize) -> Result<Self, String> {
-        let mut rest = bytes;
-        let mut msgpack = rmp_serde::Deserializer::new(&mut rest);
+        let mut msgpack = rmp_serde::Deserializer::from_read_ref(bytes);
         msgpack.set_max_depth(MAX_DEPTH);
         let fields = Body { known, limit }.deserialize(&mut msgpack).map_err(|error| error.to_string())?;
-        drop(msgpack);
-        if rest.is_empty() { Ok(fields) } else { Err(format!("{} bytes follow the map", rest.len())) }
+        match msgpack.deserialize_any(Nothing) {
+            // There is no next value, not even its first byte.
+            Err(decode::Error::InvalidMarkerRead(_)) => Ok(fields),
+            Ok(()) | Err(_) => Err("more bytes follow the map".into()),
+        }
     }
 
     /// A field that holds one value; `None` when it is not there.
@@ -170,222 +175,34 @@ impl<'de> Visitor<'de> for Body {
     }
 }
 
-/// One value.
-struct One {
-    /// Whether it is a map's own value: a map in that is not kept.
-    is_inner: bool,
-}
+/// What takes no value: the reader does not tell how much it has read.
+struct Nothing;
 
-impl<'de> DeserializeSeed<'de> for One {
-    type Value = Scalar;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Scalar, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for One {
-    type Value = Scalar;
+impl Visitor<'_> for Nothing {
+    type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value")
+        f.write_str("nothing")
     }
+}
 
-    fn visit_unit<E>(self) -> Result<Scalar, E> {
-        Ok(Scalar::Null)
-    }
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
 
-    fn visit_bool<E>(self, _: bool) -> Result<Scalar, E> {
-        Ok(Scalar::Bool)
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Scalar, E> {
-        Ok(Scalar::Int(value.into()))
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Scalar, E> {
-        Ok(Scalar::Int(value.into()))
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Scalar, E> {
-        Ok(Scalar::Real)
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Scalar, E> {
-        Ok(Scalar::Text(value.to_owned()))
-    }
-
-    fn visit_bytes<E>(self, _: &[u8]) -> Result<Scalar, E> {
-        Ok(Scalar::List)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Scalar, A::Error> {
-        while list.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Scalar::List)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Scalar, A::Error> {
-        /// The one map of these calls has four entries.
-        const MAX_ENTRIES: usize = 16;
-        let mut values = Vec::new();
-        while let Some(name) = map.next_key::<String>()? {
-            if self.is_inner || values.len() >= MAX_ENTRIES {
-                map.next_value::<IgnoredAny>()?;
-            } else {
-                values.push((name, map.next_value_seed(One { is_inner: true })?));
-            }
+    #[test]
+    fn nothing_may_follow_a_packed_map() {
+        let known: Known = &[("a", Holds::One), ("ids", Holds::Tokens)];
+        let read = |bytes: &[u8]| Fields::of_msgpack(bytes, known, 8);
+        let fields = read(b"\x82\xa1a\x07\xa3ids\xc4\x04\x01\x00\x00\x00").unwrap();
+        assert_eq!(fields.one("a"), Some(&Scalar::Int(7)));
+        assert_eq!(fields.lists, [("ids", List::Bytes(vec![1, 0, 0, 0]))]);
+        // Another value, or the beginning of one, or none.
+        for behind in [&b"\x80"[..], b"\x01", b"\xcd", b"\x91", b"\x81\xa1", b"\xc1"] {
+            let error = read(&[b"\x81\xa1a\x07", behind].concat()).unwrap_err();
+            assert_eq!(error, "more bytes follow the map", "{behind:?}");
         }
-        Ok(Scalar::Map(values))
-    }
-}
-
-/// A list of numbers.
-struct Listed {
-    is_tokens: bool,
-    limit: usize,
-}
-
-impl<'de> DeserializeSeed<'de> for Listed {
-    type Value = List;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<List, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Listed {
-    type Value = List;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list")
-    }
-
-    fn visit_unit<E>(self) -> Result<List, E> {
-        Ok(List::Null)
-    }
-
-    fn visit_bytes<E>(self, bytes: &[u8]) -> Result<List, E> {
-        Ok(List::Bytes(bytes.to_vec()))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<List, A::Error> {
-        if self.is_tokens { tokens(list, self.limit) } else { numbers(list, self.limit) }
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<List, E> {
-        Ok(List::Other)
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<List, E> {
-        Ok(List::Other)
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<List, E> {
-        Ok(List::Other)
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<List, E> {
-        Ok(List::Other)
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<List, E> {
-        Ok(List::Other)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<List, A::Error> {
-        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(List::Other)
-    }
-}
-
-fn tokens<'de, A: SeqAccess<'de>>(mut list: A, limit: usize) -> Result<List, A::Error> {
-    let (mut values, mut found, mut flaw) = (Vec::new(), 0, None);
-    while let Some(scalar) = list.next_element_seed(Number)? {
-        let token = scalar.and_then(|number| u32::try_from(number).map_err(|_| Flaw::Range));
-        match token {
-            Ok(token) if found < limit && flaw.is_none() => values.push(token),
-            Ok(_) => {}
-            Err(why) => flaw = flaw.or(Some((found, why))),
-        }
-        found += 1;
-    }
-    Ok(List::Tokens { values, found, flaw })
-}
-
-#[allow(clippy::cast_sign_loss)] // hashes are 64 bits, whichever way they are written
-fn numbers<'de, A: SeqAccess<'de>>(mut list: A, limit: usize) -> Result<List, A::Error> {
-    let (mut values, mut found, mut negative, mut flaw) = (Vec::new(), 0, None, None);
-    while let Some(scalar) = list.next_element_seed(Number)? {
-        match scalar {
-            Ok(number) => {
-                if number < 0 {
-                    negative = negative.or(Some(found));
-                }
-                if found < limit && flaw.is_none() {
-                    values.push(if number < 0 { number as i64 as u64 } else { number as u64 });
-                }
-            }
-            Err(why) => flaw = flaw.or(Some((found, why))),
-        }
-        found += 1;
-    }
-    Ok(List::Numbers { values, found, negative, flaw })
-}
-
-/// One number of a list.
-struct Number;
-
-impl<'de> DeserializeSeed<'de> for Number {
-    type Value = Result<i128, Flaw>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Number {
-    type Value = Result<i128, Flaw>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a number")
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Self::Value, E> {
-        Ok(Ok(value.into()))
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Self::Value, E> {
-        Ok(Ok(value.into()))
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Self::Value, E> {
-        // A whole number too large for 64 bits is read as this.
-        Ok(Err(if value.fract() == 0.0 && value.abs() >= 9e15 { Flaw::Range } else { Flaw::Kind }))
-    }
-
-    fn visit_unit<E>(self) -> Result<Self::Value, E> {
-        Ok(Err(Flaw::Kind))
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
-        Ok(Err(Flaw::Kind))
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
-        Ok(Err(Flaw::Kind))
-    }
-
-    fn visit_bytes<E>(self, _: &[u8]) -> Result<Self::Value, E> {
-        Ok(Err(Flaw::Kind))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
-        while list.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Err(Flaw::Kind))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(Err(Flaw::Kind))
+        assert!(read(b"\x82\xa1a\x07").is_err(), "an entry is missing");
     }
 }

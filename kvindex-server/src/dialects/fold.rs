@@ -4,7 +4,8 @@
 use kvindex_proto::v1;
 use std::collections::BTreeMap;
 
-use super::instances::{BLOCK_SIZE, rank_in};
+use super::instances::rank_in;
+use crate::workers::BLOCK_SIZE_LABEL;
 
 /// Label that holds a worker's instance.
 pub(super) const INSTANCE: &str = "kvindex.io/instance";
@@ -30,28 +31,40 @@ pub(super) type Ranks = BTreeMap<u32, Rank>;
 /// The instances of an answer, by name.
 pub(super) type Instances = BTreeMap<String, Ranks>;
 
-/// Puts an answer's workers together. With `block_size` those of another one are left out: they are listed without a
-/// match, because the question was asked of every worker of the model.
-pub(super) fn fold(workers: &[v1::WorkerMatch], block_size: Option<u32>) -> Instances {
+impl Rank {
+    /// What either of two workers of this rank holds: the more of each, as an instance has the most of its ranks.
+    fn or(self, other: Self) -> Self {
+        Self {
+            matched: self.matched.max(other.matched),
+            on_device: self.on_device.max(other.on_device),
+            on_host: self.on_host.max(other.on_host),
+            on_disk: self.on_disk.max(other.on_disk),
+            on_external: self.on_external.max(other.on_external),
+            device: self.device.max(other.device),
+            host: self.host.max(other.host),
+        }
+    }
+}
+
+/// Puts an answer's workers together.
+pub(super) fn fold(workers: &[v1::WorkerMatch]) -> Instances {
     let mut instances = Instances::new();
     for worker in workers {
-        if block_size.is_some_and(|asked| is_of_other(worker, asked)) {
-            continue;
-        }
-        let name = worker.labels.get(INSTANCE).unwrap_or(&worker.worker_id);
-        let ranks = instances.entry(name.clone()).or_default();
+        let ranks = instances.entry(instance(worker).to_owned()).or_default();
         let entry = ranks.entry(rank_of(worker)).or_default();
-        let rank = rank(worker);
-        if rank.matched >= entry.matched {
-            *entry = rank;
-        }
+        *entry = entry.or(rank(worker));
     }
     instances
 }
 
+/// A worker's instance: where several workers are its ranks, they say so by a label.
+pub(super) fn instance(worker: &v1::WorkerMatch) -> &str {
+    worker.labels.get(INSTANCE).unwrap_or(&worker.worker_id)
+}
+
 /// Whether a worker has another block size: by what it announced, or else by what it was registered with.
-fn is_of_other(worker: &v1::WorkerMatch, asked: u32) -> bool {
-    let registered = || worker.labels.get(BLOCK_SIZE)?.parse().ok();
+pub(super) fn is_of_other(worker: &v1::WorkerMatch, asked: u32) -> bool {
+    let registered = || worker.labels.get(BLOCK_SIZE_LABEL)?.parse().ok();
     let size = if worker.block_size == 0 { registered().unwrap_or(0) } else { worker.block_size };
     size != 0 && size != asked
 }
@@ -77,4 +90,41 @@ fn rank(worker: &v1::WorkerMatch) -> Rank {
     }
     rank.host = rank.host.max(rank.device);
     rank
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held(dp_rank: u32, tokens: u64, tiers: &[(&str, u64)]) -> v1::WorkerMatch {
+        let tier = |(tier, blocks): &(&str, u64)| v1::TierMatch {
+            tier: (*tier).into(),
+            blocks: *blocks,
+            prefix_tokens: blocks * 4,
+            ..v1::TierMatch::default()
+        };
+        v1::WorkerMatch {
+            worker_id: format!("{tokens}"),
+            dp_rank,
+            block_size: 4,
+            matched_tokens: tokens,
+            tiers: tiers.iter().map(tier).collect(),
+            labels: [(INSTANCE.to_owned(), "i".to_owned())].into(),
+            ..v1::WorkerMatch::default()
+        }
+    }
+
+    #[test]
+    fn two_workers_of_one_rank_have_the_more_of_each() {
+        // The longer prefix is the other one's than that on the device; of equal ones neither hides the other.
+        for disk in [12, 8] {
+            let workers = [held(0, 8, &[("device", 2)]), held(0, disk, &[("device", 1), ("disk", disk / 4)])];
+            let expected =
+                Rank { matched: disk, on_device: 8, on_disk: disk, device: 8, host: 8, ..Rank::default() };
+            for workers in [workers.clone(), [workers[1].clone(), workers[0].clone()]] {
+                let instances = fold(&workers);
+                assert_eq!(instances["i"], Ranks::from([(0, expected)]), "{disk}");
+            }
+        }
+    }
 }

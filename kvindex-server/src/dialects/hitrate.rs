@@ -37,9 +37,9 @@ async fn ask(
     request: Request,
 ) -> Result<Response, ApiError> {
     let config = &api.dialects().hitrate;
-    let header = request.headers().get(named::MODEL).and_then(|value| value.to_str().ok());
-    let usual = named::model(header, api.dialects());
-    let asked = question(&api, request.into_body(), |bytes| read(bytes, config, api.limits())).await?;
+    let usual = named::model(request.headers(), api.dialects())?;
+    let read = |bytes: &Bytes| read(bytes, config, api.limits());
+    let asked = question(&api, request.into_body(), MAX_BYTES, read).await?;
     let is_empty = asked.tokens.is_empty();
     let prompt = v1::Prompt {
         model: asked.model.filter(|model| !model.is_empty()).unwrap_or(usual),
@@ -113,9 +113,6 @@ struct Asked {
 }
 
 fn read(body: &Bytes, config: &HitRateConfig, limits: &ApiLimits) -> Result<Asked, ApiError> {
-    if body.len() > MAX_BYTES {
-        return Err(ApiError::over_limit("body", "bytes", body.len(), MAX_BYTES));
-    }
     check_json(body, limits)?;
     let mut json = serde_json::Deserializer::from_slice(body);
     let mut track = serde_path_to_error::Track::new();

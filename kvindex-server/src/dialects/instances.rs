@@ -10,9 +10,7 @@ use super::refusal::Refusal;
 use crate::access::Right;
 use crate::api::{ApiError, Kind};
 use crate::endpoints::Endpoint;
-
-/// Label that holds the block size that a rank was registered with: a registration of ours has none.
-pub(super) const BLOCK_SIZE: &str = "kvindex.io/block-size";
+use crate::workers::BLOCK_SIZE_LABEL;
 
 /// Label that holds the adapter that a rank was registered with. Events name their own; it is only told back.
 pub(super) const LORA: &str = "kvindex.io/lora-name";
@@ -48,7 +46,7 @@ impl Rank<'_> {
     fn labels(&self) -> BTreeMap<String, String> {
         let mut labels = BTreeMap::from([(INSTANCE.to_owned(), self.instance.to_owned())]);
         if let Some(size) = self.block_size {
-            labels.insert(BLOCK_SIZE.into(), size.to_string());
+            labels.insert(BLOCK_SIZE_LABEL.into(), size.to_string());
         }
         if !self.lora.is_empty() {
             labels.insert(LORA.into(), self.lora.to_owned());
@@ -75,7 +73,7 @@ impl Rank<'_> {
     }
 }
 
-impl Asker<'_> {
+impl Asker {
     /// The tenant that a call is about, checked: the one that it names, or the caller's.
     pub(super) fn tenant(&self, right: Right, named: &str) -> Result<String, Refusal> {
         Ok(self.caller.tenant(right, named).map(str::to_owned).map_err(ApiError::from)?)
@@ -90,14 +88,19 @@ impl Asker<'_> {
         }
         let tenant = self.tenant(Right::Admin, rank.tenant)?;
         let request = rank.request(&tenant);
-        let answer = self.api.register(self.caller, request).await;
+        let answer = self.api.register(&self.caller, request).await;
         Ok(answer.map_err(|error| Refusal::from(error).renamed())?.outcome == "created")
     }
 
-    /// Forgets a rank; answers whether it was known.
+    /// Forgets a rank; answers whether it was known. A worker that has such an id without being of the instance was made
+    /// known in another way, and is not this call's to forget.
     pub(super) async fn unregister(&self, tenant: &str, instance: &str, rank: u32) -> Result<bool, Refusal> {
         let worker_id = worker_id(tenant, instance, rank);
-        let answer = self.api.unregister(self.caller, v1::UnregisterRequest { worker_id }).await;
+        let known = self.api.definition(&worker_id);
+        if known.is_some_and(|known| known.spec.labels.get(INSTANCE).is_none_or(|name| name != instance)) {
+            return Ok(false);
+        }
+        let answer = self.api.unregister(&self.caller, v1::UnregisterRequest { worker_id }).await;
         Ok(answer.map_err(|error| Refusal::from(error).renamed())?.removed)
     }
 
@@ -105,7 +108,7 @@ impl Asker<'_> {
     pub(super) fn holder_of(&self, endpoint: &str, worker: &str) -> Option<String> {
         let wanted = Endpoint::parse(endpoint).ok()?.place();
         let mut holder = None;
-        self.api.each_worker(self.caller, |definition| {
+        self.api.each_worker(&self.caller, |definition| {
             let is_place =
                 |text: &str| Endpoint::parse(text).is_ok_and(|endpoint| endpoint.place() == wanted);
             let id = definition.spec.id.as_str();
@@ -118,7 +121,7 @@ impl Asker<'_> {
 
     /// Every worker that the caller sees, in turn with questions.
     pub(super) async fn workers(&self, request: v1::ListWorkersRequest) -> Result<Vec<v1::Worker>, Refusal> {
-        Ok(self.api.list_workers(self.caller, &request).await?.workers)
+        Ok(self.api.list_workers(&self.caller, &request).await?.workers)
     }
 }
 

@@ -11,11 +11,12 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use super::ordered::first_of_each;
+use super::texts::refused;
 use super::{Call as Known, Route};
 use crate::access::{Caller, Right};
-use crate::api::{Api, ApiError, Kind, bounded, origin, run};
+use crate::api::{Api, ApiError, Kind, bounded, origin};
 use crate::config::ApiLimits;
-use crate::tokenizer::{TextTokenizer, TokenizerError};
+use crate::tokenizer::TextTokenizer;
 
 const SCORES: Known = Known::grpc("llmd_get_pod_scores");
 
@@ -24,9 +25,6 @@ pub(super) const ROUTES: [Route; 1] = [("POST", "/indexer.v1.IndexerService/GetP
 
 /// What a block is worth on each tier, as llm-d has it unless told otherwise: on one that is not named, all.
 const HOST_WEIGHT: f64 = 0.8;
-
-/// How much more work a byte of text is than one of token ids, as the gate counts work.
-const TEXT_WORK: usize = 64;
 
 /// Routes of the service.
 pub(super) fn router(api: &Arc<Api>) -> Router {
@@ -55,7 +53,7 @@ impl IndexerService for Indexer {
     ) -> Result<Response<wire::GetPodScoresResponse>, Status> {
         let (caller, arrived) = origin(&request)?;
         let wire::GetPodScoresRequest { prompt, model_name, pod_identifiers } = request.into_inner();
-        let token_ids = self.token_ids(&caller, &model_name, &prompt).await?;
+        let token_ids = self.token_ids(&caller, &model_name, prompt).await?;
         if token_ids.is_empty() {
             return Ok(Response::new(wire::GetPodScoresResponse::default()));
         }
@@ -79,34 +77,26 @@ impl IndexerService for Indexer {
 }
 
 impl Indexer {
-    /// In the turn of queries: it is more work than the question itself.
-    async fn token_ids(&self, caller: &Caller, model: &str, prompt: &str) -> Result<Vec<u32>, ApiError> {
+    /// Everything that may refuse the text comes first: its limits, its caller's rates, and whether it has a turn.
+    async fn token_ids(&self, caller: &Caller, model: &str, prompt: String) -> Result<Vec<u32>, ApiError> {
         if model.is_empty() {
             return Err(ApiError::invalid("model_name", "is required"));
         }
         if model.len() > MAX_NAME_BYTES {
             return Err(ApiError::over_limit("model_name", "bytes", model.len(), MAX_NAME_BYTES));
         }
-        caller.tenant(Right::Read, &self.api.dialects().tenant)?;
-        let tokenizer = self.api.tokenizers().of(model).ok_or_else(|| {
+        let tenant = caller.tenant(Right::Read, &self.api.dialects().tenant)?;
+        let tokenizers = self.api.tokenizers();
+        let tokenizer = tokenizers.of(model).ok_or_else(|| {
             let message =
                 format!("there is no tokenizer of {model:?} here; name one in dialect_llmd_tokenizers");
             ApiError::of_field(Kind::Precondition, "model_name", message)
         })?;
-        // Before the turn: it would be a long one.
-        TextTokenizer::fits(prompt).map_err(refused)?;
-        let _turn = self.api.turn(1, prompt.len().saturating_mul(TEXT_WORK)).await?;
-        run(true, || tokenizer.token_ids(prompt)).map_err(refused)
+        TextTokenizer::fits(&prompt).map_err(|error| refused(&error))?;
+        self.api.charge_text(caller, tenant, prompt.len())?;
+        let turn = tokenizers.turn().await.inspect_err(|_| self.api.overloaded())?;
+        turn.token_ids(tokenizer, prompt).await
     }
-}
-
-#[allow(clippy::needless_pass_by_value)] // as errors are handed on
-fn refused(error: TokenizerError) -> ApiError {
-    let kind = match error {
-        TokenizerError::LongText { .. } => Kind::TooLarge,
-        _ => Kind::Invalid,
-    };
-    ApiError::of_field(kind, "prompt", error.to_string())
 }
 
 /// Best first, one for each address.

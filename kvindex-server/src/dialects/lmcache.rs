@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 
 use super::fields::{Fields, Flaw, Holds, Known, List};
+use super::fold::instance;
 use super::ordered::{Ordered, first_of_each};
 use super::{Call, Route, named};
 use crate::access::{Caller, Right};
@@ -87,9 +88,8 @@ async fn lookup(
     Extension(arrived): Extension<Arrived>,
     request: Request,
 ) -> Result<Json<Answer>, Refused> {
-    let header = request.headers().get(named::MODEL).and_then(|value| value.to_str().ok());
-    let model = named::model(header, api.dialects());
-    let tokens = question(&api, request.into_body(), |bytes| read(bytes, api.limits())).await?;
+    let model = named::model(request.headers(), api.dialects())?;
+    let tokens = question(&api, request.into_body(), usize::MAX, |bytes| read(bytes, api.limits())).await?;
     let tenant = api.dialects().tenant.clone();
     caller.tenant(Right::Read, &tenant).map_err(ApiError::from)?;
     let event_id = event_id()?;
@@ -106,8 +106,8 @@ async fn lookup(
 /// Best first, as they come; an instance's best rank speaks for it.
 fn layout(workers: &[v1::WorkerMatch]) -> Ordered<Layout> {
     let held = workers.iter().filter(|worker| worker.matched_tokens > 0);
-    let held = held
-        .map(|worker| (named::instance(worker).to_owned(), Layout(location(worker), worker.matched_tokens)));
+    let held =
+        held.map(|worker| (instance(worker).to_owned(), Layout(location(worker), worker.matched_tokens)));
     Ordered(first_of_each(held))
 }
 

@@ -21,16 +21,20 @@ mod reader;
 mod refusal;
 mod sglang;
 mod texts;
+mod values;
 mod wire;
 
 use axum::Router;
-use axum::http::{Method, Uri};
+use axum::http::{Method, StatusCode, Uri};
+use kvindex_proto::v1;
 use std::sync::Arc;
 
 use crate::access::Right;
 use crate::api::{Api, ApiError, Kind};
 use crate::config::{ApiLimits, DialectsConfig};
+use indexer::Asked;
 pub(crate) use texts::Tokenizers;
+pub(crate) use wire::Wire;
 
 /// A call of a dialect, as the guard and the metrics know it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,12 +116,19 @@ pub(crate) fn router(api: &Arc<Api>) -> Router {
     routes.method_not_allowed_fallback(method_not_allowed)
 }
 
-/// Whether a body asks of Mooncake's indexer: by token ids, or by hashes.
-pub(crate) fn asks(is_packed: bool, by_hash: bool, body: &[u8], limits: &ApiLimits) -> bool {
-    let wire = if is_packed { wire::Wire::Packed } else { wire::Wire::Rfc };
-    let Ok(mut fields) = wire.read(body, limits) else { return false };
-    let read = if by_hash { mooncake::Question::by_hashes } else { mooncake::Question::by_tokens };
-    read(&mut fields, limits.prompt_tokens).is_ok()
+/// The prompt that a body asks about, by token ids or by hashes.
+///
+/// # Errors
+/// The status with which it is refused.
+pub(crate) fn prompt_of(
+    wire: Wire,
+    by_hash: bool,
+    body: &[u8],
+    limits: &ApiLimits,
+) -> Result<v1::Prompt, StatusCode> {
+    let asked =
+        wire.read(body, limits).and_then(|mut fields| Asked::read(wire, &mut fields, by_hash, limits));
+    asked.map(Asked::into_prompt).map_err(|refusal| refusal.status)
 }
 
 async fn method_not_allowed(method: Method, uri: Uri) -> ApiError {

@@ -1,28 +1,11 @@
 //! What requests' fields must be, told in words that every dialect can answer with.
 
 use axum::http::StatusCode;
-use bytes::Bytes;
+use kvindex_proto::v1;
 use std::ops::RangeInclusive;
 
 use super::fields::{Fields, Flaw, List, Scalar};
 use super::refusal::Refusal;
-
-/// What a request wants its prompt to be.
-#[derive(Debug)]
-pub(super) enum Tokens {
-    Ids(Vec<u32>),
-    /// Packed little-endian words.
-    Le(Bytes),
-}
-
-impl Tokens {
-    pub(super) fn is_empty(&self) -> bool {
-        match self {
-            Self::Ids(ids) => ids.is_empty(),
-            Self::Le(bytes) => bytes.is_empty(),
-        }
-    }
-}
 
 impl Fields {
     /// A text; `None` when it is not there, or null.
@@ -70,21 +53,27 @@ impl Fields {
         self.number(name, range)?.ok_or_else(|| Refusal::of(name, "missing", "is required"))
     }
 
-    /// The token ids, up to `limit`.
-    pub(super) fn tokens(&mut self, name: &str, limit: usize) -> Result<Tokens, Refusal> {
+    /// Moves the token ids, up to `limit`, into a prompt, in the form in which they came; answers whether there are none.
+    pub(super) fn move_tokens(
+        &mut self,
+        name: &str,
+        prompt: &mut v1::Prompt,
+        limit: usize,
+    ) -> Result<bool, Refusal> {
         match self.take_list(name) {
-            None => Err(Refusal::of(name, "missing", "is required")),
+            None => return Err(Refusal::of(name, "missing", "is required")),
             Some(List::Tokens { values, found, flaw }) => {
                 check(name, "token ids from 0 to 4294967295", flaw, found, limit)?;
-                Ok(Tokens::Ids(values))
+                prompt.token_ids = values;
             }
             Some(List::Bytes(bytes)) if bytes.len() % 4 != 0 => {
                 let message = format!("{} bytes is not a multiple of 4, one token each", bytes.len());
-                Err(Refusal::of(name, "invalid_value", message))
+                return Err(Refusal::of(name, "invalid_value", message));
             }
-            Some(List::Bytes(bytes)) => Ok(Tokens::Le(bytes.into())),
-            Some(_) => Err(Refusal::of(name, "not_array", "must be a list of token ids")),
+            Some(List::Bytes(bytes)) => prompt.token_ids_le = bytes.into(),
+            Some(_) => return Err(Refusal::of(name, "not_array", "must be a list of token ids")),
         }
+        Ok(prompt.token_ids.is_empty() && prompt.token_ids_le.is_empty())
     }
 
     /// Hashes, up to `limit`; `None` when there are none of this name.

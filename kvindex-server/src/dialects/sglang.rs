@@ -3,6 +3,7 @@
 //! matter here.
 
 use axum::Router;
+use axum::extract::{Request as HttpRequest, State};
 use kvindex_proto::dialects::sglang as wire;
 use kvindex_proto::dialects::sglang::kv_indexer_server::{KvIndexer, KvIndexerServer};
 use kvindex_proto::v1;
@@ -13,16 +14,18 @@ use tonic::{Request, Response, Status};
 
 use super::ordered::first_of_each;
 use super::{Call, Route, named};
-use crate::api::{Api, ApiError, Arrived, origin};
-use crate::config::DialectsConfig;
+use crate::api::{Api, ApiError, Arrived, bounded, origin};
+use crate::config::{ApiLimits, DialectsConfig};
 
 /// The calls, by path.
 pub(super) const ROUTES: [Route; 4] = [
-    ("POST", "/kv_indexer.v1.KVIndexer/MatchExternalKvPrefix", Call::grpc("sglang_match_prefix")),
+    ("POST", MATCH, Call::grpc("sglang_match_prefix")),
     ("POST", "/kv_indexer.v1.KVIndexer/MatchExternalKv", NOT_SERVED),
     ("POST", "/kv_indexer.v1.KVIndexer/GetExternalKvHitCounts", NOT_SERVED),
     ("POST", "/kv_indexer.v1.KVIndexer/ApplyExternalKvBatch", NOT_SERVED),
 ];
+
+const MATCH: &str = "/kv_indexer.v1.KVIndexer/MatchExternalKvPrefix";
 
 const NOT_SERVED: Call = Call { is_question: false, ..Call::grpc("sglang_not_served") };
 
@@ -38,7 +41,15 @@ pub(super) fn router(api: &Arc<Api>) -> Router {
     let service = KvIndexerServer::new(Indexer { api: Arc::clone(api) })
         .max_decoding_message_size(api.limits().body_bytes)
         .max_encoding_message_size(usize::MAX);
-    Router::new().route_service("/kv_indexer.v1.KVIndexer/{*call}", service)
+    Router::new()
+        .route_service("/kv_indexer.v1.KVIndexer/{*call}", service)
+        .layer(axum::middleware::map_request_with_state(*api.limits(), walk))
+}
+
+/// Messages of calls that are not served end where others without a prompt do.
+async fn walk(State(limits): State<ApiLimits>, request: HttpRequest) -> HttpRequest {
+    let is_served = request.uri().path() == MATCH;
+    if is_served { request } else { bounded(request, NOT_SERVED.name, &limits) }
 }
 
 #[derive(Debug)]
@@ -55,8 +66,7 @@ impl KvIndexer for Indexer {
         let (caller, arrived) = origin(&request)?;
         in_time(request.metadata(), arrived)?;
         let config = self.api.dialects();
-        let header = request.metadata().get(named::MODEL).and_then(|value| value.to_str().ok());
-        let model = named::model(header, config);
+        let model = named::model(request.metadata().as_ref(), config)?;
         let question = question(request.into_inner(), model, config)?;
         let hashes = question.prompt.as_ref().map_or(0, |prompt| prompt.engine_block_hashes.len());
         let found = self.api.find(&caller, &question, arrived).await.map_err(status)?;

@@ -42,7 +42,7 @@ const KNOWN: Known = &[
 
 /// How a call is spoken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wire {
+pub(crate) enum Wire {
     /// Mooncake's documents.
     Rfc,
     /// Its conductor in JSON.

@@ -1,6 +1,7 @@
 //! One node: the index behind its lock, the workers that are known, and those who watch. Everything that
 //! happens to the index happens here, in the order the write lock gives.
 
+mod block_sizes;
 mod cap;
 mod change;
 mod engines;

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use kvindex_core::{Command, Registration, StreamId, WorkerId};
 
 use super::Node;
+use super::block_sizes::BlockSizes;
 use crate::ingest::IngestError;
 use crate::workers::WorkerDefinition;
 
@@ -110,6 +111,7 @@ fn not_followed(error: &IngestError) -> RegisterError {
 #[derive(Debug, Default)]
 pub(super) struct Registry {
     workers: BTreeMap<WorkerId, KnownWorker>,
+    block_sizes: BlockSizes,
     /// The highest number of a registration that was given here.
     last: u64,
 }
@@ -117,7 +119,9 @@ pub(super) struct Registry {
 impl Registry {
     pub(super) fn new(workers: Vec<KnownWorker>) -> Self {
         let last = workers.iter().map(|worker| worker.registration.0).max().unwrap_or(0);
-        Self { workers: workers.into_iter().map(|w| (w.definition.spec.id.clone(), w)).collect(), last }
+        let mut registry = Self { last, ..Self::default() };
+        workers.into_iter().for_each(|worker| registry.insert(worker));
+        registry
     }
 
     /// A number that no registration had before, on a node that numbers them itself.
@@ -131,12 +135,16 @@ impl Registry {
     }
 
     pub(super) fn insert(&mut self, worker: KnownWorker) {
-        self.workers.insert(worker.definition.spec.id.clone(), worker);
+        self.block_sizes.add(&worker.definition);
+        if let Some(before) = self.workers.insert(worker.definition.spec.id.clone(), worker) {
+            self.block_sizes.remove(&before.definition);
+        }
     }
 
     /// Whether it was known.
     pub(super) fn remove(&mut self, worker: &WorkerId) -> bool {
-        self.workers.remove(worker).is_some()
+        let known = self.workers.remove(worker);
+        known.inspect(|known| self.block_sizes.remove(&known.definition)).is_some()
     }
 
     pub(super) fn all(&self) -> impl Iterator<Item = &KnownWorker> {
@@ -281,6 +289,12 @@ impl Node {
     /// Looks at every known worker where it is kept. What looks must not ask the registry.
     pub(crate) fn each_worker(&self, mut look: impl FnMut(&WorkerDefinition)) {
         self.registry.read().all().for_each(|known| look(&known.definition));
+    }
+
+    /// The block sizes with which a tenant's workers of a model were registered, each once; `None` for those that were
+    /// told none. Empty where there is no worker.
+    pub(crate) fn block_sizes(&self, tenant: &str, model: &str) -> Vec<Option<u32>> {
+        self.registry.read().block_sizes.of(tenant, model)
     }
 
     /// Every known worker, by id.

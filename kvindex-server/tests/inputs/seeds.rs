@@ -4,6 +4,7 @@ use kvindex_proto::v1;
 use kvindex_recording::Recording;
 use prost::Message;
 use serde::Serialize;
+use serde_json::{Value, json};
 use std::path::Path;
 
 const CASES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../recording/cases");
@@ -134,20 +135,50 @@ pub(crate) fn http() -> Vec<Vec<u8>> {
     calls(&|call| call.json())
 }
 
-/// Mooncake's questions, by tokens and by hashes, in JSON and MessagePack.
+/// Mooncake's and Dynamo's questions, by tokens and by hashes, in each form.
 pub(crate) fn dialects() -> Vec<Vec<u8>> {
-    let base = serde_json::json!({"model": "m", "block_size": 4, "tenant_id": "t", "instance_id": null,
-        "hash_profile": {"strategy": "vllm_v1", "inner": {"a": [1]}}, "unknown": [[{}], 1.5, "x"]});
-    let with = |name: &str, value: serde_json::Value| {
+    const RFC: u8 = 0;
+    const PACKED: u8 = 1;
+    const CONDUCTOR: u8 = 2;
+    const DYNAMO: u8 = 3;
+    const BY_HASH: u8 = 4;
+    let with = |base: &Value, name: &str, value: Value| {
         let mut body = base.clone();
         body[name] = value;
         body
     };
-    let tokens = with("token_ids", (0..40).collect());
-    let hashes = with("seq_hashes", serde_json::json!([1, u64::MAX, 3]));
-    let json = |kind: u8, body: &serde_json::Value| [vec![kind], serde_json::to_vec(body).unwrap()].concat();
-    let packed = |kind: u8, body| [vec![kind], rmp_serde::to_vec_named(body).unwrap()].concat();
-    vec![json(0, &tokens), json(2, &hashes), packed(1, &tokens), packed(3, &hashes)]
+    let (ids, hashes) = (|| Value::from_iter(0..40), || json!([1, u64::MAX, 3]));
+    let rfc = json!({"model": "m", "block_size": 4, "tenant_id": "t", "instance_id": null, "cache_salt": "s",
+        "hash_profile": {"strategy": "vllm_v1", "inner": {"a": [1]}}, "unknown": [[{}], 1.5, "x"]});
+    let conductor =
+        json!({"model": "m", "block_size": 4, "tenant_id": "t", "instance_id": "i", "lora_name": "l"});
+    let dynamo = json!({"model_name": "m", "routing_group": "t", "lora_name": "l", "unknown": {"a": null}});
+    let by_hash = json!({"model_name": "m", "block_hashes": [-1, 2, i64::MIN]});
+    let json = |kind: u8, body: Value| [vec![kind], serde_json::to_vec(&body).unwrap()].concat();
+    let packed = |kind: u8, body: Value| [vec![kind], rmp_serde::to_vec_named(&body).unwrap()].concat();
+    vec![
+        json(RFC, with(&rfc, "token_ids", ids())),
+        json(RFC | BY_HASH, with(&rfc, "seq_hashes", hashes())),
+        json(CONDUCTOR, with(&conductor, "token_ids", ids())),
+        packed(PACKED, with(&conductor, "token_ids", ids())),
+        packed(PACKED | BY_HASH, with(&conductor, "block_hash", hashes())),
+        packed_words(PACKED),
+        json(DYNAMO, with(&dynamo, "token_ids", ids())),
+        json(DYNAMO | BY_HASH, by_hash),
+    ]
+}
+
+/// A question whose token ids are bytes, which no JSON has.
+fn packed_words(kind: u8) -> Vec<u8> {
+    let mut body = vec![kind];
+    rmp::encode::write_map_len(&mut body, 3).unwrap();
+    rmp::encode::write_str(&mut body, "token_ids").unwrap();
+    rmp::encode::write_bin(&mut body, &[7; 64]).unwrap();
+    rmp::encode::write_str(&mut body, "model").unwrap();
+    rmp::encode::write_str(&mut body, "m").unwrap();
+    rmp::encode::write_str(&mut body, "block_size").unwrap();
+    rmp::encode::write_uint(&mut body, 16).unwrap();
+    body
 }
 
 pub(crate) fn grpc() -> Vec<Vec<u8>> {

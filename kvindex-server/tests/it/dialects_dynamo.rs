@@ -170,6 +170,23 @@ async fn local_hashes_need_one_known_block_size() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_trust_that_is_told_is_of_those_that_the_answer_names() {
+    let (server, _engines, tokens) = two_instances().await;
+    until(&server, "/query", &query(&tokens), &two_answers()).await;
+    let trust = async |question: Value| {
+        let body = question.to_string().into_bytes();
+        call(&server, "POST", "/query", ("application/json", ""), body).await.trust
+    };
+    assert_eq!(trust(query(&tokens)).await, "live");
+    // One that nobody hears yet is not in that answer. That nobody holds a prompt is its word too.
+    let silent =
+        json!({"instance_id": 9, "endpoint": "tcp://127.0.0.1:1", "model_name": "m", "block_size": 4});
+    assert_eq!(server.post("/register", &silent).await.0, 201);
+    assert_eq!(trust(query(&tokens)).await, "live");
+    assert_eq!(trust(query(&[9, 9, 9, 9])).await, "pending");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_models_field_tells_the_two_indexers_apart() {
     let server = server(Some(MooncakeJson::Rfc), true).await;
     let (mut first, second) = (Engine::start(0), Engine::start(0));

@@ -99,7 +99,11 @@ async fn what_is_wrong_is_told_with_its_field() {
         assert!(text.contains(says), "{body}: {text}");
     }
     let long = json!({"model": "llama", "token_ids": [1], "pad": "x".repeat(4 << 20)}).to_string();
-    assert_eq!(ask(&server, &long).await.0, 413);
+    let (status, text) = ask(&server, &long).await;
+    assert!(
+        status == 413 && text.contains("more bytes than the limit of 4194304 (that of this call)"),
+        "{text}"
+    );
     assert_eq!(server.http("GET", "/v2/hitrate", "").await.0, 405);
 }
 

@@ -131,6 +131,35 @@ async fn blocks_of_two_sizes_are_not_scored_together() {
     assert!(refused.message().contains("set dialect_block_size"), "{refused}");
 }
 
+/// Asks of model `llama` with a token, unless it is empty.
+async fn ask_with(guarded: &Guarded, token: &str, prompt: &str) -> Result<(), Status> {
+    let url = format!("http://{}", guarded.server.running.local_addr());
+    let asked =
+        GetPodScoresRequest { prompt: prompt.into(), model_name: "llama".into(), pod_identifiers: vec![] };
+    let mut request = Request::new(asked);
+    if !token.is_empty() {
+        request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+    }
+    IndexerServiceClient::connect(url).await.unwrap().get_pod_scores(request).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_text_costs_its_length_before_it_is_worked_on() {
+    let tenants = "[[tenants]]\nname = \"a\"\nqueries_per_s = 1\nburst = 4\n";
+    let guarded = Guarded::limited("llmd-rate", &[("mine", "a")], tenants, |config| {
+        served(config);
+        config.dialects.tenant = "a".into();
+    })
+    .await;
+    // One question, and one for each 16 KiB.
+    let refused = ask_with(&guarded, "mine", &"a ".repeat(32 << 10)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert!(refused.message().starts_with("tenant \"a\" may ask 1 questions a second"), "{refused}");
+    assert!(refused.message().contains("5 in one call never fit"), "{refused}");
+    // Nothing was taken for it: three for another's 32 KiB are there, and one for the question that is asked with its ids.
+    ask_with(&guarded, "mine", &"a ".repeat(16 << 10)).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn callers_have_tokens_and_tenants_as_in_native_calls() {
     let guarded = Guarded::with("llmd", &[("mine", "a"), ("theirs", "b")], |config| {
@@ -138,18 +167,10 @@ async fn callers_have_tokens_and_tenants_as_in_native_calls() {
         config.dialects.tenant = "a".into();
     })
     .await;
-    let url = format!("http://{}", guarded.server.running.local_addr());
     for (token, code) in [("mine", Code::Ok), ("theirs", Code::PermissionDenied), ("", Code::Unauthenticated)]
     {
-        let asked =
-            GetPodScoresRequest { prompt: TEXT.into(), model_name: "llama".into(), pod_identifiers: vec![] };
-        let mut request = Request::new(asked);
-        if !token.is_empty() {
-            request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
-        }
-        let mut client = IndexerServiceClient::connect(url.clone()).await.unwrap();
-        let answer = client.get_pod_scores(request).await;
-        assert_eq!(answer.err().map_or(Code::Ok, |status| status.code()), code, "{token}");
+        let refused = ask_with(&guarded, token, TEXT).await.err();
+        assert_eq!(refused.map_or(Code::Ok, |status| status.code()), code, "{token}");
     }
     let off = ask(&Server::start().await, TEXT, "llama", &[]).await.unwrap_err();
     assert_eq!(off.code(), Code::Unimplemented);

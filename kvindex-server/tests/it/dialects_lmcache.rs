@@ -64,6 +64,16 @@ async fn nothing_held_is_an_empty_map() {
     assert_eq!((status, &dialects_workers::json(&text)["layout_info"]), (200, &json!({})), "{text}");
 }
 
+/// It was passed over once, and the answer was about the model of the configuration.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_cannot_be_read_is_refused() {
+    let server = filled().await;
+    let body = json!({"tokens": tokens(BLOCK)}).to_string();
+    let (status, text) = post(&server, "/lookup", &[("x-kvindex-model", "modèle")], &body).await;
+    let detail = json!({"detail": "x-kvindex-model: must be of printable ASCII"});
+    assert_eq!((status, dialects_workers::json(&text)), (400, detail));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_is_told_as_their_framework_does() {
     let server = filled().await;

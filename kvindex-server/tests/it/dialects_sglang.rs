@@ -134,6 +134,12 @@ async fn calls_that_are_not_served_say_so() {
         assert_eq!(status.code(), Code::Unimplemented, "{name}");
         assert!(status.message().starts_with(&format!("{name} is not served: ")), "{status}");
     }
+    // Their messages end where those of other calls without a prompt do. Field 15, of so many bytes.
+    let path = "/kv_indexer.v1.KVIndexer/ApplyExternalKvBatch";
+    for (bytes, length, code) in [(1 << 14, [0x80, 0x80, 0x01], "12"), (1 << 20, [0x80, 0x80, 0x40], "8")] {
+        let message = [&[0x7a][..], &length, &vec![0; bytes]].concat();
+        assert_eq!(raw(&server, path, &[], &message).await.0, code, "{bytes}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

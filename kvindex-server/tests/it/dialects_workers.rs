@@ -36,6 +36,16 @@ pub(crate) struct Guarded {
 
 impl Guarded {
     pub(crate) async fn with(name: &str, tokens: &[(&str, &str)], change: impl FnOnce(&mut Config)) -> Self {
+        Self::limited(name, tokens, "", change).await
+    }
+
+    /// The same with entries of tenants.
+    pub(crate) async fn limited(
+        name: &str,
+        tokens: &[(&str, &str)],
+        tenants: &str,
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
         let folder = std::env::temp_dir().join(format!("kvindex-dialect-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let entry = |(name, tenant): &(&str, &str)| {
@@ -45,7 +55,7 @@ impl Guarded {
             )
         };
         let path = folder.join("access.toml");
-        std::fs::write(&path, tokens.iter().map(entry).collect::<String>()).unwrap();
+        std::fs::write(&path, tokens.iter().map(entry).collect::<String>() + tenants).unwrap();
         let config = config(|config| {
             config.access.file = Some(path);
             change(config);

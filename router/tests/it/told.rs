@@ -18,12 +18,15 @@ const SOON: Duration = Duration::from_secs(60);
 
 const PAIR: [&str; 2] = ["x-openfuyao-prefill-pod-address-port", "x-openfuyao-decode-pod-address-port"];
 
-/// What a client says that would choose its engines.
-const FORGED: [(&str, &str); 5] = [
+/// What a client says that would choose its engines, or that is about its connection.
+const FORGED: [(&str, &str); 8] = [
     ("x-openfuyao-prefill-pod-address-port", "10.0.0.1:1"),
     ("x-openfuyao-decode-pod-address-port", "10.0.0.2:2"),
     ("x-openfuyao-aggregate-pod-address-port", "10.0.0.3:3"),
     ("x-data-parallel-rank", "7"),
+    ("connection", "x-of-this-hop, x-openfuyao-decode-pod-address-port"),
+    ("x-of-this-hop", "1"),
+    ("te", "trailers"),
     ("authorization", "Bearer of-the-engine"),
 ];
 

@@ -3,7 +3,7 @@
 use kvindex_core::{GroupKind, Reason, TierMatch, WorkerMatch};
 use kvindex_proto::v1;
 
-use crate::node::{Explained, FeedEvent, Found, GroupBest, HotTenant, ListedWorker, TrustedMatch};
+use crate::node::{Explained, FeedEvent, Found, GroupBest, HotPrefix, HotTenant, ListedWorker, TrustedMatch};
 use crate::trust::Trust;
 use crate::workers::WorkerDefinition;
 
@@ -52,30 +52,32 @@ pub(crate) fn explain_response(explained: Explained, decode_us: u64) -> v1::Expl
 
 /// What is asked for most of all these tenants together, most first.
 pub(crate) fn hot_response(
-    tenants: Vec<HotTenant>,
+    tenants: &[HotTenant],
     model: Option<&str>,
     limit: usize,
 ) -> v1::HotPrefixesResponse {
     let questions_per_s = tenants.iter().map(|tenant| tenant.per_s).sum();
-    let of_tenant = |HotTenant { tenant, prefixes, .. }: HotTenant| {
-        let asked = prefixes.into_iter().filter(|prefix| model.is_none_or(|model| *model == *prefix.model));
-        asked.map(move |prefix| v1::HotPrefix {
-            tenant: tenant.clone(),
-            model: prefix.model.as_ref().to_owned(),
-            lora_name: prefix.lora.as_deref().map(str::to_owned),
-            block_size: prefix.block_size,
-            blocks: prefix.blocks as u64,
-            tokens: prefix.blocks as u64 * u64::from(prefix.block_size),
-            sequence_hash: prefix.hash.0,
-            share: prefix.share,
-            per_s: prefix.per_s,
-            held_by: prefix.held_by as u64,
-        })
-    };
-    let mut prefixes: Vec<v1::HotPrefix> = tenants.into_iter().flat_map(of_tenant).collect();
+    let all =
+        tenants.iter().flat_map(|of| of.prefixes.iter().map(move |prefix| (of.tenant.as_str(), prefix)));
+    let asked = all.filter(|(_, prefix)| model.is_none_or(|model| *model == *prefix.model));
+    let mut hottest: Vec<(&str, &HotPrefix)> = asked.collect();
     // Stable: of equals, the order of their tenants and in these stays.
-    prefixes.sort_by(|a, b| b.per_s.total_cmp(&a.per_s));
-    prefixes.truncate(limit);
+    hottest.sort_by(|(_, a), (_, b)| b.per_s.total_cmp(&a.per_s));
+    // Before anything is copied: very many may be counted, and few are told.
+    hottest.truncate(limit);
+    let told = hottest.into_iter().map(|(tenant, prefix)| v1::HotPrefix {
+        tenant: tenant.to_owned(),
+        model: prefix.model.as_ref().to_owned(),
+        lora_name: prefix.lora.as_deref().map(str::to_owned),
+        block_size: prefix.block_size,
+        blocks: prefix.blocks as u64,
+        tokens: prefix.blocks as u64 * u64::from(prefix.block_size),
+        sequence_hash: prefix.hash.0,
+        share: prefix.share,
+        per_s: prefix.per_s,
+        held_by: prefix.held_by as u64,
+    });
+    let prefixes = told.collect();
     v1::HotPrefixesResponse { prefixes, questions_per_s }
 }
 

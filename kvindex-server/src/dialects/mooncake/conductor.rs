@@ -4,8 +4,7 @@
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-use super::Question;
-use crate::dialects::asker::{Asker, Found};
+use super::{Held, Question};
 use crate::dialects::fields::{Fields, Scalar};
 use crate::dialects::fold::{Rank, Ranks};
 use crate::dialects::refusal::Refusal;
@@ -96,17 +95,18 @@ pub(in crate::dialects) fn only(fields: &Fields, known: &[&str]) -> Result<(), R
     Ok(())
 }
 
-/// `/query`, or `/query_by_hash`, which the conductor itself has not.
-pub(in crate::dialects) async fn query(
-    asker: &Asker<'_>,
+/// What `/query` asks, or `/query_by_hash`, which the conductor itself has not.
+pub(in crate::dialects) fn question(
     fields: &mut Fields,
     by_hash: bool,
-) -> Result<(Found, Answer), Refusal> {
+    limit: usize,
+) -> Result<Question, Refusal> {
     only(fields, if by_hash { &QUERY_BY_HASH } else { &QUERY })?;
-    let limit = asker.limits().prompt_tokens;
-    let question =
-        if by_hash { Question::by_hashes(fields, limit)? } else { Question::by_tokens(fields, limit)? };
-    let (found, instances, _) = question.ask(asker).await?;
-    let instances = instances.into_iter().map(|(name, ranks)| (name, Matched::of(&ranks))).collect();
-    Ok((found, Answer { instances }))
+    Question::read(fields, by_hash, limit)
+}
+
+/// What is told of what a question found.
+pub(in crate::dialects) fn answer(held: Held) -> Answer {
+    let instances = held.instances.into_iter().map(|(name, ranks)| (name, Matched::of(&ranks)));
+    Answer { instances: instances.collect() }
 }

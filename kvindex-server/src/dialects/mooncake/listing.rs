@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use crate::config::MooncakeJson;
 use crate::dialects::asker::Asker;
 use crate::dialects::fold::INSTANCE;
-use crate::dialects::instances::{BLOCK_SIZE, LORA};
+use crate::dialects::instances::LORA;
 use crate::dialects::refusal::Refusal;
+use crate::workers::BLOCK_SIZE_LABEL;
 
 /// `/services`.
 #[derive(Debug, Serialize)]
@@ -105,7 +106,7 @@ fn instance(worker: &v1::Worker) -> String {
 
 /// 0 where nobody told it.
 fn block_size(worker: &v1::Worker) -> u32 {
-    label(worker, BLOCK_SIZE).parse().unwrap_or(0)
+    label(worker, BLOCK_SIZE_LABEL).parse().unwrap_or(0)
 }
 
 fn profile(worker: &v1::Worker) -> Option<Profile> {
@@ -119,10 +120,7 @@ fn profile(worker: &v1::Worker) -> Option<Profile> {
 }
 
 /// Everyone the caller sees, rank by rank.
-pub(in crate::dialects) async fn services(
-    asker: &Asker<'_>,
-    form: MooncakeJson,
-) -> Result<Services, Refusal> {
+pub(in crate::dialects) async fn services(asker: &Asker, form: MooncakeJson) -> Result<Services, Refusal> {
     let workers = asker.workers(v1::ListWorkersRequest::default()).await?;
     let mut services = Vec::new();
     for worker in &workers {
@@ -151,7 +149,7 @@ pub(in crate::dialects) async fn services(
 
 /// Every model of the tenants that the caller sees.
 pub(in crate::dialects) async fn global_view(
-    asker: &Asker<'_>,
+    asker: &Asker,
     form: MooncakeJson,
 ) -> Result<GlobalView, Refusal> {
     let workers = asker.workers(v1::ListWorkersRequest::default()).await?;

@@ -10,8 +10,7 @@ use kvindex_proto::v1;
 
 use super::asker::{Asker, Found};
 use super::fields::Fields;
-use super::fold::{Instances, fold};
-use super::reader::Tokens;
+use super::fold::{Instances, fold, instance, is_of_other};
 use super::refusal::Refusal;
 use super::{Call, Route};
 use kvindex_core::limits::MAX_BLOCK_SIZE;
@@ -27,18 +26,28 @@ pub(super) const ROUTES: [Route; 6] = [
 ];
 
 /// A question as both JSON forms ask it.
+#[derive(Debug)]
 pub(super) struct Question {
-    prompt: v1::Prompt,
+    pub(super) prompt: v1::Prompt,
     /// The one instance that is asked about.
-    pub(super) instance: Option<String>,
+    instance: Option<String>,
     is_empty: bool,
 }
 
+/// What a question found.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) found: Found,
+    pub(super) instances: Instances,
+    /// The one instance that was asked about.
+    pub(super) only: Option<String>,
+}
+
 impl Question {
-    /// Everything but the prompt itself.
-    fn of(fields: &Fields) -> Result<Self, Refusal> {
+    /// By token ids, or by rolling sequence hashes, which are ours.
+    fn read(fields: &mut Fields, by_hash: bool, limit: usize) -> Result<Self, Refusal> {
         let text = |name| Ok::<_, Refusal>(fields.text(name)?.map(str::to_owned));
-        let prompt = v1::Prompt {
+        let mut prompt = v1::Prompt {
             model: fields.required_text("model")?.to_owned(),
             tenant: text("tenant_id")?.unwrap_or_default(),
             lora_name: text("lora_name")?,
@@ -47,43 +56,29 @@ impl Question {
             ..v1::Prompt::default()
         };
         let instance = text("instance_id")?.filter(|instance| !instance.is_empty());
-        Ok(Self { prompt, instance, is_empty: false })
-    }
-
-    /// By token ids.
-    pub(super) fn by_tokens(fields: &mut Fields, limit: usize) -> Result<Self, Refusal> {
-        let mut question = Self::of(fields)?;
-        let tokens = fields.tokens("token_ids", limit)?;
-        question.is_empty = tokens.is_empty();
-        match tokens {
-            Tokens::Ids(ids) => question.prompt.token_ids = ids,
-            Tokens::Le(bytes) => question.prompt.token_ids_le = bytes,
-        }
-        Ok(question)
-    }
-
-    /// By rolling sequence hashes, which are ours.
-    pub(super) fn by_hashes(fields: &mut Fields, limit: usize) -> Result<Self, Refusal> {
-        let mut question = Self::of(fields)?;
-        let hashes = fields.hashes("seq_hashes", limit, false)?;
-        let hashes = match hashes {
-            None => fields.hashes("block_hash", limit, false)?,
-            hashes => hashes,
+        let is_empty = if by_hash {
+            let hashes = match fields.hashes("seq_hashes", limit, false)? {
+                None => fields.hashes("block_hash", limit, false)?,
+                hashes => hashes,
+            };
+            prompt.sequence_hashes =
+                hashes.ok_or_else(|| Refusal::of("seq_hashes", "missing", "is required"))?;
+            prompt.sequence_hashes.is_empty()
+        } else {
+            fields.move_tokens("token_ids", &mut prompt, limit)?
         };
-        question.prompt.sequence_hashes =
-            hashes.ok_or_else(|| Refusal::of("seq_hashes", "missing", "is required"))?;
-        question.is_empty = question.prompt.sequence_hashes.is_empty();
-        Ok(question)
+        Ok(Self { prompt, instance, is_empty })
     }
 
     /// Its answer, by instance.
-    pub(super) async fn ask(self, asker: &Asker<'_>) -> Result<(Found, Instances, Option<String>), Refusal> {
-        let block_size = self.prompt.block_size;
-        let found = asker.ask(self.prompt, self.is_empty).await?;
-        let mut instances = fold(&found.workers, Some(block_size));
-        if let Some(only) = &self.instance {
-            instances.retain(|name, _| name == only);
-        }
-        Ok((found, instances, self.instance))
+    pub(super) async fn ask(self, asker: &Asker) -> Result<Held, Refusal> {
+        let (block_size, only) = (self.prompt.block_size, self.instance);
+        let mut found = asker.ask(self.prompt, self.is_empty).await?;
+        // Workers of another block size are listed without a match, because every worker of the model was asked.
+        found.workers.retain(|worker| {
+            !is_of_other(worker, block_size) && only.as_ref().is_none_or(|only| only == instance(worker))
+        });
+        let instances = fold(&found.workers);
+        Ok(Held { found, instances, only })
     }
 }

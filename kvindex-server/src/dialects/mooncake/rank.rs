@@ -28,7 +28,7 @@ pub(in crate::dialects) struct Unregistered {
 
 /// `/register`.
 pub(in crate::dialects) async fn register(
-    asker: &Asker<'_>,
+    asker: &Asker,
     fields: &Fields,
     form: MooncakeJson,
 ) -> Result<Registered, Refusal> {
@@ -76,10 +76,7 @@ pub(in crate::dialects) async fn register(
 }
 
 /// `/unregister`.
-pub(in crate::dialects) async fn unregister(
-    asker: &Asker<'_>,
-    fields: &Fields,
-) -> Result<Unregistered, Refusal> {
+pub(in crate::dialects) async fn unregister(asker: &Asker, fields: &Fields) -> Result<Unregistered, Refusal> {
     let (instance, rank) = (fields.required_text("instance_id")?, rank(fields)?);
     let tenant = asker.tenant(Right::Admin, fields.text("tenant_id")?.unwrap_or_default())?;
     let name = format!("{instance}|{tenant}|{rank}");
@@ -102,7 +99,7 @@ fn engine(kind: &str) -> Result<&'static str, Refusal> {
     }
 }
 
-fn endpoint_is_free(asker: &Asker<'_>, rank: &Rank<'_>) -> Result<(), Refusal> {
+fn endpoint_is_free(asker: &Asker, rank: &Rank<'_>) -> Result<(), Refusal> {
     let tenant = asker.tenant(Right::Admin, rank.tenant)?;
     let worker = worker_id(&tenant, rank.instance, rank.rank);
     match asker.holder_of(rank.endpoint, &worker) {

@@ -3,8 +3,7 @@
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-use super::Question;
-use crate::dialects::asker::{Asker, Found};
+use super::{Held, Question};
 use crate::dialects::fields::Fields;
 use crate::dialects::fold::{Rank, Ranks};
 use crate::dialects::refusal::Refusal;
@@ -51,26 +50,27 @@ impl Matched {
     }
 }
 
-/// `/query`, or `/query_by_hash`.
-pub(in crate::dialects) async fn query(
-    asker: &Asker<'_>,
+/// What `/query` asks, or `/query_by_hash`.
+pub(in crate::dialects) fn question(
     fields: &mut Fields,
     by_hash: bool,
-) -> Result<(Found, Answer), Refusal> {
-    let limit = asker.limits().prompt_tokens;
+    limit: usize,
+) -> Result<Question, Refusal> {
     if fields.number::<i64>("lora_id", &(i64::MIN.into()..=i64::MAX.into()))?.is_some_and(|id| id >= 0) {
         let message = "adapters are known by name here; give lora_name";
         return Err(Refusal::of("lora_id", "unsupported", message));
     }
-    let question =
-        if by_hash { Question::by_hashes(fields, limit)? } else { Question::by_tokens(fields, limit)? };
-    let (found, instances, only) = question.ask(asker).await?;
+    Question::read(fields, by_hash, limit)
+}
+
+/// What is told of what a question found.
+pub(in crate::dialects) fn answer(held: Held) -> Answer {
+    let Held { found, instances, only } = held;
     let mut matched: BTreeMap<String, Matched> =
         instances.iter().map(|(name, ranks)| (name.clone(), Matched::of(ranks))).collect();
     if let Some(only) = only {
         // Whoever names one hears of it.
         matched.entry(only).or_insert_with(|| Matched::of(&Ranks::new()));
     }
-    let answer = if matched.is_empty() { Answer::new() } else { [(found.tenant.clone(), matched)].into() };
-    Ok((found, answer))
+    if matched.is_empty() { Answer::new() } else { [(found.tenant, matched)].into() }
 }

@@ -146,6 +146,20 @@ async fn rfc_registers_once_lists_and_forgets() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_was_registered_natively_is_not_forgotten_by_a_dialect() {
+    let mut server = server(Some(MooncakeJson::Rfc), true).await;
+    // Its id is the one that rank 0 of an instance would have; it says of no instance that it is its rank.
+    server.register("default/7/0").await;
+    let mooncakes = json!({"instance_id": "7", "dp_rank": 0});
+    let (status, answer) = server.post("/unregister", &mooncakes).await;
+    assert_eq!((status, answer), (404, json!({"error": "service not found: 7|default|0"})));
+    let dynamos = json!({"instance_id": 7, "model_name": "llama"});
+    assert_eq!(server.post("/unregister", &dynamos).await.0, 404);
+    let (_, listed) = server.http("GET", "/v1/workers", "").await;
+    assert!(listed.contains("default/7/0"), "{listed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn rfc_refuses_with_the_documents_codes() {
     let server = server(Some(MooncakeJson::Rfc), false).await;
     let engine = Engine::start(0);
