@@ -75,6 +75,12 @@ pub(crate) fn resident_of(process: &str) -> i64 {
     kilobytes.unwrap_or(0) * 1024
 }
 
+/// The load average of the last minute, as the kernel writes it.
+pub(crate) fn load() -> String {
+    let all = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    all.split(' ').next().unwrap_or_default().to_owned()
+}
+
 /// Cores and the processor's name.
 pub(crate) fn describe() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();

@@ -3,11 +3,23 @@
 use std::fmt::Write;
 
 use super::ServiceArgs;
-use super::recorded::Compared;
+use super::recorded::{Compared, KNOWN, Score};
 use super::timed::{Kind, Timed};
 use crate::report::table::number;
 
 const MIB: f64 = (1 << 20) as f64;
+
+/// Where the answers differ, whole cases show why.
+const DIFFERENCES: &str = "
+Where Dynamo's answer is not the engine's, whole cases show why: of two copies of a block one is removed, and the \
+block is gone (`dup*`); an engine restarts, and what it held before stays (`restart*`); hashes that are byte strings \
+are not read (`bytes-cbor`); a prompt with a salt finds nothing, because a salt in vLLM's events is taken only where \
+Dynamo's own worker has marked it; hybrid models and engines that look ahead are answered too high or too low \
+(`hybrid-*`, `lookahead*`).
+
+Where it alone is right:
+
+";
 
 /// Middle, least and greatest.
 fn spread(mut values: Vec<f64>) -> [f64; 3] {
@@ -66,10 +78,12 @@ pub(super) fn page(args: &ServiceArgs, compared: &[Compared], timed: &Timed) -> 
          standalone indexer of the crate `dynamo-kv-router` 1.6.1 (its own routes and state, {} indexer threads). Both \
          subscribe to the same engines over ZeroMQ, are registered by the same requests and asked the same questions. \
          Answers are read in one shape: a field too many or too few fails the run.\n\n\
-         - Machine: {}. Both built with the release profile (thin LTO); kvindex with the allocator it is shipped with, \
-         Dynamo's with the system's.\n\n{}\n{}",
+         - Machine: {}; its load average at the end {}. Where that is above the cores, p99 tells of waiting for \
+         one. Both built with the release profile (thin LTO); kvindex with the allocator it is shipped with, Dynamo's \
+         with the system's.\n\n{}\n{}",
         args.threads,
         crate::machine::describe(),
+        crate::machine::load(),
         answers(compared),
         ratios(args, timed)
     );
@@ -79,24 +93,37 @@ pub(super) fn page(args: &ServiceArgs, compared: &[Compared], timed: &Timed) -> 
 /// Whose answers on the recordings were what.
 pub(super) fn answers(compared: &[Compared]) -> String {
     let mut text = String::from(
-        "## Answers\n\nRecorded engines play to both. *Same*: both gave the same answer, field by field, to `/query` and \
-         `/query_by_hash`. *Right*: what the engine itself said of its device memory at that moment, for the prompts \
-         that this dialect can ask about (no images, no extra keys).\n\n\
-         | case | questions | same | engines' answers | kvindex right | Dynamo right | Dynamo right, kvindex not |\n\
-         | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n",
+        "## Answers\n\nRecorded engines play to both. *Same*: both gave the same answer, field by field, to `/query` \
+         or `/query_by_hash`. *Right*: what the engine itself said of its device memory at that moment, for the prompts \
+         that this dialect can ask about (no images, no extra keys). *Dynamo alone*: it was right and kvindex was not.\n\n\
+         | case | questions | same | engines' answers | kvindex right | too high | too low | Dynamo right | too high | \
+         too low | Dynamo alone |\n|",
     );
+    text.push_str(" --- |");
+    text.push_str(&" ---: |".repeat(10));
+    text.push('\n');
     for c in compared {
+        let (ours, theirs) = (cells(&c.ours), cells(&c.theirs));
+        let (case, alone) = (&c.case, c.only_theirs);
         let _ = writeln!(
             text,
-            "| {} | {} | {} | {} | {} | {} | {} |",
-            c.case, c.questions, c.same, c.truths, c.ours_right, c.theirs_right, c.only_theirs
+            "| {case} | {} | {} | {} | {ours} | {theirs} | {alone} |",
+            c.questions, c.same, c.truths
         );
+    }
+    text.push_str(DIFFERENCES);
+    for (case, most, why) in KNOWN.iter().filter(|known| compared.iter().any(|c| c.case == known.0)) {
+        let _ = writeln!(text, "- `{case}`, {most}: {why}.");
     }
     text
 }
 
+fn cells(score: &Score) -> String {
+    format!("{} | {} | {}", score.right, score.too_high, score.too_low)
+}
+
 fn ratios(args: &ServiceArgs, timed: &Timed) -> String {
-    let fleet = args.fleet();
+    let (fleet, effort) = (args.fleet(), args.effort());
     let mut text = format!(
         "## Times and memory\n\nA generated fleet: {} engines, {} conversations of {} blocks below {} system prompts, each \
          held by two engines: {} (block, engine) entries. Both gave the same right answer to every question before the \
@@ -109,8 +136,8 @@ fn ratios(args: &ServiceArgs, timed: &Timed) -> String {
         fleet.depth,
         fleet.systems,
         timed.entries,
-        args.asked,
-        args.rounds
+        effort.asked,
+        effort.rounds
     );
     for kind in &timed.kinds {
         let [p50, p99] = kind.ratios();
