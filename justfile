@@ -53,6 +53,11 @@ bench *args:
 routing *args:
     cargo run --release -p kvindex-bench -- routing --out docs/benchmarks/routing.md --plot docs/benchmarks/routing.svg {{ args }}
 
+# The service beside Dynamo's standalone indexer: answers, times, memory of two real servers; writes docs/benchmarks/service.md.
+bench-service *args:
+    cargo build --release --bin kvindex
+    cargo run --release --manifest-path bench/peers/Cargo.toml --target-dir target/peers -- service {{ args }}
+
 # Instruction counts beside the peers', under valgrind; writes docs/benchmarks/instructions.md.
 bench-instructions *args:
     cargo run --release --manifest-path bench/peers/Cargo.toml --target-dir target/peers -- instructions {{ args }}

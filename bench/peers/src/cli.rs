@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::indexes::Implementation;
 use crate::runs;
+use crate::service::ServiceArgs;
 use crate::work::Scale;
 
 #[derive(Parser)]
@@ -26,6 +27,14 @@ pub(crate) enum Task {
     Instructions(InstructionArgs),
     /// Ask the semantics probes only.
     Probes,
+    /// Compare the service with Dynamo's: answers, times, memory of two real servers; print and write the page.
+    Service(ServiceArgs),
+    /// Dynamo's server, for `service`.
+    #[command(hide = true)]
+    DynamoServer {
+        #[arg(long)]
+        threads: usize,
+    },
     /// One index's memory on one load, for `report`.
     #[command(hide = true)]
     MemoryOf(ChildArgs),
@@ -107,7 +116,7 @@ pub(crate) struct ChildArgs {
 }
 
 /// Where the pages go.
-const DOCS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/benchmarks");
+pub(crate) const DOCS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/benchmarks");
 /// Whose instructions are counted: the peers', and ours.
 const COUNTED: [Implementation; 5] = [
     Implementation::Kvindex,

@@ -64,10 +64,21 @@ impl Watch {
 
 /// Bytes of this process in memory.
 pub(crate) fn resident() -> i64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    resident_of("self")
+}
+
+/// Bytes of a process in memory, by its id.
+pub(crate) fn resident_of(process: &str) -> i64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kilobytes = line.and_then(|rest| rest.split_whitespace().next()?.parse::<i64>().ok());
     kilobytes.unwrap_or(0) * 1024
+}
+
+/// The load average of the last minute, as the kernel writes it.
+pub(crate) fn load() -> String {
+    let all = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    all.split(' ').next().unwrap_or_default().to_owned()
 }
 
 /// Cores and the processor's name.

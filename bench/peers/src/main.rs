@@ -13,6 +13,7 @@ mod machine;
 mod report;
 mod runs;
 mod samples;
+mod service;
 mod threads;
 mod timing;
 mod work;
@@ -40,10 +41,14 @@ fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
     match cli.command {
         None if cli.smoke => smoke(),
-        None => anyhow::bail!("say what to do: report, instructions, probes, or --smoke; see --help"),
+        None => {
+            anyhow::bail!("say what to do: report, instructions, probes, service, or --smoke; see --help")
+        }
         Some(Task::Report(args)) => full_report(&args),
         Some(Task::Instructions(args)) => count_instructions(&args),
         Some(Task::Probes) => probes_only(),
+        Some(Task::Service(args)) => service::run(&args),
+        Some(Task::DynamoServer { threads }) => service::dynamo(threads),
         Some(Task::MemoryOf(args)) => runs::memory::child(args.which, &args.load, &args.scale(Scale::full)),
         Some(Task::PhasesOf(args)) => {
             instructions::child(args.which, &args.load, &args.scale(Scale::counted))

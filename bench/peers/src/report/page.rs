@@ -25,7 +25,7 @@ and `dashmap` 6. They trust every engine's hashes to be one chain. They are not 
 pub(crate) fn page(run: &Run, figures: &[Figure], probes: &[Probe]) -> String {
     let samples = &run.samples;
     let mut page = String::from("# The index beside its peers\n\n");
-    page.push_str("Written by `just bench`. Read the ratios: the times are of one machine on one day, the ratios are of one run in which every implementation did the same work, each in its turn. Beside this page: [instruction counts](instructions.md), [ingest of recorded engines](ingest.md), [what replication costs](replication.md), [bytes of its log](consensus-bytes.md).\n\n");
+    page.push_str("Written by `just bench`. Read the ratios: the times are of one machine on one day, the ratios are of one run in which every implementation did the same work, each in its turn. Beside this page: [instruction counts](instructions.md), [ingest of recorded engines](ingest.md), [what replication costs](replication.md), [bytes of its log](consensus-bytes.md), [the service beside Dynamo's](service.md).\n\n");
     page.push_str(&conditions(run));
     let _ = write!(page, "\n{COLUMNS}\n{}\n", summary(figures, samples));
     page.push_str("![kvindex to the best peer](ratios.svg)\n\n## Figures\n\nMedians. CPU times are of all threads of the process. *Disturbed*: other processes used more than a quarter of the machine during a sample of ours or of the best peer; measure again before believing it.\n\n");
