@@ -161,9 +161,9 @@ async fn an_idle_engine_is_live_at_every_node() {
     all_live(&rig, &publisher, "at first").await;
     for round in 0..6 {
         let (shard, _) = views(&rig, &publisher);
+        rig.wait("somebody leads", |rig| rig.leader(shard).is_some()).await;
         let heir = (rig.leader(shard).unwrap() + 1) % 3;
-        let request = v1::HandOverRequest { shard: shard as u32, node_id: rig.id(heir) };
-        rig.cluster_client(0).hand_over(request).await.unwrap();
+        rig.hand_over(0, shard, heir).await;
         rig.wait("it leads", |rig| rig.leader(shard) == Some(heir)).await;
         all_live(&rig, &publisher, &format!("handed over to {heir}, round {round}")).await;
     }
@@ -173,8 +173,7 @@ async fn an_idle_engine_is_live_at_every_node() {
         rig.wait_ready().await;
         // In its first seconds: if others listen for longer, it passes leadership on.
         let (shard, _) = views(&rig, &publisher);
-        let request = v1::HandOverRequest { shard: shard as u32, node_id: rig.id(seat) };
-        rig.cluster_client(seat).hand_over(request).await.unwrap();
+        rig.hand_over(seat, shard, seat).await;
         all_live(&rig, &publisher, &format!("node {seat} has come back, to lead")).await;
     }
 }

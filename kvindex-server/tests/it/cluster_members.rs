@@ -87,8 +87,7 @@ async fn leadership_is_handed_over_through_any_node() {
     for (shard, through) in [(0, 0), (1, 1), (2, 2)] {
         let leader = rig.leader(shard).unwrap();
         let heir = (leader + 1) % 3;
-        let request = v1::HandOverRequest { shard: shard as u32, node_id: rig.id(heir) };
-        rig.cluster_client(through).hand_over(request).await.unwrap();
+        rig.hand_over(through, shard, heir).await;
         rig.wait("the heir leads", |rig| rig.leader(shard) == Some(heir)).await;
         let heir = rig.id(heir);
         let known = |rig: &Rig, seat| rig.shards(seat)[shard].leader.map(|leader| leader.0);

@@ -13,6 +13,7 @@ use kvindex_proto::v1::ingest_service_client::IngestServiceClient;
 use kvindex_proto::v1::query_service_client::QueryServiceClient;
 use kvindex_server::config::{ClusterConfig, Config, DiscoveryConfig, TlsConfig};
 use kvindex_server::{App, Running, StartError};
+use tonic::Code;
 use tonic::transport::Channel;
 
 use crate::api_server::{Server, config};
@@ -250,6 +251,18 @@ impl Rig {
                 panic!("{what}: {states:#?}");
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Asks one node to have a shard handed over, again while it knows of no leader: on a busy machine one is elected now
+    /// and then, and a caller is told to come again.
+    pub(crate) async fn hand_over(&self, through: usize, shard: usize, heir: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        let request = v1::HandOverRequest { shard: shard as u32, node_id: self.id(heir) };
+        while let Err(refused) = self.cluster_client(through).hand_over(request).await {
+            assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+            assert!(Instant::now() < deadline, "{refused}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
