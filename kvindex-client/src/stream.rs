@@ -142,7 +142,9 @@ impl MatchStream {
         let mut tried: Vec<Arc<Endpoint>> = Vec::new();
         pool.retries.earn();
         loop {
-            let endpoint = if tried.is_empty() { pool.first() } else { pool.pick(Rank::Good, &tried) };
+            // All questions that wait go along: too many to try with whether a node is back, while there are others.
+            let good = pool.pick(Rank::Good, &tried);
+            let endpoint = good.or_else(|| pool.first().filter(|_| tried.is_empty()));
             let endpoint = endpoint.ok_or_else(|| pool.nobody())?;
             let (questions, receiver) = mpsc::channel(QUEUE);
             let attempt = endpoint.begin(true);

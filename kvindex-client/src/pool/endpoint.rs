@@ -20,6 +20,10 @@ pub(crate) type Tokened = InterceptedService<Channel, Bearer>;
 /// Probes without an answer after which an endpoint is left out. One may be lost on a busy machine.
 const SILENT_PROBES: u32 = 2;
 
+/// Probes in a row after which an endpoint that may be tried is asked again though nobody tried it: a client may make
+/// no calls that try.
+const GOOD_PROBES: u32 = 4;
+
 /// For how long an endpoint that was behind is not asked: then one call looks again.
 const BEHIND: Duration = Duration::from_secs(1);
 
@@ -57,6 +61,8 @@ struct State {
     /// Why it is not ready, as its last probe says.
     not_ready: Option<String>,
     silent_probes: u32,
+    /// In a row, while it might be tried.
+    good_probes: u32,
     behind_until: Option<Instant>,
     last_failure: String,
     counts: EndpointStats,
@@ -71,6 +77,7 @@ impl Endpoint {
             mean: PeakMean::default(),
             not_ready: None,
             silent_probes: 0,
+            good_probes: 0,
             behind_until: None,
             last_failure: String::new(),
             counts,
@@ -113,6 +120,8 @@ impl Endpoint {
         match verdict.outcome {
             Outcome::Overtaken if routing => state.mean.observe_at_least(took, now),
             Outcome::Overtaken | Outcome::Opened => {}
+            // It came before whatever failed since.
+            Outcome::ReadLate if !state.breaker.is_closed() => {}
             Outcome::TimedOut | Outcome::Unavailable => {
                 state.last_failure.clone_from(&verdict.text);
                 if state.breaker.failed(now) {
@@ -158,6 +167,11 @@ impl Endpoint {
             state.breaker.revived(now);
         }
         state.silent_probes = 0;
+        state.good_probes = if said.is_ok() && state.breaker.is_due(now) { state.good_probes + 1 } else { 0 };
+        if state.good_probes >= GOOD_PROBES && state.breaker.answered(now) {
+            tracing::info!(server = self.server, "a node is asked again: it answers probes");
+            state.mean.forget();
+        }
         state.not_ready = said.err();
         if state.not_ready.is_some() != was_out {
             let why = state.not_ready.as_deref().unwrap_or("ready");
@@ -169,6 +183,7 @@ impl Endpoint {
     pub(crate) fn silent(&self, reason: String) {
         let mut state = self.state();
         state.silent_probes = state.silent_probes.saturating_add(1);
+        state.good_probes = 0;
         if state.silent_probes >= SILENT_PROBES {
             if state.not_ready.is_none() {
                 tracing::info!(server = self.server, reason, "a node does not answer probes");

@@ -134,3 +134,31 @@ async fn a_broken_one_is_tried_by_one_first_call_and_by_nothing_else() {
     trial.end(&Verdict::answered());
     assert_eq!(endpoints[0].rank(Instant::now()), Rank::Good);
 }
+
+/// Found by a review: a client that makes nothing but admin calls never asked a node again that once broke.
+#[tokio::test]
+async fn a_broken_one_that_nobody_tries_is_asked_again_after_some_probes() {
+    let (_running, endpoints) = pool(2);
+    let endpoint = &endpoints[0];
+    endpoint.silent("no answer".into());
+    break_it(endpoint);
+    for _ in 0..3 {
+        endpoint.probed(Ok(()));
+        assert_eq!(endpoint.rank(Instant::now()), Rank::Due);
+    }
+    endpoint.silent("no answer".into());
+    for _ in 0..4 {
+        assert_eq!(endpoint.rank(Instant::now()), Rank::Due, "in a row");
+        endpoint.probed(Ok(()));
+    }
+    assert_eq!(endpoint.rank(Instant::now()), Rank::Good);
+}
+
+/// Found by a review: answers that lay in a stream since before the node died closed its breaker.
+#[tokio::test]
+async fn an_answer_that_is_read_late_does_not_close_a_breaker() {
+    let (_running, endpoints) = pool(1);
+    break_it(&endpoints[0]);
+    endpoints[0].note(&Verdict::read_late(), MS, true);
+    assert_eq!(endpoints[0].rank(Instant::now()), Rank::Open);
+}
