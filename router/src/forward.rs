@@ -43,9 +43,10 @@ pub(crate) struct Forward {
 /// An engine that gave no answer.
 #[derive(Debug)]
 pub(crate) struct Unreached {
-    /// Another engine may be asked: nothing of the request was sent, or the engine said nothing in time, and its
-    /// connection is closed, which is how engines learn that nobody waits any more.
-    pub(crate) may_retry: bool,
+    /// How many others may be asked at most. As many as one likes when nothing of the request was sent. One when the
+    /// engine said nothing in time: its connection is closed, which is how engines learn that nobody waits any more,
+    /// but a request that takes so long would take it at each of them. None when it broke off.
+    pub(crate) others: usize,
     pub(crate) reason: String,
 }
 
@@ -67,7 +68,7 @@ impl Forward {
         rank: Option<u32>,
     ) -> Result<Response, Unreached> {
         let uri: Uri = format!("http://{}{path}", engine.address).parse().map_err(|error| Unreached {
-            may_retry: true,
+            others: usize::MAX,
             reason: format!("{} has no usable address ({}): {error}", engine.worker, engine.address),
         })?;
         let mut request = Request::new(Body::from(body));
@@ -80,7 +81,7 @@ impl Forward {
         }
         let answer = tokio::time::timeout(self.patience, self.client.request(request)).await;
         let answer = answer.map_err(|_| Unreached {
-            may_retry: true,
+            others: 1,
             reason: format!(
                 "{} at {} gave no answer within {} s",
                 engine.worker,
@@ -89,7 +90,7 @@ impl Forward {
             ),
         })?;
         let answer = answer.map_err(|error| Unreached {
-            may_retry: error.is_connect(),
+            others: if error.is_connect() { usize::MAX } else { 0 },
             reason: format!("{} at {} gave no answer: {error}", engine.worker, engine.address),
         })?;
         let (mut head, body) = answer.into_parts();

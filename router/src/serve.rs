@@ -31,6 +31,18 @@ const DECODE: HeaderName = HeaderName::from_static("x-openfuyao-decode-pod-addre
 /// Where vLLM reads from whom an engine takes the blocks of a prompt. Only the router says it.
 const TRANSFER: &str = "kv_transfer_params";
 
+/// Fields that say whom an engine connects to, or which of its ranks computes: the router's to say, not a client's.
+/// vLLM's for blocks and for encoded pictures, and SGLang's for a prefill-decode pair.
+const OWN_FIELDS: [&str; 7] = [
+    TRANSFER,
+    "ec_transfer_params",
+    "bootstrap_host",
+    "bootstrap_port",
+    "bootstrap_room",
+    "bootstrap_pair_key",
+    "data_parallel_rank",
+];
+
 /// What an answer says of how its engine was chosen: the worker, the tokens that the index said it holds, and why
 /// nothing was known if nothing was.
 const WORKER: HeaderName = HeaderName::from_static("x-kvindex-worker");
@@ -44,7 +56,7 @@ pub struct RouterOptions {
     /// one the router asks them itself.
     pub proxy: Option<String>,
     /// How long an engine may take until its answer begins, which for an answer that is not streamed is all of it. After
-    /// that it is left out for a while, and another one is asked.
+    /// that it is left out for a while, and one other is asked.
     pub answer_timeout: Duration,
 }
 
@@ -185,7 +197,9 @@ impl Router {
         let decoding = second.enter(0);
         if let Some(proxy) = &self.options.proxy {
             let proxy = first.at(proxy);
-            let sent = self.forward.send(&proxy, &call.path, &headers, call.body.clone(), None).await?;
+            let sent = self.forward.send(&proxy, &call.path, &headers, call.body.clone(), None).await;
+            // It would be the same one for another pair, and which of the two it has not reached, it does not say.
+            let sent = sent.map_err(|error| Unreached { others: 0, ..error })?;
             return Ok(holding(sent, vec![place, decoding]));
         }
         let body = Bytes::from(prefill_request(&call.request).to_string());
@@ -210,13 +224,13 @@ impl Router {
 
 /// An answer that broke off says nothing of the next connection.
 fn aside(engine: &Known, error: &Unreached) {
-    if error.may_retry {
+    if error.others > 0 {
         engine.put_aside();
     }
 }
 
 fn engine_of<'a>(route: &'a Route, worker: &str) -> Result<&'a Known, Unreached> {
-    let gone = || Unreached { may_retry: true, reason: format!("{worker} is gone") };
+    let gone = || Unreached { others: usize::MAX, reason: format!("{worker} is gone") };
     route.engines.get(worker).ok_or_else(gone)
 }
 
@@ -237,7 +251,7 @@ fn prefill_request(request: &Value) -> Value {
 
 /// Where the decode engine can read what the other one has computed.
 async fn transfer_of(computed: Response, worker: &str) -> Result<Value, Unreached> {
-    let broken = |reason: String| Unreached { may_retry: false, reason: format!("{worker}: {reason}") };
+    let broken = |reason: String| Unreached { others: 0, reason: format!("{worker}: {reason}") };
     let bytes = axum::body::to_bytes(computed.into_body(), MAX_BODY).await;
     let bytes = bytes.map_err(|error| broken(error.to_string()))?;
     let mut answer: Value = serde_json::from_slice(&bytes).map_err(|error| broken(error.to_string()))?;
@@ -308,8 +322,12 @@ async fn complete(
     // Before this router says its own: what a client names as of its connection must not take that away.
     let mut headers = passed_on(&headers);
     drop_routers_own(&mut headers);
-    if request.as_object_mut().is_some_and(|fields| fields.remove(TRANSFER).is_some()) {
-        body = Bytes::from(request.to_string());
+    if let Some(fields) = request.as_object_mut() {
+        let came = fields.len();
+        fields.retain(|name, _| !OWN_FIELDS.contains(&name.as_str()));
+        if fields.len() < came {
+            body = Bytes::from(request.to_string());
+        }
     }
     let Some(model) = request.get("model").and_then(Value::as_str).map(str::to_owned) else {
         return refuse(StatusCode::BAD_REQUEST, "model: is required, a text");
@@ -324,7 +342,8 @@ async fn complete(
         }
     });
     let mut failed = format!("no engine serves model {model:?}, or none that could be reached");
-    for _ in 0..TRIES {
+    let mut left = TRIES;
+    while left > 0 {
         let (route, said) = router.route(prompt.as_ref(), tokens, &model).await;
         let Some(route) = route else { break };
         let mut counted = router.count(&route, prompt.as_ref());
@@ -341,9 +360,7 @@ async fn complete(
             Ok(answer) => return told(answer, &route, worker, said),
             Err(unreached) => {
                 failed = unreached.reason;
-                if !unreached.may_retry {
-                    break;
-                }
+                left = (left - 1).min(unreached.others);
             }
         }
     }
