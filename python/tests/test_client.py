@@ -234,6 +234,27 @@ class WithoutANode(unittest.TestCase):
 
         asyncio.run(ask())
 
+    def test_where_tasks_do_not_tell_a_cancelled_call_cancels(self) -> None:
+        """Found by a review: before Python 3.11 a task that was cancelled while its client closed went on, for ever."""
+
+        async def ask() -> None:
+            client = AsyncClient(nowhere(), routing_timeout=SOON)
+
+            async def route() -> None:
+                while True:
+                    await client.match_tokens("llama", [1])
+                    await asyncio.sleep(0)
+
+            task = asyncio.create_task(route())
+            await asyncio.sleep(0.05)
+            with mock.patch("kvindex._aio.asyncio.current_task", return_value=object()):
+                task.cancel()
+                await client.close()
+                done, _ = await asyncio.wait([task], timeout=SOON)
+            self.assertTrue(task in done and task.cancelled())
+
+        asyncio.run(ask())
+
     def test_admin_calls_of_a_closed_client_raise_what_admin_calls_raise(self) -> None:
         """Found by a review: they raised whatever the library beneath raises."""
         client = Client(nowhere())
@@ -276,11 +297,13 @@ class WithoutANode(unittest.TestCase):
 
             # Ends the test, and the thread that waits, whatever happens.
             writes = threading.Timer(5.0, file.write_text, ["def"])
+            writes.daemon = True
             writes.start()
             try:
                 self.assertLess(asyncio.run(ask()), 4.0)
             finally:
-                writes.join()
+                writes.join(10.0)
+            self.assertFalse(writes.is_alive(), "the file was not read again")
 
     def test_settings_that_cannot_work_are_refused_at_once(self) -> None:
         for servers, part in ((["a:1", "b:2"], "one name"), ("index", "must look like"), ([], "none is named")):

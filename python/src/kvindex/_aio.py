@@ -166,6 +166,6 @@ class AsyncClient:
 
 
 def _is_cancelled() -> bool:
-    """Whether somebody cancelled the task that this runs in. Before Python 3.11 tasks do not tell."""
+    """Whether somebody cancelled the task that this runs in, or, before Python 3.11, may have: tasks do not tell there."""
     cancelling = getattr(asyncio.current_task(), "cancelling", None)
-    return cancelling is not None and cancelling() > 0
+    return cancelling is None or cancelling() > 0

@@ -54,7 +54,8 @@ _RETRYABLE = (
 
 
 class CallError(Exception):
-    """Why an admin call failed, whatever failed: the node, the way to it, or this client."""
+    """Why an admin call failed, whatever failed once it was one: the node, the way to it, or this client. Arguments that make
+    no call, such as a text where a number belongs, raise what Python raises for them."""
 
     def __init__(self, code: str, message: str, retryable: bool) -> None:
         super().__init__(f"{code}: {message}")
