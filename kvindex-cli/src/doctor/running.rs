@@ -74,7 +74,7 @@ async fn clock(server: &ServerArgs, timeout: Duration, findings: &mut Findings) 
         return findings.note(Finding::skipped("clock", "not compared over TLS"));
     }
     let asked = tokio::task::spawn_blocking(move || {
-        let config = ureq::Agent::config_builder().timeout_global(Some(timeout)).build();
+        let config = ureq::Agent::config_builder().timeout_global(Some(timeout)).proxy(None).build();
         let answer = ureq::Agent::new_with_config(config).get(&url).call().ok()?;
         httpdate::parse_http_date(answer.headers().get("date")?.to_str().ok()?).ok()
     });

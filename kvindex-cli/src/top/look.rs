@@ -50,7 +50,8 @@ impl Looker {
         };
         let is_own = is_of_node(&url, &server.server);
         let page = if url.starts_with("http://") {
-            let config = ureq::Agent::config_builder().timeout_global(Some(PAGE_TIMEOUT)).build();
+            // Nor to a proxy that the environment names: calls do not go through one either.
+            let config = ureq::Agent::config_builder().timeout_global(Some(PAGE_TIMEOUT)).proxy(None).build();
             Ok((ureq::Agent::new_with_config(config), url))
         } else if page.is_some() {
             return Err(failure::usage(format!("--metrics: {url} must begin with http://")));

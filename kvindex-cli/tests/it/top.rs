@@ -5,6 +5,7 @@ use crate::round_trip::filled;
 use kvindex_client::v1;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
+use std::time::{Duration, Instant};
 
 #[test]
 fn one_screen_shows_the_workers_and_their_numbers() {
@@ -94,10 +95,20 @@ fn what_cannot_be_shown_is_said_with_the_next_step() {
 
 /// Refuses a page to two looks, and tells what the second one asked with.
 fn refusing(listener: TcpListener) -> std::thread::JoinHandle<String> {
+    listener.set_nonblocking(true).unwrap();
+    let until = Instant::now() + Duration::from_secs(60);
+    let accepted = move || loop {
+        match listener.accept() {
+            Ok((connection, _)) => break connection,
+            Err(error) => assert!(Instant::now() < until, "the page was not asked for: {error}"),
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
     std::thread::spawn(move || {
         let mut asked = String::new();
         for _ in 0..2 {
-            let (mut connection, _) = listener.accept().unwrap();
+            let mut connection = accepted();
+            connection.set_nonblocking(false).unwrap();
             let lines = BufReader::new(connection.try_clone().unwrap()).lines().map(Result::unwrap);
             let head: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
             asked = head.join("\n");

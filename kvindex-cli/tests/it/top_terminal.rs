@@ -9,8 +9,11 @@ use std::time::{Duration, Instant};
 use crate::node::{Folder, Node, kvindex};
 use crate::round_trip::filled;
 
-const ROWS: u16 = 24;
-const COLUMNS: u16 = 100;
+/// Rows and columns that terminals begin with.
+const SIZE: (u16, u16) = (24, 100);
+
+/// Of the documentation's picture.
+const PICTURE: (u16, u16) = (38, 132);
 
 /// How long something may take to be drawn; test machines are slow.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -20,12 +23,17 @@ struct Terminal {
     child: Child,
     keys: ChildStdin,
     seen: Arc<Mutex<Vec<u8>>>,
+    size: (u16, u16),
     process_file: String,
     _folder: Folder,
 }
 
 impl Terminal {
     fn start(name: &str, server: &str) -> Self {
+        Self::sized(SIZE, name, server)
+    }
+
+    fn sized(size @ (rows, columns): (u16, u16), name: &str, server: &str) -> Self {
         let folder = Folder::new(name);
         let process_file = folder.file("process");
         let top = kvindex(&["top", "--interval", "0.5", "--server", server]);
@@ -33,7 +41,7 @@ impl Terminal {
         let arguments: Vec<&str> = top.get_args().map(|argument| argument.to_str().unwrap()).collect();
         let arguments = arguments.join(" ");
         let shell = format!(
-            "stty rows {ROWS} cols {COLUMNS}; sh -c 'echo $$ > {process_file}; exec {program} {arguments}'; \
+            "stty rows {rows} cols {columns}; sh -c 'echo $$ > {process_file}; exec {program} {arguments}'; \
              echo \"ended with $?\"; stty -a"
         );
         let mut command = Command::new("script");
@@ -54,7 +62,7 @@ impl Terminal {
             }
         });
         let keys = child.stdin.take().unwrap();
-        Self { child, keys, seen, process_file, _folder: folder }
+        Self { child, keys, seen, size, process_file, _folder: folder }
     }
 
     fn press(&mut self, keys: &str) {
@@ -64,7 +72,7 @@ impl Terminal {
 
     /// What stands on the screen now.
     fn screen(&self) -> vt100::Parser {
-        let mut parser = vt100::Parser::new(ROWS, COLUMNS, 1000);
+        let mut parser = vt100::Parser::new(self.size.0, self.size.1, 1000);
         parser.process(&self.seen.lock().unwrap());
         parser
     }
@@ -142,7 +150,7 @@ fn top_draws_takes_keys_and_gives_the_terminal_back() {
 #[ignore = "makes docs/images/top.svg"]
 fn picture_of_top() {
     let server = std::env::var("TOP_PICTURE_OF").unwrap();
-    let mut terminal = Terminal::start("top-picture", &server);
+    let mut terminal = Terminal::sized(PICTURE, "top-picture", &server);
     terminal.until("rates", |text| text.contains(" live ") && !text.contains("batches -/s"));
     std::thread::sleep(Duration::from_secs(3));
     let parser = terminal.screen();
