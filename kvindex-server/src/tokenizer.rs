@@ -9,6 +9,10 @@ use tokenizers::Tokenizer;
 /// hundred times its size on the way.
 pub const MAX_TEXT_BYTES: usize = 512 << 10;
 
+/// Words of which a thread keeps the tokens, of each model: at most 8 MB, of words of 256 bytes. The library's own
+/// number is ten times as large.
+const MAX_KEPT_WORDS: usize = 1000;
+
 /// Largest file of a tokenizer: those of the largest vocabularies have some tens of megabytes.
 const MAX_FILE_BYTES: u64 = 256 << 20;
 
@@ -73,6 +77,11 @@ impl TextTokenizer {
         // A file may say where to cut and how to fill up, for training. Engines do neither.
         inner.with_truncation(None).map_err(|error| malformed(error.to_string()))?;
         inner.with_padding(None);
+        // Each thread that makes token ids keeps the words that it met first: texts made for it fill that with a
+        // hundred times their size.
+        let mut model = inner.get_model().clone();
+        model.resize_cache(MAX_KEPT_WORDS);
+        inner.with_model(model);
         Ok(Self { inner })
     }
 

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
+use kvindex_core::limits::MAX_BLOCK_SIZE;
 use kvindex_core::{
     ClearPolicy, CopyPolicy, DEFAULT_TENANT, DpRank, EngineKind, GapPolicy, HiddenIdentity, PodRef, WorkerId,
     WorkerSpec,
@@ -175,8 +176,10 @@ impl RawWorker {
 
 impl WorkerDefinition {
     /// The block size, in tokens, that it was registered with through another indexer's call, see [`BLOCK_SIZE_LABEL`].
+    /// A label that is no block size, which a native call may have set, says nothing.
     pub(crate) fn told_block_size(&self) -> Option<u32> {
-        self.spec.labels.get(BLOCK_SIZE_LABEL)?.parse().ok()
+        let size = self.spec.labels.get(BLOCK_SIZE_LABEL)?.parse().ok();
+        size.filter(|size| (1..=MAX_BLOCK_SIZE).contains(size))
     }
 
     /// What `other` says differently, one sentence a field; empty when both are equal.

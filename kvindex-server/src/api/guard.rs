@@ -133,8 +133,8 @@ impl Api {
     /// many bytes is work for the gate. The question that is asked with the ids is counted by itself.
     pub(crate) fn charge_text(&self, caller: &Caller, tenant: &str, bytes: usize) -> Result<(), ApiError> {
         let questions = usize::try_from(units(1, bytes)).unwrap_or(usize::MAX);
-        self.charge(caller, questions)?;
-        self.charge_tenant(caller, tenant, questions)
+        self.charge_tenant(caller, tenant, questions)?;
+        self.charge(caller, questions)
     }
 
     /// Notes that a call was refused because there is too much to do.

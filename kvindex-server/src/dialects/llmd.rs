@@ -77,7 +77,8 @@ impl IndexerService for Indexer {
 }
 
 impl Indexer {
-    /// Everything that may refuse the text comes first: its limits, its caller's rates, and whether it has a turn.
+    /// The text's limits, a turn and its caller's rates come first; the question with its ids has its own turn and
+    /// charge after that. The turn comes before the charge: who is refused for want of one has paid nothing.
     async fn token_ids(&self, caller: &Caller, model: &str, prompt: String) -> Result<Vec<u32>, ApiError> {
         if model.is_empty() {
             return Err(ApiError::invalid("model_name", "is required"));
@@ -93,8 +94,8 @@ impl Indexer {
             ApiError::of_field(Kind::Precondition, "model_name", message)
         })?;
         TextTokenizer::fits(&prompt).map_err(|error| refused(&error))?;
-        self.api.charge_text(caller, tenant, prompt.len())?;
         let turn = tokenizers.turn().await.inspect_err(|_| self.api.overloaded())?;
+        self.api.charge_text(caller, tenant, prompt.len())?;
         turn.token_ids(tokenizer, prompt).await
     }
 }

@@ -15,7 +15,8 @@ pub(super) fn model(headers: &HeaderMap, config: &DialectsConfig) -> Result<Stri
     let Some(header) = headers.get(MODEL) else { return Ok(config.model.clone()) };
     let name = header.to_str().map_err(|_| ApiError::invalid(MODEL, "must be of printable ASCII"))?;
     if name.len() > MAX_NAME_BYTES {
-        return Err(ApiError::over_limit(MODEL, "bytes", name.len(), MAX_NAME_BYTES));
+        let message = format!("has {} bytes, the limit is {MAX_NAME_BYTES}", name.len());
+        return Err(ApiError::invalid(MODEL, message));
     }
     Ok(if name.is_empty() { &config.model } else { name }.to_owned())
 }
@@ -41,6 +42,9 @@ mod tests {
             (MODEL, "x-kvindex-model: must be of printable ASCII")
         );
         let long = named(&[b'm'; MAX_NAME_BYTES + 1]).unwrap_err().to_message();
-        assert!(long.message.contains("257 bytes, the limit is 256"), "{}", long.message);
+        assert_eq!(
+            (long.code.as_str(), long.message.as_str()),
+            ("invalid_argument", "x-kvindex-model: has 257 bytes, the limit is 256")
+        );
     }
 }

@@ -160,6 +160,22 @@ async fn a_text_costs_its_length_before_it_is_worked_on() {
     ask_with(&guarded, "mine", &"a ".repeat(16 << 10)).await.unwrap();
 }
 
+/// Found by a review: what the tenant had no room for was taken from the token.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_text_that_the_tenant_has_no_room_for_costs_the_token_nothing() {
+    // The first two lines are the token's.
+    let limits = "queries_per_s = 1\nburst = 9\n[[tenants]]\nname = \"a\"\nqueries_per_s = 1\nburst = 4\n";
+    let guarded = Guarded::limited("llmd-two-rates", &[("mine", "a")], limits, |config| {
+        served(config);
+        config.dialects.tenant = "a".into();
+    })
+    .await;
+    let refused = ask_with(&guarded, "mine", &"a ".repeat(32 << 10)).await.unwrap_err();
+    assert!(refused.message().starts_with("tenant \"a\""), "{refused}");
+    // The token has eight left, of which this takes four; with the refused text's five gone it would have three.
+    ask_with(&guarded, "mine", &"a ".repeat(16 << 10)).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn callers_have_tokens_and_tenants_as_in_native_calls() {
     let guarded = Guarded::with("llmd", &[("mine", "a"), ("theirs", "b")], |config| {
