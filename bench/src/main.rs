@@ -168,7 +168,7 @@ fn main() -> anyhow::Result<()> {
         }
         Some(Task::Memory(args)) => memory::run(&Recording::open(&args.recording)?),
         Some(Task::Mirrors { rounds }) => mirrors::run(rounds),
-        Some(Task::Prompt { tokens, rounds }) => ask(tokens, rounds),
+        Some(Task::Prompt { tokens, rounds }) => prompt::run(tokens, rounds),
         Some(Task::Overload { seconds, rounds, load, program, out }) => {
             let program = program.map_or_else(replication::program, Ok)?;
             let plan = overload::Plan { time: std::time::Duration::from_secs(seconds), rounds, load };
@@ -190,10 +190,6 @@ fn publish(page: &str, out: Option<&Path>) -> anyhow::Result<()> {
     std::fs::write(file, page).with_context(|| format!("file {}", file.display()))
 }
 
-fn ask(tokens: usize, rounds: usize) -> anyhow::Result<()> {
-    tokio::runtime::Runtime::new()?.block_on(prompt::run(tokens, rounds))
-}
-
 fn replicate(args: ReplicationArgs) -> anyhow::Result<()> {
     let program = args.program.map_or_else(replication::program, Ok)?;
     let scale = if args.smoke { Scale::smoke() } else { Scale::full() };
@@ -208,7 +204,7 @@ fn everything(smoke: bool) -> anyhow::Result<()> {
     println!("{}", consensus_bytes::run(Path::new(RECORDINGS), rounds)?);
     memory::run(&recording)?;
     mirrors::run(rounds)?;
-    ask(TOKENS, rounds)?;
+    prompt::run(TOKENS, rounds)?;
     let program = replication::program()?;
     if !program.exists() {
         println!(

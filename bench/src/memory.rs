@@ -1,32 +1,46 @@
 //! Live bytes of an index, by a counting allocator, beside the index's own estimate.
 
-#![allow(unsafe_code)] // GlobalAlloc is an unsafe trait; every call goes straight to the system allocator.
+#![allow(unsafe_code)] // GlobalAlloc is an unsafe trait; every call goes straight to the allocator.
 
-use std::alloc::{GlobalAlloc, Layout, System};
+use std::alloc::{GlobalAlloc, Layout};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kvindex_core::Command;
 use kvindex_recording::Recording;
+use mimalloc::MiMalloc;
 
 use crate::ingest::{commands, decode_all, empty_index, seal_all, workers};
 
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 
-/// The system allocator, counting live bytes.
+/// The allocator that the `kvindex` binary has, counting live bytes.
 pub(crate) struct Counting;
 
-// SAFETY: every method hands its arguments unchanged to `System`, which upholds the contract.
+// SAFETY: every method hands its arguments unchanged to `MiMalloc`, which upholds the contract.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         LIVE.fetch_add(layout.size(), Ordering::Relaxed);
         // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
+        unsafe { MiMalloc.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        LIVE.fetch_add(layout.size(), Ordering::Relaxed);
+        // SAFETY: the caller's promises are passed on.
+        unsafe { MiMalloc.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
         LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
         // SAFETY: the caller's promises are passed on.
-        unsafe { System.dealloc(at, layout) }
+        unsafe { MiMalloc.dealloc(at, layout) }
+    }
+
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        LIVE.fetch_add(new_size, Ordering::Relaxed);
+        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: the caller's promises are passed on.
+        unsafe { MiMalloc.realloc(at, layout, new_size) }
     }
 }
 

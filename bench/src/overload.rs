@@ -216,8 +216,12 @@ pub(crate) async fn run(program: PathBuf, plan: Plan) -> anyhow::Result<String> 
             );
         }
     }
+    let of_what = match plan.load {
+        Some(load) => format!("; tenth and twice are of {load:.0} questions/s, not of the best"),
+        None => String::new(),
+    };
     Ok(format!(
-        "Questions of {TOKENS} tokens, held by {WORKERS} workers, over {CONNECTIONS} HTTP/2 connections; node and asker on a core each; times in µs.\n\n\
+        "Questions of {TOKENS} tokens, held by {WORKERS} workers, over {CONNECTIONS} HTTP/2 connections; node and asker on a core each; times in µs{of_what}.\n\n\
          | node | round | best, answers/s | p50 at a tenth | p99 at a tenth | p99 of answers at twice | ratio | answered at twice | p50 of refusals | p99 of refusals | lost | p99 of the asker's own lateness |\n\
          |---|---|---|---|---|---|---|---|---|---|---|---|\n{rows}"
     ))

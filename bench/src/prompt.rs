@@ -7,9 +7,10 @@ use bytes::Bytes;
 use kvindex_core::{BlockHasher, Index, Query, Scratch, SequenceHash, Tokens, find_hashed, hash_prompt};
 use kvindex_proto::v1;
 use kvindex_proto::v1::query_service_client::QueryServiceClient;
-use kvindex_server::App;
 use kvindex_server::config::Config;
+use kvindex_server::{App, Running};
 use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
 use tonic::transport::Channel;
 
 use crate::stopwatch::{median, p99, timed};
@@ -34,12 +35,24 @@ struct Times {
     in_process_walk: Vec<Duration>,
 }
 
-/// Asks over gRPC and in this process, call about, so that what disturbs one disturbs both.
-pub(crate) async fn run(tokens: usize, rounds: usize) -> anyhow::Result<()> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let server = App::start(Config::defaults(), listener).await?;
+/// Asks over gRPC and in this process, call about, so that what disturbs one disturbs both. The node has the threads
+/// of its usual runtime; who asks has one of its own, as another process would.
+pub(crate) fn run(tokens: usize, rounds: usize) -> anyhow::Result<()> {
+    let node = Runtime::new()?;
+    let asker = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let server = node.block_on(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        anyhow::Ok(App::start(Config::defaults(), listener).await?)
+    })?;
     let ids = some_tokens(tokens);
     fill(&server, &ids)?;
+    let times = asker.block_on(ask_both(&server, &ids, rounds * CALLS))?;
+    print(tokens, times);
+    node.block_on(server.shutdown())?;
+    Ok(())
+}
+
+async fn ask_both(server: &Running, ids: &[u32], calls: usize) -> anyhow::Result<Times> {
     let packed: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
     let packed = Bytes::from(packed);
     let one = packed.slice(..4);
@@ -47,10 +60,10 @@ pub(crate) async fn run(tokens: usize, rounds: usize) -> anyhow::Result<()> {
         .await?
         .max_encoding_message_size(64 << 20);
     let (mut times, index, mut scratch) = (Times::default(), filled_index(&packed), Scratch::default());
-    for _ in 0..rounds * CALLS {
+    for _ in 0..calls {
         let (time, answer) = ask(&mut client, packed.clone()).await?;
         let best = answer.workers.first().context("no worker answered")?;
-        anyhow::ensure!(best.matched_blocks as usize == tokens / BLOCK, "wrong answer: {best:?}");
+        anyhow::ensure!(best.matched_blocks as usize == ids.len() / BLOCK, "wrong answer: {best:?}");
         let timing = answer.timing.unwrap_or_default();
         times.whole.push(time);
         times.decode.push(Duration::from_micros(timing.decode_us));
@@ -59,9 +72,7 @@ pub(crate) async fn run(tokens: usize, rounds: usize) -> anyhow::Result<()> {
         times.round_trip.push(ask(&mut client, one.clone()).await?.0);
         in_process(&index, &packed, &mut scratch, &mut times)?;
     }
-    print(tokens, times);
-    server.shutdown().await?;
-    Ok(())
+    Ok(times)
 }
 
 async fn ask(
@@ -170,7 +181,7 @@ fn filled_index(packed: &[u8]) -> kvindex_core::Index {
     index
 }
 
-pub(crate) fn fill(server: &kvindex_server::Running, ids: &[u32]) -> anyhow::Result<()> {
+pub(crate) fn fill(server: &Running, ids: &[u32]) -> anyhow::Result<()> {
     server.node().apply(&commands(ids));
     Ok(())
 }

@@ -15,9 +15,13 @@ use crate::endpoints::Endpoint;
 use crate::node::{Origin, PublishError, Registered};
 use crate::workers::WorkerDefinition;
 
-/// Request bytes from which a question is long enough to move other tasks off its thread: hashing them takes
-/// about as long as moving.
+/// Request bytes from which reading JSON, taking events, many questions, or looking engines' hashes up is long enough
+/// to move other tasks off its thread.
 pub(super) const LONG_BYTES: usize = 256 << 10;
+
+/// The same of a decoded question that is hashed. Moving wakes another thread, which may take as long as hashing so many: of a
+/// prompt of 100,000 tokens, hashed in 60 µs, it was a third of the p99 (docs/benchmarks/questions.md).
+const LONG_QUESTION: usize = 1 << 20;
 
 /// Hot prefixes that are listed where the caller names no number.
 const HOT_USUAL: usize = 20;
@@ -114,7 +118,7 @@ impl Api {
         if request.report_applied {
             caller.may_everywhere(Right::Read, "report_applied")?;
         }
-        let long = bytes_of(request.prompt.as_ref(), &request.candidates) > LONG_BYTES;
+        let long = is_long(request.prompt.as_ref(), &request.candidates);
         // Before the index is asked: the answer is at least as fresh.
         let freshness = self.freshness(caller, request.report_applied);
         let found = run(long, || self.node.find(&question.query(), question.group_rollup))?;
@@ -132,7 +136,7 @@ impl Api {
         let _turn = self.turn(1, bytes_of(request.prompt.as_ref(), &request.candidates)).await?;
         let question = Question::of_explain(request, &self.limits, caller)?;
         self.charge_tenant(caller, question.tenant, 1)?;
-        let long = bytes_of(request.prompt.as_ref(), &request.candidates) > LONG_BYTES;
+        let long = is_long(request.prompt.as_ref(), &request.candidates);
         let explained = run(long, || self.node.explain(&question.query()))?;
         Ok(convert::explain_response(explained, decode_us))
     }
@@ -311,6 +315,13 @@ fn bytes_of(prompt: Option<&v1::Prompt>, candidates: &[String]) -> usize {
     let prompt = prompt.map_or(0, |prompt| tokens(prompt) + hashes(prompt) + items(prompt));
     // A short name takes about as long as so many bytes of a long one.
     prompt + candidates.iter().map(|name| name.len().max(16)).sum::<usize>()
+}
+
+/// Whether other tasks should not wait for a question.
+fn is_long(prompt: Option<&v1::Prompt>, candidates: &[String]) -> bool {
+    // Those are looked up one by one at each owner.
+    let is_looked_up = prompt.is_some_and(|prompt| !prompt.engine_block_hashes.is_empty());
+    bytes_of(prompt, candidates) > if is_looked_up { LONG_BYTES } else { LONG_QUESTION }
 }
 
 /// How much of a batch there is to read and to hash.

@@ -229,6 +229,21 @@ async fn whoever_does_not_take_an_answer_by_http2_is_sent_away() {
     }
 }
 
+/// RFC 9113, 6.5: what a server says first.
+#[tokio::test]
+async fn an_http2_client_is_told_how_long_its_frames_may_be() {
+    let door = open("127.0.0.1:0", 10, false);
+    let mut stream = TcpStream::connect(door.address).await.unwrap();
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    let mut head = [0; 9];
+    stream.read_exact(&mut head).await.unwrap();
+    assert_eq!(head[3], 4, "settings: {head:?}");
+    let mut settings = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+    stream.read_exact(&mut settings).await.unwrap();
+    let longest = [0, 5, 0, 1, 0, 0]; // SETTINGS_MAX_FRAME_SIZE: 64 KiB
+    assert!(settings.chunks(6).any(|setting| setting == longest), "{settings:?}");
+}
+
 #[tokio::test]
 async fn whoever_takes_an_answer_slowly_gets_all_of_it() {
     use hyper::body::Body as _;
