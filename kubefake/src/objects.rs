@@ -1,6 +1,6 @@
 //! The kinds of objects that are served, what names one of them, and what is common to all.
 
-use k8s_openapi::jiff::Timestamp;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicU64, Ordering};
 
