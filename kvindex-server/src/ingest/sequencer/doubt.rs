@@ -112,6 +112,12 @@ impl<B> Sequencer<B> {
         self.gathering || self.config.has_replay && self.doubt.is_some_and(|doubt| !doubt.by_numbers)
     }
 
+    /// Says whether what is heard may be of an earlier connection, and so of an earlier life, until the next
+    /// [`Input::Connected`](super::Input::Connected).
+    pub fn set_unclear(&mut self, unclear: bool) {
+        self.unclear = unclear;
+    }
+
     /// Holds a batch back, and asks whose life it is.
     pub(super) fn hold_and_ask(&mut self, arrival: Arrival<B>, out: &mut Vec<Action<B>>) {
         self.newest = self.newest.max(Some(arrival.seq));
@@ -184,14 +190,15 @@ impl<B> Sequencer<B> {
     /// Another connection: nothing that came on the last one says anything about this one, unless numbers go on.
     pub(super) fn connection_changed(&mut self) {
         self.trail = None;
-        self.doubt.iter_mut().for_each(|doubt| doubt.reconnected = true);
+        self.doubt = self.doubt.map(|doubt| Doubt { reconnected: true, by_numbers: false, ..doubt });
     }
 
-    /// A replay failed while in doubt. The first time what is held back waits for one more try.
+    /// A replay failed while in doubt. The first time what is held back waits for one more try, and so it does while it
+    /// may be an earlier connection's: its numbers say nothing of this engine, and what ends that asks again.
     pub(super) fn replay_failed_in_doubt(&mut self, doubt: Doubt, out: &mut Vec<Action<B>>) {
         self.replay = None;
         let again = std::mem::replace(&mut self.unproven, true);
-        if again {
+        if again && !self.unclear {
             self.doubt = Some(Doubt { by_numbers: true, ..doubt });
             let held = self.held.take_all();
             held.into_iter().for_each(|arrival| self.take_in(arrival, out));

@@ -65,6 +65,8 @@ pub struct Sequencer<B> {
     /// The replay that was to show it failed: the next batch asks once more. If that fails too, numbers are
     /// trusted, as without a replay socket.
     unproven: bool,
+    /// What is heard may be of an earlier connection.
+    unclear: bool,
     /// Highest number known to exist in this life.
     newest: Option<u64>,
     behind_since_ms: Option<u64>,
@@ -126,6 +128,7 @@ impl<B> Sequencer<B> {
             heard: false,
             reconnected: false,
             unproven: false,
+            unclear: false,
             newest: None,
             behind_since_ms: None,
             connected: false,

@@ -203,6 +203,7 @@ impl<B: Clone> Follower<B> {
     pub fn step(&mut self, input: Input<B>, now_ms: u64, out: &mut Vec<Action<B>>) {
         if let Some(sequencer) = &mut self.sequencer {
             self.told_ms = self.told_ms.max(now_ms);
+            sequencer.set_unclear(self.unread.is_some());
             sequencer.step(input, self.told_ms, out);
         }
     }

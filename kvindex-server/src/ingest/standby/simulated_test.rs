@@ -48,6 +48,16 @@ impl Node {
         self.last = None;
     }
 
+    /// What was heard on the connection that stands.
+    fn note(&mut self, heard: &[Content]) {
+        for (life, seq) in heard {
+            if !self.heard.iter().any(|batch| batch.0 == *life) {
+                self.firsts.insert((*life, *seq));
+            }
+            self.heard.insert((*life, *seq));
+        }
+    }
+
     /// What the thread does in a turn before it feeds the sequencer.
     pub(super) fn read(&mut self, count: usize, early: bool, now_ms: u64) {
         // A node that has heard nothing yet has no earlier connection of which something could be left.
@@ -58,14 +68,18 @@ impl Node {
             (0..ups).for_each(|_| self.link_up(0));
         }
         let was_unread = self.follower.must_drain();
-        let (mut heard, mut ups) = (Vec::new(), 0);
-        while heard.len() < count
+        let (mut heard, mut ups, mut read) = (Vec::new(), 0, 0);
+        while read < count
             && let Some(item) = self.wire.pop_front()
         {
             match item {
-                Wire::Up if fresh => self.link_up(0),
+                Wire::Up if fresh => {
+                    self.note(&std::mem::take(&mut heard));
+                    self.link_up(0);
+                }
                 Wire::Up => ups += 1,
                 Wire::Batch(batch) => {
+                    read += 1;
                     heard.push(batch);
                     self.last = Some(batch);
                     assert_eq!(self.follower.hear(arrival(batch), now_ms), 0, "the backlog is large enough");
@@ -73,12 +87,7 @@ impl Node {
             }
         }
         (0..ups).for_each(|_| self.link_up(heard.len()));
-        for (life, seq) in heard {
-            if !self.heard.iter().any(|batch| batch.0 == life) {
-                self.firsts.insert((life, seq));
-            }
-            self.heard.insert((life, seq));
-        }
+        self.note(&heard);
         if was_unread && self.wire.is_empty() {
             self.follower.drained();
             self.last = None;
